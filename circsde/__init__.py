@@ -1,0 +1,1 @@
+"""Stochastic and ordinary differential equations on the torus."""

@@ -1,0 +1,1 @@
+"""Real and generated data sets."""

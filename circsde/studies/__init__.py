@@ -1,0 +1,1 @@
+"""Accuracy studies as xarray results."""

@@ -1,0 +1,116 @@
+"""The circle and the torus: wrapping, differences, circular averages.
+
+Angles are radians. The circle is represented by ``[-pi, pi)``; the torus is flat, so its exponential map is
+addition and its logarithm is :func:`difference`.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+TWO_PI = 2.0 * math.pi
+
+Axes = int | tuple[int, ...] | None
+
+
+def wrap(theta: Tensor) -> Tensor:
+    r"""The representative of ``theta`` in ``[-pi, pi)``.
+
+    Half-open exactly: for every floating dtype the result ``w`` satisfies ``-pi <= w < pi`` both as real numbers
+    and against pi rounded to that dtype. Computed in float64, so that a float32 angle of many turns loses
+    nothing beyond its own rounding.
+
+    Args:
+        theta: Angles in radians, any shape, any floating dtype. NaN and infinities give NaN.
+
+    Returns:
+        Angles of the same shape, dtype and device.
+
+    Raises:
+        TypeError: If ``theta`` is not a floating-point tensor.
+
+    >>> wrap(torch.tensor([math.pi, 3 * math.pi / 2, -math.pi], dtype=torch.float64)).tolist()
+    [-3.141592653589793, -1.5707963267948966, -3.141592653589793]
+    """
+    if not theta.is_floating_point():
+        raise TypeError(f"angles must be a floating-point tensor in radians, got dtype {theta.dtype}")
+    low, high = _half_open_bounds(theta.dtype)
+    wide = theta.double()
+    wrapped = (wide - TWO_PI * torch.floor((wide + math.pi) / TWO_PI)).to(theta.dtype)
+    return torch.where(wrapped > high, low, wrapped.clamp(min=low))
+
+
+def _half_open_bounds(dtype: torch.dtype) -> tuple[float, float]:
+    """The least and the greatest value of ``dtype`` inside ``[-pi, pi)``, whichever way pi is rounded."""
+    pi = torch.tensor(math.pi, dtype=dtype)
+    below = torch.nextafter(pi, torch.zeros_like(pi)).item()
+    return (-pi.item() if pi.item() <= math.pi else -below), below
+
+
+def difference(a: Tensor, b: Tensor) -> Tensor:
+    """The geodesic from ``b`` to ``a``: ``wrap(a - b)``, in ``[-pi, pi)``, radians.
+
+    >>> round(difference(torch.tensor(-3.0), torch.tensor(3.0)).item(), 4)
+    0.2832
+    """
+    return wrap(a - b)
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """The geodesic distance ``|wrap(a - b)|``, in ``[0, pi]``, radians."""
+    return difference(a, b).abs()
+
+
+def circular_moment(theta: Tensor, dim: Axes = None, *, order: int = 1, weights: Tensor | None = None) -> Tensor:
+    r"""The trigonometric moment ``sum_j w_j e^{i m theta_j} / sum_j w_j`` along ``dim``, complex.
+
+    Args:
+        theta: Angles in radians.
+        dim: The axis or axes to average over; all of them by default.
+        order: The integer ``m``.
+        weights: Non-negative weights or a boolean mask, broadcastable to ``theta``. Where they sum to zero there
+            is nothing to average and the moment is NaN.
+
+    Raises:
+        ValueError: If a weight is negative or not finite.
+    """
+    axes = tuple(range(theta.ndim)) if dim is None else dim
+    if weights is None:
+        weights = theta.new_ones(())
+    weights = weights.to(theta.dtype)
+    if not bool(((weights >= 0) & weights.isfinite()).all()):
+        raise ValueError(f"weights must be finite and non-negative, got a minimum of {weights.min().item():g}")
+    weights = weights.expand_as(theta)
+    total = weights.sum(axes)
+    angle = order * theta
+    return torch.complex((weights * angle.cos()).sum(axes) / total, (weights * angle.sin()).sum(axes) / total)
+
+
+def order_parameter(theta: Tensor, dim: Axes = None, *, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    r"""The Kuramoto order parameter ``R e^{i psi} = mean_j e^{i theta_j}`` as ``(R, psi)``.
+
+    Args:
+        theta: Angles in radians, any shape.
+        dim: The axis or axes to average over; all of them by default.
+        weights: Weights or a boolean mask, as in :func:`circular_moment`.
+
+    Returns:
+        ``R`` in ``[0, 1]`` (1 is full synchrony) and ``psi`` in ``[-pi, pi)``.
+
+    >>> R, psi = order_parameter(torch.tensor([3.0, -3.0]))
+    >>> round(R.item(), 4), round(abs(psi.item()), 4)
+    (0.99, 3.1416)
+    """
+    moment = circular_moment(theta, dim, weights=weights)
+    return moment.abs(), wrap(moment.angle())
+
+
+def mean_direction(theta: Tensor, dim: Axes = None, *, weights: Tensor | None = None) -> Tensor:
+    """The circular mean, the argument ``psi`` of :func:`order_parameter`, radians in ``[-pi, pi)``."""
+    return order_parameter(theta, dim, weights=weights)[1]
+
+
+def mean_resultant_length(theta: Tensor, dim: Axes = None, *, weights: Tensor | None = None) -> Tensor:
+    """The modulus ``R`` of :func:`order_parameter`: 1 minus the circular variance, in ``[0, 1]``."""
+    return order_parameter(theta, dim, weights=weights)[0]
