@@ -1,0 +1,166 @@
+r"""Data as phases: grey levels and colours on an arc of the circle, angles in any unit as radians.
+
+An image enters the torus by an affine map of its value range onto the arc ``[-scale, scale]``: what is stored stays
+ordered, and a gap of ``2 (pi - scale)`` keeps black apart from white. Angles are circular already; they only
+change their unit.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circsde.torus import TWO_PI, wrap
+
+PERIODS = {
+    "rad": TWO_PI,
+    "radian": TWO_PI,
+    "radians": TWO_PI,
+    "deg": 360.0,
+    "degree": 360.0,
+    "degrees": 360.0,
+    "hour": 24.0,
+    "hours": 24.0,
+}
+"""The length of one turn in each named unit."""
+
+
+@dataclass(frozen=True)
+class PhaseEncoding:
+    r"""The affine map ``theta = scale (2 (x - low) / (high - low) - 1)`` of images onto an arc of the circle.
+
+    Source: Song et al., Kuramoto Orientation Diffusion Models, 2025, arXiv 2509.15328 (scale 0.9 pi).
+
+    Attributes:
+        scale: Half the length of the arc in rad, in ``(0, pi]``. At 0.5 pi black and white are opposite; at pi they
+            are the same phase.
+        low: The value of black: -1 by default; 0 for data in ``[0, 1]`` and for uint8.
+        high: The value of white: 1 by default; 255 for uint8, 256 for uint8 with uniform noise in ``[0, 1)`` added.
+
+    Raises:
+        ValueError: If ``scale`` is outside ``(0, pi]`` or ``low >= high``.
+
+    >>> encoding = PhaseEncoding(scale=math.pi / 2, low=0, high=255)
+    >>> encoding.encode(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist()
+    [-1.5707963705062866, -0.9424778819084167, 1.5707963705062866]
+    >>> encoding.decode(torch.tensor([0.0, 2.0, -2.0 + 4 * math.pi])).tolist()
+    [127.5, 255.0, 0.0]
+    """
+
+    scale: float = 0.9 * math.pi
+    low: float = -1.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse an arc longer than the circle and an empty value range."""
+        if not 0.0 < self.scale <= math.pi:
+            raise ValueError(f"the encoding scale must be in (0, pi] rad, got {self.scale:g}")
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"the value range must have low < high, both finite, got [{self.low:g}, {self.high:g}]")
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Phases in ``[-scale, scale]`` of the values ``x`` in ``[low, high]``.
+
+        Args:
+            x: Values of any shape; integers become the default floating dtype.
+
+        Raises:
+            ValueError: If a value lies outside ``[low, high]`` or is not a number.
+        """
+        x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+        if x.numel() and not bool(((x >= self.low) & (x <= self.high)).all()):
+            raise ValueError(
+                f"values must lie in [{self.low:g}, {self.high:g}], got a minimum of {x.min().item():g} and a maximum"
+                f" of {x.max().item():g}; state the range of the data, for example PhaseEncoding(low=0, high=255)"
+            )
+        return self.scale * self._unit(x)
+
+    def decode(self, theta: Tensor) -> Tensor:
+        """Values in ``[low, high]`` of the phases ``theta``, on any lift; the inverse of :meth:`encode`.
+
+        A phase in the gap between white and black becomes the nearer of the two.
+        """
+        unit = (wrap(theta) / self.scale).clamp(-1.0, 1.0)
+        return self.low + (self.high - self.low) * 0.5 * (unit + 1.0)
+
+    def log_abs_det_jacobian(self, event_shape: Sequence[int]) -> float:
+        """``log |d theta / d x|`` of one event in nats: ``log p(x) = log p(theta) + log_abs_det_jacobian``.
+
+        >>> round(PhaseEncoding(scale=math.pi, low=0, high=1).log_abs_det_jacobian((2, 3)), 6)
+        11.027262
+        """
+        return math.prod(event_shape) * math.log(2.0 * self.scale / (self.high - self.low))
+
+    def _unit(self, x: Tensor) -> Tensor:
+        """``x`` on ``[-1, 1]``, the ends exactly."""
+        return ((x - self.low) - (self.high - x)) / (self.high - self.low)
+
+
+def period(unit: str | float) -> float:
+    """The length of one turn in ``unit``: a name in :data:`PERIODS`, or the period itself as a number or its text.
+
+    >>> period("deg"), period(7.0), period("365.25")
+    (360.0, 7.0, 365.25)
+
+    Raises:
+        ValueError: If the unit is unknown or the period is not positive.
+    """
+    if isinstance(unit, str) and unit.lower() in PERIODS:
+        return PERIODS[unit.lower()]
+    try:
+        value = float(unit)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(
+            f"unknown unit {unit!r}: give rad, deg, hours, or the length of one turn as a positive number, such as 7"
+            " for days of the week"
+        )
+    return value
+
+
+def to_radians(values: Tensor, unit: str | float) -> Tensor:
+    """Angles in ``unit`` as radians in ``[-pi, pi)``.
+
+    Args:
+        values: Angles of any shape; integers become the default floating dtype.
+        unit: "rad", "deg", "hours", or the length of one turn.
+
+    Raises:
+        ValueError: If the unit is unknown, a value is not finite, or a value under a *named* unit exceeds one turn
+            (degrees declared as radians); give the period as a number where angles really run over many turns.
+
+    >>> to_radians(torch.tensor([90.0, 270.0]), "deg").tolist()
+    [1.5707963705062866, -1.5707963705062866]
+    >>> to_radians(torch.tensor([6]), "hours").item()
+    1.5707963705062866
+    """
+    turn = period(unit)
+    values = values if values.is_floating_point() else values.to(torch.get_default_dtype())
+    if not bool(values.isfinite().all()):
+        index = tuple(int(i) for i in (~values.isfinite()).nonzero()[0])
+        raise ValueError(f"angles must be finite, got {values[index].item()} at index {index}")
+    if isinstance(unit, str) and unit.lower() in PERIODS and values.numel():
+        _check_one_turn(values.abs().max().item(), unit, turn)
+    return wrap((values.double() * (TWO_PI / turn)).to(values.dtype))
+
+
+def from_radians(theta: Tensor, unit: str | float) -> Tensor:
+    """Angles ``theta`` in radians as ``unit``, in ``[-period/2, period/2)``; inverts :func:`to_radians` up to turns.
+
+    >>> from_radians(torch.tensor([math.pi / 2, 1.5 * math.pi]), "deg").tolist()
+    [90.0, -90.0]
+    """
+    return (wrap(theta).double() * (period(unit) / TWO_PI)).to(theta.dtype)
+
+
+def _check_one_turn(largest: float, unit: str, turn: float) -> None:
+    """Refuse angles beyond one turn either way, with a guess at the unit that was meant."""
+    if largest > turn * (1.0 + 1e-6):
+        guess = " (are they degrees?)" if turn < 360.0 >= largest else ""
+        raise ValueError(
+            f"angles declared {unit!r} reach {largest:g}, beyond one turn of {turn:g}{guess}; if they do run over many"
+            f" turns, give the period as a number: {turn!r}"
+        )
