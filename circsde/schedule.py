@@ -7,13 +7,14 @@ rad^2/time, and a method that takes n steps reads the rates (or their integrals 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
 T = TypeVar("T", float, Tensor)
 
 
+@runtime_checkable
 class Rate(Protocol):
     """A non-negative function of time in ``[0, horizon]`` with a known integral; takes floats or tensors."""
 

@@ -1,0 +1,39 @@
+# One environment in $(VENV), made anew whenever pyproject.toml or constraints.txt change.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+TEST := OMP_NUM_THREADS=1 $(BIN)/pytest
+
+.PHONY: demo test test-slow check types docs bench clean
+
+demo: $(INSTALLED)
+	$(BIN)/circsde simulate texture:brick --out out/brick --force
+	@echo "The picture is $(CURDIR)/out/brick.png"
+
+test: $(INSTALLED)
+	$(TEST) -n 2 -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(TEST) -n 2 -m slow
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+docs: $(INSTALLED)
+	$(BIN)/sphinx-build -W --keep-going -n -E docs docs/_build/html
+
+bench: $(INSTALLED)
+	for script in benchmarks/*.py; do $(BIN)/python "$$script" --quick || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist out docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -c constraints.txt -e '.[dev]'
+	touch $@
