@@ -1,0 +1,195 @@
+r"""One-step methods for ``d theta = f dt + g(t) dW``, with the orders that they claim.
+
+A method is a step function on the lift, ``step(sde, t, h, theta, noise) -> theta``, plus its claims: every order and
+every evaluation count below is asserted by a test, and the table in the documentation is generated from these
+objects. Steps never mutate their arguments.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circsde.kuramoto import mobius_flow
+from circsde.sde import SDE
+from circsde.solvers.brownian import Noise
+from circsde.typing import Amplitude, Angles
+
+Step = Callable[[SDE, float, float, Angles, Noise], Angles]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A step function and its claims.
+
+    Attributes:
+        name: What users call it.
+        step: ``(sde, t, h, theta, noise) -> theta`` at ``t + h``, on the lift.
+        strong_order: Order of the root-mean-square geodesic error on one Brownian path, for time-dependent ``g``;
+            None where the method does not follow the path.
+        weak_order: Order of the error of expectations at a fixed time.
+        invariant_order: Order of the bias of the stationary law.
+        nfe: Drift evaluations per step where the oscillators are independent.
+        nfe_coupled: The same where they are coupled, if that takes more.
+        levy_area: Whether ``step`` or ``observe`` reads ``noise.dZ``.
+        note: What it is for, in a line.
+        source: Where it comes from.
+        observe: Makes the output from the state that the chain carries, where the two differ:
+            ``(sde, t, h, state, noise) -> theta`` with the step that led to the state.
+    """
+
+    name: str
+    step: Step
+    strong_order: float | None
+    weak_order: float
+    invariant_order: float
+    nfe: int
+    nfe_coupled: int | None = None
+    levy_area: bool = False
+    note: str = ""
+    source: str = ""
+    observe: Step | None = None
+
+    def evaluations(self, sde: SDE) -> int:
+        """Drift evaluations per step on this equation."""
+        return self.nfe_coupled if sde.coupled and self.nfe_coupled is not None else self.nfe
+
+
+def axpy(theta: Tensor, a: Amplitude, x: Tensor) -> Tensor:
+    """``theta + a x``, in one pass where ``a`` is a number."""
+    return torch.add(theta, x, alpha=a) if isinstance(a, float) else theta + a * x
+
+
+def root_mean_square_diffusion(sde: SDE, t: float, h: float) -> Amplitude:
+    """The constant amplitude that adds the same noise variance over the step as ``g`` does."""
+    return (sde.variance(t, t + h) / h) ** 0.5
+
+
+def euler_maruyama_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
+    """``theta + f h + g dW``, both at the left end: the published chain (eq. 6)."""
+    return axpy(axpy(theta, h, sde.drift(t, theta)), sde.diffusion(t), noise.dW)
+
+
+def heun_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
+    """Predict with Euler-Maruyama, correct with the average drift; ``g`` is averaged so that its variance is exact."""
+    g = root_mean_square_diffusion(sde, t, h)
+    slope = sde.drift(t, theta)
+    predicted = axpy(axpy(theta, h, slope), g, noise.dW)
+    return axpy(axpy(theta, 0.5 * h, slope + sde.drift(t + h, predicted)), g, noise.dW)
+
+
+def sra1_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
+    r"""Roessler's SRA1: ``f1 = f(t, theta)``, ``f2 = f(t + 3h/4, theta + 3/4 h f1 + 3/2 g dZ/h)``.
+
+    ``theta + h (f1 + 2 f2)/3 + g(t+h) dW - (g(t+h) - g(t)) dZ/h``; the last term is the time-dependent noise,
+    integrated by parts.
+    """
+    assert noise.dZ is not None
+    g_left, g_right = sde.diffusion(t), sde.diffusion(t + h)
+    f1 = sde.drift(t, theta)
+    f2 = sde.drift(t + 0.75 * h, axpy(axpy(theta, 0.75 * h, f1), 1.5 / h * g_right, noise.dZ))
+    theta = axpy(axpy(theta, h / 3.0, f1), 2.0 / 3.0 * h, f2)
+    return axpy(axpy(theta, g_right, noise.dW), (g_left - g_right) / h, noise.dZ)
+
+
+def mobius_strang_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
+    """Half a Mobius flow of the sinusoidal part, the noise, half a flow (eq. 12); rates and variance integrated.
+
+    Any part of the drift that is not sinusoidal (a score) goes with the noise, in a Heun step.
+    """
+    middle, end = t + 0.5 * h, t + h
+    theta = _half_flow(sde, t, middle, theta)
+    g = root_mean_square_diffusion(sde, t, h)
+    kick = sde.remainder(t, theta)
+    if kick is None:
+        theta = axpy(theta, g, noise.dW)
+    else:
+        predicted = axpy(axpy(theta, h, kick), g, noise.dW)
+        corrected = sde.remainder(end, predicted)
+        assert corrected is not None
+        theta = axpy(axpy(theta, 0.5 * h, kick + corrected), g, noise.dW)
+    return _half_flow(sde, middle, end, theta)
+
+
+def _half_flow(sde: SDE, t0: float, t1: float, theta: Angles) -> Angles:
+    """The flow in the mean field of its own midpoint, predicted: second order where the field moves, else exact."""
+    if sde.coupled:
+        impulse = sde.impulse(t0, t1, theta)
+        theta_middle = mobius_flow(theta, *(0.5 * part for part in impulse))
+        impulse = sde.impulse(t0, t1, theta_middle)
+    else:
+        impulse = sde.impulse(t0, t1, theta)
+    return mobius_flow(theta, *impulse)
+
+
+def leimkuhler_matthews_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
+    """``y + h f(y + g dW / 2) + g dW``: the carried state ``y`` of the averaged-noise method."""
+    g = root_mean_square_diffusion(sde, t, h)
+    return axpy(axpy(theta, h, sde.drift(t + 0.5 * h, axpy(theta, 0.5 * g, noise.dW))), g, noise.dW)
+
+
+def leimkuhler_matthews_observe(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
+    """``y + g xi sqrt(h) / 2`` with a fresh normal ``xi``: the part of ``dZ`` that is independent of ``dW``."""
+    assert noise.dZ is not None
+    g = root_mean_square_diffusion(sde, t, h)
+    independent = axpy(noise.dZ, -0.5 * h, noise.dW)  # variance h^3 / 12
+    return axpy(theta, 3**0.5 / h * g, independent)
+
+
+EULER_MARUYAMA = Method(
+    "euler_maruyama",
+    euler_maruyama_step,
+    strong_order=1.0,
+    weak_order=1.0,
+    invariant_order=1.0,
+    nfe=1,
+    note="the published chain",
+    source="Maruyama 1955, doi:10.1007/BF02846028",
+)
+HEUN = Method(
+    "heun",
+    heun_step,
+    strong_order=1.0,
+    weak_order=2.0,
+    invariant_order=2.0,
+    nfe=2,
+    note="a good default; noise variance integrated over the step",
+    source="Kloeden & Platen 1992, doi:10.1007/978-3-662-12616-5",
+)
+SRA1 = Method(
+    "sra1",
+    sra1_step,
+    strong_order=1.5,
+    weak_order=2.0,
+    invariant_order=2.0,
+    nfe=2,
+    levy_area=True,
+    note="follows the path most closely; reads dW and dZ",
+    source="Roessler 2010, doi:10.1137/09076636X",
+)
+MOBIUS_STRANG = Method(
+    "mobius_strang",
+    mobius_strang_step,
+    strong_order=1.0,
+    weak_order=2.0,
+    invariant_order=2.0,
+    nfe=2,
+    nfe_coupled=4,
+    note="sinusoidal drifts; stable at any rate times step",
+    source="eq. 12; Strang 1968, doi:10.1137/0705041",
+)
+LEIMKUHLER_MATTHEWS = Method(
+    "leimkuhler_matthews",
+    leimkuhler_matthews_step,
+    strong_order=None,
+    weak_order=1.0,
+    invariant_order=2.0,
+    nfe=1,
+    levy_area=True,
+    note="stationary sampling at one evaluation per step",
+    source="Leimkuhler & Matthews 2013, doi:10.1093/amrx/abs010",
+    observe=leimkuhler_matthews_observe,
+)
+
+METHODS = {method.name: method for method in (EULER_MARUYAMA, HEUN, SRA1, MOBIUS_STRANG, LEIMKUHLER_MATTHEWS)}
