@@ -27,7 +27,7 @@ class CheckedUnlessCompiling:
 
 
 def pytest_configure() -> None:
-    """One thread per worker, as workers share the cores; shapes and types checked, but not in what torch.compile sees."""
+    """One thread per worker, as workers share the cores; shapes and types are checked, but not inside torch.compile."""
     torch.set_num_threads(1)
     jaxtyping._decorator.config = CheckedUnlessCompiling()  # type: ignore[assignment, attr-defined]
 
