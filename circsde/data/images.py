@@ -1,0 +1,116 @@
+"""Images from files, folders and scikit-image, as floats in [-1, 1]."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+Colour = Literal["grey", "rgb"]
+Size = tuple[int, int]
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"})
+"""File name endings that count as images in a folder."""
+
+TEXTURES = ("brick", "grass", "gravel")
+"""The CC0 textures inside scikit-image, 512x512 grey."""
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files in ``folder`` and below, sorted; hidden ones left out.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    if not images:
+        found = ", ".join(sorted({path.suffix or path.name for path in files})[:5])
+        raise ValueError(
+            f"no images in the folder {folder}: it {f'has only {found}' if found else 'is empty'};"
+            f" images end in {' '.join(sorted(SUFFIXES))}"
+        )
+    return images
+
+
+def read_image(path: Path, colour: Colour = "grey") -> Image.Image:
+    """One image file as 8-bit grey ("L"), 16-bit grey ("I;16") or colour ("RGB"); transparency is dropped.
+
+    Raises:
+        ValueError: If the file cannot be read as an image, or holds floats, whose range is not stated.
+    """
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            image.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot read {path} as an image: {error}") from error
+    if image.mode == "F" or (image.mode == "I" and np.asarray(image).max() > 0xFFFF):
+        raise ValueError(f"{path} holds 32-bit values whose range is unknown; save it with 8 or 16 bits per channel")
+    if image.mode.startswith("I"):
+        return image if colour == "grey" else Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("L" if colour == "grey" else "RGB")
+
+
+def texture(name: str, colour: Colour = "grey") -> Image.Image:
+    """One of :data:`TEXTURES`.
+
+    Raises:
+        ValueError: If there is no such texture.
+    """
+    if name not in TEXTURES:
+        raise ValueError(f"unknown texture {name!r}: give texture:{', texture:'.join(TEXTURES)}")
+    import skimage.data
+
+    return Image.fromarray(getattr(skimage.data, name)()).convert("L" if colour == "grey" else "RGB")
+
+
+def window(
+    image: Image.Image,
+    crop: Size | None = None,
+    size: Size | None = None,
+    *,
+    centre: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """A window cut out of ``image``, resized to ``size``.
+
+    Args:
+        image: As :func:`read_image` returns it.
+        crop: Rows and columns of the window; the whole image by default.
+        size: Rows and columns after resizing (Lanczos); those of the window by default.
+        centre: Cut from the middle; otherwise uniformly at random.
+        generator: Draws the place.
+
+    Returns:
+        Shape ``(rows, columns)``, or ``(3, rows, columns)`` for colour, float32 in ``[-1, 1]``.
+
+    Raises:
+        ValueError: If the window is larger than the image.
+    """
+    rows, columns = crop or (image.height, image.width)
+    spare = image.height - rows, image.width - columns
+    if min(spare) < 0:
+        raise ValueError(
+            f"the image has {image.height}x{image.width} pixels, fewer than the crop of {rows}x{columns}:"
+            " take a smaller crop, or resize without cropping"
+        )
+    top, left = (n // 2 if centre else int(torch.randint(n + 1, (), generator=generator)) for n in spare)
+    return _pixels(image.crop((left, top, left + columns, top + rows)), size)
+
+
+def _pixels(image: Image.Image, size: Size | None) -> Tensor:
+    """Pixels in ``[-1, 1]``, float32, ``(rows, columns)`` or ``(3, rows, columns)``, resized to ``size``."""
+    white = 65535.0 if image.mode.startswith("I") else 255.0
+    pixels = np.asarray(image, dtype=np.float32) / white * 2.0 - 1.0
+    channels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if size is not None and size != channels.shape[:2]:
+        resized = [
+            np.asarray(Image.fromarray(channel).resize(size[::-1], Image.Resampling.LANCZOS))
+            for channel in np.moveaxis(channels, -1, 0)
+        ]
+        channels = np.stack(resized, axis=-1).clip(-1.0, 1.0)
+    planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(channels, -1, 0)))
+    return planes[0] if pixels.ndim == 2 else planes

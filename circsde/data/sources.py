@@ -1,0 +1,185 @@
+"""One entry for all data: a file, a folder or a built-in name becomes a tensor of phases."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from circsde.data import images
+from circsde.data.angles import read_angles
+from circsde.data.fingerprint import PATTERNS, fingerprints
+from circsde.data.images import Colour, Size
+from circsde.encoding import PhaseEncoding, to_radians
+from circsde.torus import wrap
+from circsde.typing import Angles
+
+BUILT_IN = (*(f"texture:{name}" for name in images.TEXTURES), "fingerprint", *(f"fingerprint:{p}" for p in PATTERNS))
+"""The sources that need no file."""
+
+
+@dataclass(frozen=True)
+class Phases:
+    """A data set on the torus.
+
+    Attributes:
+        theta: Phases in radians, ``(batch, *event)``: the event is ``(rows, columns)`` for grey images, ``(3, rows,
+            columns)`` for colour, ``(columns,)`` for a table.
+        dims: Names of the event's axes.
+        source: Where it came from, as given.
+        names: One name per sample for images, one per column for a table.
+        encoding: How grey levels became phases; None for angles.
+        unit: The unit that angles were given in; None for images.
+        dropped: Rows left out because an angle was missing.
+    """
+
+    theta: Angles
+    dims: tuple[str, ...]
+    source: str
+    names: tuple[str, ...] = ()
+    encoding: PhaseEncoding | None = None
+    unit: str | None = None
+    dropped: int = 0
+
+
+def load(
+    source: str | Path,
+    *,
+    count: int | None = None,
+    size: Size | int | None = None,
+    crop: Size | int | None = None,
+    centre: bool = False,
+    colour: Colour = "grey",
+    encoding: PhaseEncoding | None = None,
+    unit: str | float | None = None,
+    columns: Sequence[str] | None = None,
+    drop_missing: bool = False,
+    dtype: torch.dtype = torch.float32,
+    generator: torch.Generator | None = None,
+) -> Phases:
+    """Phases from ``source``.
+
+    Args:
+        source: An image file; a folder of images; a ``.csv``, ``.tsv``, ``.npy`` or ``.nc`` file of angles; or one of
+            :data:`BUILT_IN`.
+        count: How many samples; by default one per image, one built-in picture, all rows of a table. More than there
+            are images means several random crops of each; of a table it takes the first rows.
+        size: Images: resize to this many rows and columns (the aspect ratio is not kept).
+        crop: Images: first cut out a window of this many rows and columns.
+        centre: Images: cut the window from the middle, not at random.
+        colour: Images: "grey", or "rgb" with a leading axis of three channels.
+        encoding: Images: how values in ``[-1, 1]`` become phases.
+        unit: Angles: "rad", "deg", "hours" or the length of one turn; a NetCDF file may state it itself.
+        columns: Angles: the columns to take, by name; see :func:`circsde.data.angles.read_angles`.
+        drop_missing: Angles: leave out rows that lack one.
+        dtype: The floating dtype of the phases.
+        generator: Source of all randomness: crops and fingerprints.
+
+    Raises:
+        ValueError: If the source is unknown or unreadable, images differ in size and neither ``size`` nor ``crop`` is
+            given, the unit is missing, or the options do not fit; with what to do about it.
+
+    >>> load("texture:grass", count=4, crop=128, size=32, generator=torch.Generator().manual_seed(0)).theta.shape
+    torch.Size([4, 32, 32])
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"count must be positive, got {count}")
+    encoding = PhaseEncoding() if encoding is None else encoding
+    size, crop = _pair(size, "size"), _pair(crop, "crop")
+    name, path = str(source), Path(source)
+    if name.partition(":")[0] == "fingerprint":
+        grey = _fingerprints(name, count or 1, size, crop, colour, generator)
+        return Phases(encoding.encode(grey.to(dtype)), ("row", "column"), name, (name,) * len(grey), encoding)
+    if not (name.startswith("texture:") or path.exists()):
+        raise ValueError(f"there is no file or folder {name}; built in are {', '.join(BUILT_IN)}")
+    if name.startswith("texture:") or path.is_dir() or path.suffix.lower() in images.SUFFIXES:
+        _only_for("tables of angles", name, unit=unit, columns=columns, drop_missing=drop_missing or None)
+        grey, names = _windows(name, count, size, crop, centre, colour, generator)
+        dims = ("row", "column") if colour == "grey" else ("channel", "row", "column")
+        return Phases(encoding.encode(grey.to(dtype)), dims, name, names, encoding)
+    _only_for("images", name, size=size, crop=crop, centre=centre or None)
+    return _angles(path, count, unit, columns, drop_missing, dtype)
+
+
+def _fingerprints(
+    name: str, count: int, size: Size | None, crop: Size | None, colour: Colour, generator: torch.Generator | None
+) -> Tensor:
+    if crop is not None or colour != "grey":
+        raise ValueError("fingerprints are generated grey at any size: give size, neither crop nor a colour")
+    pattern = name.partition(":")[2] or None
+    return fingerprints(count, size or (96, 96), pattern=pattern, generator=generator)
+
+
+def _windows(
+    name: str,
+    count: int | None,
+    size: Size | None,
+    crop: Size | None,
+    centre: bool,
+    colour: Colour,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, tuple[str, ...]]:
+    """``count`` windows of the images of a file, a folder or a texture, one image after the other, and their names."""
+    path = Path(name)
+    is_texture = name.startswith("texture:")
+    files = [path] if is_texture or not path.is_dir() else images.image_files(path)
+    count = len(files) if count is None else count
+    if count > len(files) and (centre or crop is None):
+        raise ValueError(
+            f"{name} has {len(files)} image{'s' * (len(files) > 1)} and {count} samples are asked for: give crop, and"
+            " no centre, so that each sample is a window at a random place"
+        )
+    windows: list[Tensor] = []
+    names: list[str] = []
+    for i, file in enumerate(files[:count]):
+        image = images.texture(name.partition(":")[2], colour) if is_texture else images.read_image(file, colour)
+        for _ in range(count // len(files) + (i < count % len(files))):
+            try:
+                windows.append(images.window(image, crop, size, centre=centre, generator=generator))
+            except ValueError as error:
+                raise ValueError(f"{file}: {error}") from None
+            names.append(str(file))
+            if windows[-1].shape != windows[0].shape:
+                (first, other) = ("x".join(map(str, shape.shape[-2:])) for shape in (windows[0], windows[-1]))
+                raise ValueError(
+                    f"the images differ in size: {names[0]} has {first} pixels, {file} {other}; give size to resize"
+                    " them all, or crop to cut a window of one size out of each"
+                )
+    return torch.stack(windows), tuple(names)
+
+
+def _angles(
+    path: Path,
+    count: int | None,
+    unit: str | float | None,
+    columns: Sequence[str] | None,
+    drop_missing: bool,
+    dtype: torch.dtype,
+) -> Phases:
+    table = read_angles(path, columns, drop_missing=drop_missing)
+    unit = table.unit if unit is None else unit
+    if unit is None:
+        raise ValueError(f"{path} does not state the unit of its angles: give unit rad, deg, hours, or a period")
+    if count is not None and count > len(table.values):
+        raise ValueError(f"{path} has {len(table.values)} rows of angles, {count} are asked for")
+    try:
+        theta = wrap(to_radians(torch.from_numpy(table.values[:count]), unit).to(dtype))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    dims = ("angle",) if theta.ndim == 2 else tuple(f"axis_{i}" for i in range(theta.ndim - 1))
+    return Phases(theta, dims, str(path), table.names, unit=str(unit), dropped=table.dropped)
+
+
+def _pair(value: Size | int | None, name: str) -> Size | None:
+    pair = (value, value) if isinstance(value, int) else value
+    if pair is not None and min(pair) < 1:
+        raise ValueError(f"{name} must be positive, got {pair}")
+    return pair
+
+
+def _only_for(what: str, source: str, **options: object) -> None:
+    """Refuse options that mean nothing for ``source``."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(f"{', '.join(given)} is for {what}, and {source} is something else")

@@ -1,0 +1,314 @@
+"""Images and tables of angles become phases; what cannot is refused with a way out."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from PIL import Image
+from torch import Tensor
+
+from circsde.data import Phases, load
+from circsde.data.images import TEXTURES, read_image, texture, window
+from circsde.encoding import PhaseEncoding
+from circsde.torus import distance
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def save(path: Path, rows: int, columns: int, mode: str = "L") -> Path:
+    path.parent.mkdir(exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (rows, columns, len(mode)), dtype=np.uint8)
+    Image.fromarray(pixels.squeeze()).save(path)
+    return path
+
+
+def pixels_of(phases: Phases) -> Tensor:
+    assert phases.encoding is not None
+    return ((phases.encoding.decode(phases.theta) + 1) / 2 * 255).round()
+
+
+# --- images
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("L", "grey"), ("RGB", "rgb")])
+def test_an_image_file_comes_back_from_its_phases_exactly(tmp_path: Path, mode: str, colour: str) -> None:
+    path = save(tmp_path / "a.png", 5, 7, mode)
+    phases = load(path, colour="rgb" if colour == "rgb" else "grey")
+    expected = torch.from_numpy(np.asarray(Image.open(path)).copy()).float()
+    assert torch.equal(pixels_of(phases)[0], expected if colour == "grey" else expected.permute(2, 0, 1))
+    assert phases.dims == (("row", "column") if colour == "grey" else ("channel", "row", "column"))
+
+
+def test_sixteen_bits_keep_their_depth_and_full_white(tmp_path: Path) -> None:
+    values = np.array([[0, 1, 257], [32768, 65534, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    grey = window(read_image(tmp_path / "a.png"))
+    np.testing.assert_allclose((grey.double().numpy() + 1) / 2 * 65535, values, atol=0.02)  # float32: 2^-24 * 65535
+    colour = window(read_image(tmp_path / "a.png", "rgb"))
+    assert colour.shape == (3, 2, 3)
+    assert colour.max() == 1.0
+
+
+def test_a_camera_s_rotation_mark_is_obeyed(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by a quarter
+    Image.fromarray(np.zeros((4, 9), dtype=np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    assert load(tmp_path / "a.jpg").theta.shape == (1, 9, 4)
+
+
+def test_a_folder_gives_one_sample_per_image_in_sorted_order_and_skips_other_files(tmp_path: Path) -> None:
+    for name in ("b.png", "sub/c.PNG", "a.gif", ".hidden.png"):
+        save(tmp_path / name, 6, 6)
+    (tmp_path / "notes.txt").write_text("not an image")
+    phases = load(tmp_path)
+    assert [Path(name).name for name in phases.names] == ["a.gif", "b.png", "c.PNG"]
+    assert phases.theta.shape == (3, 6, 6)
+
+
+def test_mixed_sizes_are_refused_and_either_way_out_works(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", 8, 9)
+    save(tmp_path / "b.png", 12, 8)
+    with pytest.raises(ValueError, match=r"a\.png has 8x9 pixels, .*b\.png 12x8; give size .* or crop"):
+        load(tmp_path)
+    assert load(tmp_path, size=(4, 6)).theta.shape == (2, 4, 6)
+    assert load(tmp_path, crop=8).theta.shape == (2, 8, 8)
+
+
+def test_crops_are_windows_of_the_image(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", 9, 11)
+    whole = pixels_of(load(path))[0]
+    places = whole.unfold(0, 4, 1).unfold(1, 5, 1).reshape(-1, 4, 5)
+    for crop in pixels_of(load(path, crop=(4, 5), count=6, generator=seeded())):
+        assert (places == crop).all(dim=(1, 2)).sum() == 1
+    assert torch.equal(pixels_of(load(path, crop=(5, 5), centre=True))[0], whole[2:7, 3:8])
+
+
+def test_random_crops_reach_every_place_and_follow_the_generator() -> None:
+    image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
+    corners = [window(image, (2, 2), generator=generator)[0, 0] for generator in [seeded(1)] for _ in range(100)]
+    # 2 x 3 places; a given one is missed by 100 draws with probability (5/6)^100 = 1e-8
+    assert {round((corner.item() + 1) / 2 * 255) for corner in corners} == {0, 1, 2, 4, 5, 6}
+    again = [load("texture:brick", crop=64, count=2, generator=seeded(5)).theta for _ in range(2)]
+    assert torch.equal(*again)
+
+
+def test_more_samples_than_images_are_spread_over_the_images(tmp_path: Path) -> None:
+    for name in "abc":
+        save(tmp_path / f"{name}.png", 9, 9)
+    phases = load(tmp_path, count=7, crop=4, generator=seeded())
+    assert [Path(name).stem for name in phases.names] == list("aaabbcc")
+
+
+def test_resizing_keeps_the_mean_grey_and_the_value_range() -> None:
+    image = texture("grass")
+    small = window(image, size=(64, 32))
+    assert small.shape == (64, 32)
+    assert small.mean().item() == pytest.approx(window(image).mean().item(), abs=0.01)
+    checkers = Image.fromarray(((np.indices((64, 64)) // 4).sum(0) % 2 * 255).astype(np.uint8))
+    assert window(checkers, size=(96, 96)).abs().max() <= 1.0  # Lanczos overshoots at edges
+
+
+def test_the_textures_ship_with_scikit_image() -> None:
+    for name in TEXTURES:
+        assert load(f"texture:{name}", size=16).theta.shape == (1, 16, 16)
+
+
+def test_the_encoding_and_the_dtype_are_the_caller_s() -> None:
+    phases = load("texture:brick", encoding=PhaseEncoding(0.5), dtype=torch.float64)
+    assert phases.theta.dtype == torch.float64
+    assert phases.theta.abs().max() <= 0.5
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n broken"])
+def test_an_unreadable_image_is_named(tmp_path: Path, content: bytes) -> None:
+    save(tmp_path / "a.png", 4, 4)
+    (tmp_path / "bad.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot read .*bad\.png as an image"):
+        load(tmp_path)
+
+
+def test_a_truncated_image_is_named(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", 64, 64)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(ValueError, match=r"cannot read .*a\.png as an image"):
+        load(path)
+
+
+def test_floating_point_images_are_refused_because_their_range_is_unknown(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match="save it with 8 or 16 bits"):
+        load(tmp_path / "a.tif")
+
+
+def test_an_empty_folder_is_refused_and_says_what_it_has(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="it is empty"):
+        load(tmp_path)
+    (tmp_path / "a.csv").write_text("1\n")
+    with pytest.raises(ValueError, match=r"it has only \.csv"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("missing.png", {}, "there is no file or folder missing.png; built in are texture:brick"),
+        ("texture:wood", {}, "give texture:brick, texture:grass, texture:gravel"),
+        ("texture:brick", {"crop": 600}, "512x512 pixels, fewer than the crop of 600x600"),
+        ("texture:brick", {"count": 2}, "give crop"),
+        ("texture:brick", {"count": 2, "crop": 9, "centre": True}, "give crop, and no centre"),
+        ("texture:brick", {"count": 0}, "count must be positive"),
+        ("texture:brick", {"size": 0}, "size must be positive"),
+        ("texture:brick", {"unit": "deg"}, "unit is for tables of angles"),
+        ("fingerprint:tree", {}, "give one of loop, whorl, arch"),
+        ("fingerprint", {"size": 8}, "at least 16x16"),
+        ("fingerprint", {"crop": 32}, "give size"),
+    ],
+)
+def test_a_source_or_an_option_without_sense_is_refused(source: str, options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(source, **options)  # type: ignore[arg-type]
+
+
+# --- angles
+
+DEGREES = np.array([[0.0, 90.0], [180.0, 270.0], [-90.0, 359.0]])
+
+
+@pytest.fixture(params=["csv", "headed csv", "semicolons", "tsv", "npy", "nc"])
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The same angles in every format, with labels beside them where a format has room."""
+    kind, path = request.param, tmp_path / f"a.{request.param.split()[-1]}"
+    if kind in ("csv", "headed csv"):
+        head = "name,phi,psi\n" if kind == "headed csv" else ""
+        path.write_text(head + "".join(f"row {i} x,{a},{b}\n" for i, (a, b) in enumerate(DEGREES)))
+    elif kind == "semicolons":
+        path = tmp_path / "a.csv"
+        path.write_text("\ufeffphi; psi\r\n" + "".join(f"{a}; {b}\r\n" for a, b in DEGREES), encoding="utf-8")
+    elif kind == "tsv":
+        path.write_text("".join(f"{a}\t{b}\n" for a, b in DEGREES))
+    elif kind == "npy":
+        np.save(path, DEGREES)
+    else:
+        xr.Dataset({"phi": ("row", DEGREES[:, 0]), "psi": ("row", DEGREES[:, 1])}).to_netcdf(path)
+    return path
+
+
+def test_every_format_gives_the_same_angles(table: Path) -> None:
+    phases = load(table, unit="deg", dtype=torch.float64)
+    assert distance(phases.theta, torch.from_numpy(np.deg2rad(DEGREES))).max() < 1e-14
+    assert phases.theta.max() < math.pi
+    assert len(phases.names) == 2
+    assert phases.unit == "deg"
+
+
+def test_every_format_needs_its_unit_and_knows_the_known_ones(table: Path) -> None:
+    with pytest.raises(ValueError, match="give unit rad, deg, hours, or a period"):
+        load(table)
+    with pytest.raises(ValueError, match="unknown unit 'furlong'"):
+        load(table, unit="furlong")
+    with pytest.raises(ValueError, match=r"are they degrees\?"):
+        load(table, unit="rad")
+
+
+def test_columns_are_chosen_by_name_in_the_order_given(table: Path) -> None:
+    names = load(table, unit="deg").names
+    swapped = load(table, unit="deg", columns=names[::-1])
+    assert torch.equal(swapped.theta, load(table, unit="deg").theta.flip(1))
+    with pytest.raises(ValueError, match=rf"no column of angles 'chi9': it has .*{names[0]}"):
+        load(table, unit="deg", columns=["chi9"])
+
+
+def test_images_options_are_refused_for_angles(table: Path) -> None:
+    with pytest.raises(ValueError, match="size is for images"):
+        load(table, unit="deg", size=8)
+
+
+def test_a_netcdf_file_may_state_its_unit(tmp_path: Path) -> None:
+    data = xr.Dataset({"onset": ("day", [0.0, 6.0, 18.0], {"units": "hours"})})
+    data.to_netcdf(tmp_path / "a.nc")
+    theta = load(tmp_path / "a.nc", dtype=torch.float64).theta
+    assert theta.shape == (3, 1)
+    assert theta.flatten().tolist() == pytest.approx([0.0, math.pi / 2, -math.pi / 2])
+
+
+def test_arrays_of_any_shape_are_samples_of_an_event(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((4, 3, 5)))
+    assert load(tmp_path / "a.npy", unit="rad").theta.shape == (4, 3, 5)
+    np.save(tmp_path / "b.npy", np.arange(7))
+    assert load(tmp_path / "b.npy", unit="7").theta.shape == (7, 1)
+    xr.Dataset({"theta": (("sample", "row", "column"), np.zeros((2, 3, 4)))}).to_netcdf(tmp_path / "c.nc")
+    assert load(tmp_path / "c.nc", unit="rad").theta.shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize("gap", ["", "NULL", "nan", "inf"])
+def test_a_gap_in_a_table_is_named_by_row_and_column(tmp_path: Path, gap: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"phi,psi\n1,2\n3,{gap}\n5,6\n")
+    with pytest.raises(ValueError, match="row 2, column psi is"):
+        load(path, unit="deg")
+    if gap != "inf":
+        phases = load(path, unit="deg", drop_missing=True)
+        assert phases.theta.shape == (2, 2)
+        assert phases.dropped == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty"),
+        ("phi,psi\n", "no column of numbers"),
+        ("phi,psi\nNA,NA\n", "no column of numbers"),
+        ("phi,psi\n1,2\n3,abc\n", "row 2, column psi says 'abc', not a number"),
+        ("phi,psi\n1,2\n3\n", "row 2 has 1 cells, the first line has 2"),
+    ],
+)
+def test_a_broken_csv_file_is_refused_with_the_place(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "a.csv", unit="deg")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npy", ".nc"])
+def test_an_unreadable_table_is_named(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"a{suffix}").write_bytes(b"\xff\xfe\x00broken\x00" * 9)
+    with pytest.raises(ValueError, match=rf"a\{suffix}"):
+        load(tmp_path / f"a{suffix}", unit="deg")
+
+
+def test_arrays_that_are_not_real_numbers_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array(["x"]))
+    np.save(tmp_path / "b.npy", np.zeros(3, dtype=complex))
+    np.save(tmp_path / "c.npy", np.array([{}], dtype=object))
+    for name in "abc":
+        with pytest.raises(ValueError, match=rf"{name}\.npy|pickle"):
+            load(tmp_path / f"{name}.npy", unit="rad")
+
+
+def test_a_file_of_another_kind_and_too_many_rows_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.docx").write_text("x")
+    with pytest.raises(ValueError, match=r"angles in \.csv, \.tsv, \.npy, \.nc"):
+        load(tmp_path / "a.docx")
+    np.save(tmp_path / "a.npy", np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="3 rows of angles, 4 are asked for"):
+        load(tmp_path / "a.npy", unit="rad", count=4)
+
+
+def test_a_trajectory_is_not_taken_for_samples(tmp_path: Path) -> None:
+    xr.Dataset({"theta": (("time", "sample", "row"), np.zeros((2, 3, 4)))}).to_netcdf(tmp_path / "a.nc")
+    with pytest.raises(ValueError, match="runs over time"):
+        load(tmp_path / "a.nc", unit="rad")
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="needs the real data sets beside the checkout")
+def test_torsion_angles_of_real_proteins_load_as_downloaded() -> None:
+    phases = load(REAL / "torsion" / "cys.csv", unit="deg", columns=["2", "3", "4"])
+    assert phases.theta.shape == (16767, 3)
+    first = torch.tensor([-163.317, 173.084, 58.677]).deg2rad()
+    assert distance(phases.theta[0], first).max() < 1e-6
