@@ -1,0 +1,221 @@
+r"""The Fokker-Planck equation of one phase, solved in Fourier modes: the exact law at every time (eq. 8).
+
+For ``d theta = [w + Im(h e^{-i theta})] dt + sqrt(2 D) dW`` the moments ``m_k = E e^{ik theta}`` obey
+
+    ``m_k' = (i k w - D k^2) m_k + (k / 2) (h m_{k-1} - conj(h) m_{k+1})``
+
+with the field ``h = K z + K_ref e^{i psi}``. In the mean-field limit ``z = m_1``, which makes the equation nonlinear
+(McKean-Vlasov): it is the law of one among infinitely many oscillators.
+
+Accuracy: every moment is good to about 1e-13, so a density p (nats per rad) has an absolute error of that size and
+``log_prob`` and ``score`` a relative one of about ``1e-13 / p``. Where p falls below that, they are rounding.
+"""
+
+import cmath
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from circsde.schedule import Schedule
+from circsde.spectral import NEGLIGIBLE, Complex, Derivative, Spectrum, march, significant
+from circsde.torus import TWO_PI, wrap
+from circsde.typing import Angles, Tangent, Time
+
+
+@runtime_checkable
+class Law(Protocol):
+    """A law on the circle that knows its density."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density at angles of any shape, nats."""
+
+
+@dataclass(frozen=True)
+class CircleLaw:
+    """The law of a phase at every time in ``[0, horizon]``; made by :func:`fokker_planck`.
+
+    ``density``, ``log_prob``, ``score`` and ``drift`` act on each angle of a tensor of any shape, in float64 inside,
+    and are differentiable in ``theta``; ``score`` and ``drift`` are fields, ready for :func:`circsde.reverse`.
+
+    Attributes:
+        schedule: The rates.
+        reference_phase: psi, rad.
+        natural_frequency: w, rad/time.
+        mean_field: Whether the coupling K acts, through the law's own first moment.
+        spectrum: The moments in time.
+    """
+
+    schedule: Schedule
+    reference_phase: float
+    natural_frequency: float
+    mean_field: bool
+    spectrum: Spectrum
+
+    def moments(self, t: Time) -> Complex:
+        """``E e^{ik theta}`` for ``k = 0, 1, ...`` up to the last that is not negligible at time ``t``."""
+        values = self.spectrum(t)
+        return values[: significant(values)]
+
+    def moment(self, t: Time, m: int) -> complex:
+        """The trigonometric moment ``E e^{im theta}`` at time ``t``."""
+        moments = self.moments(t)
+        value = complex(moments[abs(m)]) if abs(m) < len(moments) else 0j
+        return value if m >= 0 else value.conjugate()
+
+    def field(self, t: Time) -> complex:
+        """The field ``h(t) = K z + K_ref e^{i psi}`` that every oscillator feels, 1/time."""
+        return attraction(self.schedule, float(t), self.moment(t, 1) if self.mean_field else 0j, self.reference_phase)
+
+    def drift(self, t: Time, theta: Angles) -> Tangent:
+        """The drift ``w + Im(h e^{-i theta})``, rad/time."""
+        h = self.field(t)
+        return self.natural_frequency + h.imag * theta.cos() - h.real * theta.sin()
+
+    def density(self, t: Time, theta: Tensor) -> Tensor:
+        """The density at time ``t``, 1/rad; it integrates to one over the circle."""
+        return (_series(self._coefficients(t, theta), theta) / TWO_PI).to(theta.dtype)
+
+    def log_prob(self, t: Time, theta: Tensor) -> Tensor:
+        """The log-density at time ``t``, nats; ``-inf`` where the density is lost in rounding."""
+        density = _series(self._coefficients(t, theta), theta) / TWO_PI
+        return density.clamp(min=0.0).log().to(theta.dtype)
+
+    def score(self, t: Time, theta: Angles) -> Tangent:
+        """``d/dtheta log p``, 1/rad."""
+        coefficients = self._coefficients(t, theta)
+        k = torch.arange(len(coefficients), dtype=torch.float64, device=theta.device)
+        return (_series(-1j * k * coefficients, theta) / _series(coefficients, theta)).to(theta.dtype)
+
+    def entropy(self, t: Time) -> float:
+        """The differential entropy ``-E log p``, nats; ``log(2 pi)`` for the uniform law."""
+        p = self.density(t, grid(8 * max(16, len(self.moments(t)))))
+        return -float(torch.special.xlogy(p, p.clamp(min=1e-300)).mean()) * TWO_PI
+
+    def cdf(self, t: Time, theta: Tensor) -> Tensor:
+        """The probability of ``[-pi, theta]``, for ``theta`` in ``[-pi, pi]``."""
+        coefficients = self._coefficients(t, theta)[1:]
+        k = torch.arange(1, len(coefficients) + 1, dtype=torch.float64, device=theta.device)
+        integral = torch.cat((torch.zeros_like(coefficients[:1]), 1j * coefficients / k))
+        start = _series(integral, theta.new_full((), -math.pi))
+        return (((theta.double() + math.pi) + _series(integral, theta) - start) / TWO_PI).to(theta.dtype)
+
+    def sample(self, t: Time, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Independent draws from the law at time ``t``, float64 in ``[-pi, pi)``.
+
+        The distribution function is inverted to 1e-12 by Newton's method from a table.
+        """
+        points = 32 * max(16, len(self.moments(t)))
+        edges = torch.linspace(-math.pi, math.pi, points + 1, dtype=torch.float64, device=generator.device)
+        table = self.cdf(t, edges).cummax(0).values
+        u = torch.rand(shape, dtype=torch.float64, device=generator.device, generator=generator)
+        cell = (torch.searchsorted(table, u, right=True) - 1).clamp(0, points - 1)
+        low, high = edges[cell], edges[cell + 1]
+        rise = (table[cell + 1] - table[cell]).clamp(min=1e-300)
+        theta = low + (high - low) * ((u - table[cell]) / rise).clamp(0, 1)
+        for _ in range(3):
+            step = (self.cdf(t, theta) - u) / self.density(t, theta).clamp(min=1e-300)
+            theta = torch.minimum(torch.maximum(theta - step, low), high)
+        return wrap(theta)
+
+    def _coefficients(self, t: Time, theta: Tensor) -> Tensor:
+        """The ``c_k`` with ``2 pi p = Re sum_k c_k e^{-ik theta}``."""
+        coefficients = self.moments(t).copy()
+        coefficients[1:] *= 2.0
+        return torch.as_tensor(coefficients, device=theta.device)
+
+
+def fokker_planck(
+    schedule: Schedule,
+    initial: Law | NDArray[np.inexact],
+    *,
+    reference_phase: float = 0.0,
+    natural_frequency: float = 0.0,
+    mean_field: bool = True,
+    modes: int = 512,
+    tolerance: float = 1e-13,
+) -> CircleLaw:
+    """Solve the Fokker-Planck equation of one phase spectrally (eq. 8).
+
+    Args:
+        schedule: The rates K(t), K_ref(t), D(t).
+        initial: The law at time 0: an object with ``log_prob``, or its moments ``E e^{ik theta}``, k = 0, 1, ...
+        reference_phase: psi, rad.
+        natural_frequency: w, rad/time.
+        mean_field: True for the limit of many globally coupled oscillators; False for one oscillator, on which K
+            has no effect.
+        modes: The most Fourier modes to carry. What is carried follows the law: a wrapped normal of standard
+            deviation s needs about 8 / s.
+        tolerance: The largest amplitude that the last carried mode may have.
+
+    Raises:
+        ValueError: If ``modes`` do not resolve the law, or ``initial`` is not normalised.
+
+    >>> law = fokker_planck(Schedule.constant(diffusion=0.5), np.array([1.0, 0.8]))
+    >>> abs(law.moment(1.0, 1) - 0.8 * math.exp(-0.5)) < 1e-12
+    True
+    """
+    start = moments(initial) if not isinstance(initial, np.ndarray) else np.asarray(initial, dtype=np.complex128)
+    _check_moments(start)
+
+    def derivative(size: int) -> Derivative:
+        k = np.arange(size)
+
+        def change(t: float, m: Complex) -> Complex:
+            below, above = np.concatenate((m[1:2].conj(), m[:-1])), np.concatenate((m[1:], [0.0]))
+            h = attraction(schedule, t, m[1] if mean_field else 0j, reference_phase)
+            own = 1j * natural_frequency * k - schedule.at(t).diffusion * k**2
+            return np.asarray(own * m + 0.5 * k * (h * below - h.conjugate() * above))
+
+        return change
+
+    spectrum = march(derivative, np.arange(modes + 1.0), start, schedule, tolerance)
+    return CircleLaw(schedule, reference_phase, natural_frequency, mean_field, spectrum)
+
+
+def moments(law: Law) -> Complex:
+    """``E e^{ik theta}``, k = 0, 1, ..., until they are negligible, by the trapezoid rule on its density.
+
+    Raises:
+        ValueError: If the density does not integrate to one, or is too narrow for 2^16 points.
+    """
+    for points in (2**n for n in range(7, 17)):
+        p = law.log_prob(grid(points)).exp().numpy()
+        values = TWO_PI * np.where(np.arange(points) % 2, -1.0, 1.0) * np.fft.ifft(p)  # the grid starts at -pi
+        if np.abs(values[points // 4 : points // 2 + 1]).max() <= NEGLIGIBLE:
+            _check_moments(values)
+            return values[: points // 4]
+    raise ValueError("the initial law is too narrow or too rough: 2^15 Fourier modes do not resolve its density")
+
+
+def _check_moments(start: Complex) -> None:
+    if start.ndim != 1 or not (abs(start[0] - 1.0) < 1e-10 and np.abs(start).max() < 1.0 + 1e-10):
+        raise ValueError(
+            "the initial law must be normalised: expected moments m_0 = 1, |m_k| <= 1 in a vector, got"
+            f" m_0 = {start.flat[0]:.12g} and a largest modulus of {np.abs(start).max():.12g}, shape {start.shape}"
+        )
+
+
+def attraction(schedule: Schedule, t: float, z: complex, reference_phase: float) -> complex:
+    """The field ``h = K(t) z + K_ref(t) e^{i psi}``, 1/time."""
+    rates = schedule.at(t)
+    return rates.coupling * z + cmath.rect(rates.reference, reference_phase)
+
+
+def grid(points: int) -> Tensor:
+    """Equally spaced angles in ``[-pi, pi)``, on which the trapezoid rule is spectrally accurate."""
+    return torch.arange(points, dtype=torch.float64) * (TWO_PI / points) - math.pi
+
+
+def _series(coefficients: Tensor, theta: Tensor) -> Tensor:
+    """``Re sum_k c_k e^{-ik theta}`` by Horner's rule, float64."""
+    wide = theta.double()
+    w = torch.complex(wide.cos(), -wide.sin())
+    total = coefficients[-1].expand(w.shape)
+    for coefficient in reversed(coefficients[:-1].unbind()):
+        total = total * w + coefficient
+    return total.real

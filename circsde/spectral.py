@@ -1,0 +1,148 @@
+r"""Stiff Fourier systems in time: a Fokker-Planck equation on the torus as an ODE for its moments.
+
+The state is a vector of moments ``m_k = E exp(i k . theta)`` ordered by ``|k|``, so that fewer modes are a prefix
+and more are padding with zeros. Diffusion makes the system as stiff as ``D |k|^2``; the number of modes that are
+carried therefore follows the width of the law. In time the solution is a Chebyshev series on each of a few slabs,
+every one cut to the length that resolves it.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import dct
+from scipy.integrate import solve_ivp
+
+from circsde.schedule import Schedule
+from circsde.typing import Time
+
+Complex = NDArray[np.complex128]
+Derivative = Callable[[float, Complex], Complex]
+
+NEGLIGIBLE = 1e-15
+"""Moments below this are dropped: the rounding of a moment of order one is 1e-16."""
+
+STABLE = 5.0  # rate times step, inside the stability region of the eighth-order Runge-Kutta method
+
+DEGREE = 32  # of the Chebyshev series on a slab
+
+
+class Slab(NamedTuple):
+    """The solution on ``[start, end]``: one Chebyshev series per moment, shape ``(DEGREE + 1, modes)``."""
+
+    start: float
+    end: float
+    series: Complex
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The moments as a function of time in ``[0, horizon]``."""
+
+    slabs: tuple[Slab, ...]
+
+    def __call__(self, t: Time) -> Complex:
+        """The moments at one time; their number varies with the width of the law.
+
+        Raises:
+            ValueError: If ``t`` lies outside ``[0, horizon]`` by more than rounding.
+        """
+        time, horizon = float(t), self.slabs[-1].end
+        if not -1e-9 * horizon <= time <= (1 + 1e-9) * horizon:
+            raise ValueError(f"the law is known on [0, {horizon:g}], got t = {time:g}")
+        time = min(max(time, 0.0), horizon)
+        start, end, series = self.slabs[bisect_left(self.slabs, time, key=lambda slab: slab.end)]
+        angle = np.arccos(np.clip(2 * (time - start) / (end - start) - 1, -1, 1))
+        moments: Complex = np.cos(angle * np.arange(len(series))) @ series
+        return moments
+
+
+def march(
+    derivative: Callable[[int], Derivative],
+    norms: NDArray[np.float64],
+    initial: Complex,
+    schedule: Schedule,
+    tolerance: float,
+) -> Spectrum:
+    """Integrate the moments from ``initial`` over the horizon of ``schedule``.
+
+    Args:
+        derivative: The right-hand side ``dm/dt`` on the first n moments, those beyond taken as zero, given n.
+        norms: ``|k|`` of every mode that may be carried, in increasing order.
+        initial: The moments at time 0, in that order.
+        schedule: The rates.
+        tolerance: The largest error that a truncation may cause: of the modes, and of the Chebyshev series.
+
+    Raises:
+        ValueError: If the modes do not resolve the law.
+        RuntimeError: If the time integrator gives up.
+    """
+    cap, horizon = float(norms[-1]), schedule.horizon
+    rates = [schedule.at(horizon * i / 16) for i in range(17)]
+    attraction = max(rate.coupling + rate.reference for rate in rates)
+    stiffness = max(rate.diffusion for rate in rates) * _bandwidth(initial, norms) ** 2
+    width = 1.0 / (0.1 * stiffness + attraction + 1.0 / horizon)
+    time, state, slabs = 0.0, initial, list[Slab]()
+    _check_resolved(initial[np.searchsorted(norms, cap - 1, side="right") :], tolerance, cap, time)
+    radius = 0.0
+    while time < horizon:
+        radius = max(radius, 1.2 * _bandwidth(state, norms) + 4)
+        size = int(np.searchsorted(norms, min(radius, cap), side="right"))
+        end = time + width if time + 1.01 * width < horizon else horizon
+        diffusion = max(schedule.at(t).diffusion for t in (time, 0.5 * (time + end), end))
+        fastest = diffusion * norms[size - 1] ** 2 + attraction * norms[size - 1] + 1.0 / horizon
+        series, last = _integrate(derivative(size), _resize(state, size), time, end, STABLE / fastest)
+        rim = last[np.searchsorted(norms, norms[size - 1] - 1, side="right") :]
+        if np.abs(rim).max() > tolerance and size < len(norms):
+            radius *= 1.5
+            continue
+        _check_resolved(rim, tolerance, cap, end)
+        if np.abs(series[-3:]).max() > tolerance and width > 1e-10 * horizon:
+            width *= 0.5
+            continue
+        slabs.append(Slab(time, end, series))
+        if np.abs(series[DEGREE // 2 :]).max() < tolerance:
+            width *= 2.0
+        time, state, radius = end, last, 0.0
+    return Spectrum(tuple(slabs))
+
+
+def significant(moments: Complex) -> int:
+    """How many moments there are up to the last that is not negligible."""
+    return int(np.nonzero(np.abs(moments) > NEGLIGIBLE)[0][-1]) + 1
+
+
+def _bandwidth(moments: Complex, norms: NDArray[np.float64]) -> float:
+    return float(norms[min(significant(moments), len(norms)) - 1])
+
+
+def _resize(moments: Complex, size: int) -> Complex:
+    return np.pad(moments[:size], (0, max(0, size - len(moments))))
+
+
+def _check_resolved(rim: Complex, tolerance: float, cap: float, t: float) -> None:
+    amplitude = np.abs(rim).max(initial=0.0)
+    if amplitude > tolerance:
+        raise ValueError(
+            f"{cap:g} modes do not resolve the law at t = {t:g}: the last are of size {amplitude:.1e}, above the"
+            f" tolerance {tolerance:g}; give more modes, or start from a wider law"
+        )
+
+
+def _integrate(
+    derivative: Derivative, start: Complex, t0: float, t1: float, max_step: float
+) -> tuple[Complex, Complex]:
+    """The Chebyshev series over one slab, and the last state."""
+    nodes = 0.5 * (t0 + t1) - 0.5 * (t1 - t0) * np.cos(np.pi * np.arange(DEGREE + 1) / DEGREE)
+    nodes[0], nodes[-1] = t0, t1
+    solution = solve_ivp(
+        derivative, (t0, t1), start, method="DOP853", t_eval=nodes, rtol=1e-13, atol=1e-16, max_step=max_step
+    )
+    if not solution.success:
+        raise RuntimeError(f"the moments could not be integrated over [{t0:g}, {t1:g}]: {solution.message}")
+    series: Complex = dct(solution.y[:, ::-1].T, type=1, axis=0) / DEGREE
+    series[[0, -1]] *= 0.5
+    return series, solution.y[:, -1]
