@@ -6,7 +6,7 @@ coupling costs two applications of :meth:`Coupling.mean` and never an array of p
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 Boundary = Literal["periodic", "reflecting"]
 
 
+@runtime_checkable
 class Coupling(Protocol):
     """A local mean over the oscillators of each sample."""
 
