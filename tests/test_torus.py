@@ -67,6 +67,12 @@ def test_wrap_is_half_open_and_idempotent_at_every_edge(dtype: torch.dtype) -> N
     assert torch.equal(wrap(w), w)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_pi_itself_wraps_to_the_lower_end(dtype: torch.dtype) -> None:
+    inside = torch.nextafter(tensor(-math.pi, dtype), tensor(0.0, dtype))
+    assert wrap(tensor(math.pi, dtype)) in (tensor(-math.pi, dtype), inside)  # inside where pi rounds up
+
+
 @given(angle, dtypes)
 def test_wrap_is_half_open_and_idempotent(x: float, dtype: torch.dtype) -> None:
     theta = tensor(x, dtype)
