@@ -8,7 +8,8 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 .PHONY: demo test test-slow check types docs bench clean
 
 demo: $(INSTALLED)
-	$(BIN)/circsde simulate texture:brick --out out/brick --force
+	mkdir -p out
+	$(BIN)/circsde simulate texture:brick --crop 256 --size 128 --out out/brick --force
 	@echo "The picture is $(CURDIR)/out/brick.png"
 
 test: $(INSTALLED)

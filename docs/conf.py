@@ -15,6 +15,7 @@ autodoc_typehints = "signature"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # shapes such as "batch *event" are no markup
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"circsde {release}"
