@@ -1,0 +1,70 @@
+r"""Mixtures of wrapped normals: starts with several modes, whose law under pure diffusion is again such a mixture."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circsde.distributions import WrappedNormal
+from circsde.torus import wrap
+
+
+@dataclass(frozen=True)
+class WrappedNormalMixture:
+    """The law ``sum_j weights_j WN(means_j, sds_j)`` on the circle.
+
+    Attributes:
+        weights: Non-negative, adding to one.
+        means: Mean directions, rad.
+        sds: Standard deviations before wrapping, rad, positive; numbers, or tensors that broadcast with the angles.
+
+    >>> WrappedNormalMixture((0.5, 0.5), (0.0, 2.0), (0.3, 0.3)).score(torch.tensor([1.0]))
+    tensor([0.])
+    """
+
+    weights: tuple[float, ...]
+    means: tuple[float, ...]
+    sds: tuple[float | Tensor, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse weights that do not add to one, and lists of different lengths."""
+        if not len(self.weights) == len(self.means) == len(self.sds):
+            raise ValueError(
+                "a mixture needs one weight, mean and standard deviation per component,"
+                f" got {len(self.weights)}, {len(self.means)} and {len(self.sds)}"
+            )
+        if min(self.weights) < 0 or abs(math.fsum(self.weights) - 1.0) > 1e-12:
+            raise ValueError(f"weights must be non-negative and add to one, got {self.weights}")
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density at angles of any shape, nats."""
+        return self._log_parts(value).logsumexp(0)
+
+    def score(self, value: Tensor) -> Tensor:
+        """``d/d theta log p``, 1/rad: the scores of the components, weighted by their posterior probabilities."""
+        scores = torch.stack([component.score(value) for component in self._components()])
+        return (self._log_parts(value).softmax(0) * scores).sum(0)
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Independent draws, float64 in ``[-pi, pi)``."""
+        device = generator.device
+        weights, means, sds = (torch.tensor(x, dtype=torch.float64, device=device) for x in self._numbers())
+        j = torch.multinomial(weights, math.prod(shape), replacement=True, generator=generator).reshape(shape)
+        noise = torch.randn(shape, dtype=torch.float64, device=device, generator=generator)
+        return wrap(means[j] + sds[j] * noise)
+
+    def diffused(self, variance: float | Tensor) -> "WrappedNormalMixture":
+        """The law after independent noise of the given variance, rad^2."""
+        return WrappedNormalMixture(self.weights, self.means, tuple((sd**2 + variance) ** 0.5 for sd in self.sds))
+
+    def _components(self) -> list[WrappedNormal]:
+        return [WrappedNormal(mean, sd) for mean, sd in zip(self.means, self.sds, strict=True)]
+
+    def _log_parts(self, value: Tensor) -> Tensor:
+        """``log(weight_j p_j(value))`` along a new first axis."""
+        parts = zip(self.weights, self._components(), strict=True)
+        return torch.stack([component.log_prob(value) + math.log(weight) for weight, component in parts])
+
+    def _numbers(self) -> tuple[list[float], list[float], list[float]]:
+        return list(self.weights), list(self.means), [float(sd) for sd in self.sds]
