@@ -75,8 +75,8 @@ class WrappedNormal(Distribution):
         """``d/d theta log p``, 1/rad; ``value`` in radians, broadcastable with the batch shape."""
         d, variance = _offset(value, self.loc), self.scale.double().square()
         theta, slope = theta_function(d, variance)
-        envelope = torch.where(variance > TWO_PI, 0.0, -d / variance)
-        return (envelope + slope / theta).to(torch.result_type(value, self.loc))
+        gaussian = d * torch.where(variance > TWO_PI, 0.0, -1.0 / variance)
+        return torch.addcdiv(gaussian, slope, theta).to(torch.result_type(value, self.loc))
 
     def entropy(self) -> Tensor:
         r"""Differential entropy in nats: ``log 2 pi`` for the uniform law, ``log(2 pi e sigma^2) / 2`` for small sigma.
@@ -265,7 +265,7 @@ def broadcast_shape(*tensors: Tensor) -> Size:
 def _offset(value: Tensor, loc: Tensor) -> Tensor:
     """``value - loc`` modulo 2 pi in ``[-pi, pi]``, float64, with the gradient of the difference."""
     difference = value.double() - loc
-    return difference - TWO_PI * torch.round(difference / TWO_PI)
+    return difference.sub(torch.round(difference / TWO_PI), alpha=TWO_PI)
 
 
 def to_circle(theta: Tensor, dtype: torch.dtype) -> Tensor:

@@ -99,14 +99,16 @@ def theta_function(d: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     """
     wide = variance > TWO_PI
     q = torch.exp(-0.5 * torch.where(wide, variance, TWO_PI**2 / variance))
-    y, decay = TWO_PI / variance * d, 0.5 * TWO_PI**2 / variance
-    cosh = torch.exp(y - decay) + torch.exp(-y - decay)  # 2 q cosh y, without overflow
+    rate, decay = TWO_PI / variance, -0.5 * TWO_PI**2 / variance
+    y = rate * d
+    floor = -700.0  # below it exp underflows, which changes nothing here but is slow
+    cosh = torch.exp((decay + y).clamp(min=floor)) + torch.exp((decay - y).clamp(min=floor))  # 2 q cosh y
     c = torch.where(wide, 2.0 * q * torch.cos(d), cosh)
-    c_slope = torch.where(wide, -2.0 * q * torch.sin(d), TWO_PI / variance * cosh * torch.tanh(y))
+    c_slope = torch.where(wide, -2.0 * q * torch.sin(d), rate * cosh * torch.tanh(y))
 
-    q2, q6, q8 = q**2, q**6, q**8
-    value = 1.0 - 2.0 * q2.square() + c * (1.0 - 3.0 * q8 + c * (q2 + q6 * c))
-    return value, c_slope * (1.0 - 3.0 * q8 + c * (2.0 * q2 + 3.0 * q6 * c))
+    linear = 1.0 - 3.0 * q**8
+    value = torch.addcmul(1.0 - 2.0 * q**4, c, torch.addcmul(linear, c, torch.addcmul(q**2, q**6, c)))
+    return value, c_slope * torch.addcmul(linear, c, torch.addcmul(2.0 * q**2, 3.0 * q**6, c))
 
 
 def log_euler_function(s: Tensor) -> Tensor:
