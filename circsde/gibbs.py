@@ -75,21 +75,20 @@ class MeanFieldGibbs(Distribution):
         ``rho e^{-(rho^2 + beta^2) / 2} I_0(beta rho) I_0(v)^n``. Completing the square takes out
         ``e^{n (b + a / 2)}`` and leaves ``rho e^{-y^2 / 2}`` times exponentially scaled Bessel functions.
         """
-        n, a, b = self.n, self._a.unsqueeze(-1), self._b.unsqueeze(-1)
-        eps = (a / n).sqrt()
+        eps = (self._a / self.n).sqrt()
 
         def log_density(y: Tensor) -> Tensor:
-            v = (a + b + eps * y).clamp(min=1e-300)
-            return torch.log(v / eps) - 0.5 * y.square() + n * log_i0e(v) + log_i0e(n * b * v / a)
+            v, kappa = self._field(y)
+            return torch.log(v / eps.unsqueeze(-1)) - 0.5 * y.square() + self.n * log_i0e(v) + log_i0e(kappa)
 
         with torch.no_grad():
-            low = torch.maximum(-(a + b) / eps, -10.0 - (a * n).sqrt()).squeeze(-1)
+            low = torch.maximum(1e-9 - (self._a + self._b) / eps, -10.0 - (self._a * self.n).sqrt())  # v > 0
         return UnimodalDensity(log_density, low, torch.full_like(low, 11.0))
 
     def _field(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The concentration v of the phases, and that of the direction phi, ``n b v / a``; ``y`` is ``(*batch, m)``."""
         a, b = self._a.unsqueeze(-1), self._b.unsqueeze(-1)
-        v = (a + b + (a / self.n).sqrt() * y).clamp(min=0.0)
+        v = (a + b + (a / self.n).sqrt() * y).clamp(min=1e-300)
         return v, self.n * b * v / a
 
     @property
