@@ -1,1 +1,49 @@
-"""Stochastic and ordinary differential equations on the torus."""
+"""Stochastic and ordinary differential equations on the torus.
+
+Equations (:class:`SDE`, :class:`KuramotoSDE`, :func:`reverse`, :func:`probability_flow`), how to integrate them
+(:func:`sdeint`), and the laws of angles (:class:`WrappedNormal`, :class:`VonMises`, :class:`MeanFieldGibbs`).
+"""
+
+from circsde.coupling import GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
+from circsde.distributions import VonMises, WrappedNormal
+from circsde.encoding import PhaseEncoding
+from circsde.gibbs import MeanFieldGibbs
+from circsde.kuramoto import KuramotoSDE
+from circsde.schedule import Schedule
+from circsde.sde import SDE, probability_flow, reverse, transition
+from circsde.solvers import Solution, sdeint
+from circsde.torus import (
+    difference,
+    distance,
+    mean_direction,
+    mean_resultant_length,
+    order_parameter,
+    wrap,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SDE",
+    "GlobalCoupling",
+    "GraphCoupling",
+    "KuramotoSDE",
+    "LocalCoupling",
+    "MeanFieldGibbs",
+    "NoCoupling",
+    "PhaseEncoding",
+    "Schedule",
+    "Solution",
+    "VonMises",
+    "WrappedNormal",
+    "difference",
+    "distance",
+    "mean_direction",
+    "mean_resultant_length",
+    "order_parameter",
+    "probability_flow",
+    "reverse",
+    "sdeint",
+    "transition",
+    "wrap",
+]

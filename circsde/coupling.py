@@ -146,7 +146,7 @@ class GraphCoupling:
     def __init__(self, adjacency: Tensor, *, normalise: bool = True) -> None:
         if adjacency.ndim != 2 or adjacency.shape[0] != adjacency.shape[1]:
             raise ValueError(f"adjacency must be a square matrix, got shape {tuple(adjacency.shape)}")
-        matrix = adjacency.detach().double().to_sparse_coo().coalesce()
+        matrix = adjacency.detach().double().to_sparse().coalesce()
         rows, weights = matrix.indices()[0], matrix.values()
         if not bool(((weights >= 0) & weights.isfinite()).all()):
             raise ValueError(f"adjacency must be finite and non-negative, got a minimum of {weights.min().item():g}")
@@ -166,7 +166,8 @@ class GraphCoupling:
 
     def mean(self, x: Tensor) -> Tensor:
         """One sparse matrix product."""
-        return torch.sparse.mm(self._as(x), x.flatten(1).T).T.reshape(x.shape)
+        mixed: Tensor = torch.sparse.mm(self._as(x), x.flatten(1).T)
+        return mixed.T.reshape(x.shape)
 
     def self_weight(self, event_shape: Sequence[int]) -> Tensor:
         """The diagonal of the weights."""

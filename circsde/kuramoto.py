@@ -36,6 +36,9 @@ class KuramotoSDE(SDE):
     tensor([[ 0.4794, -0.4794]])
     """
 
+    elementary = True
+
+    event_shape: torch.Size
     reference_phase: Tensor
     natural_frequency: Tensor
     _reference_cos: Tensor

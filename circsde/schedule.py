@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-T = TypeVar("T", float, Tensor)
+T = TypeVar("T", float, Tensor, float | Tensor)
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from circsde.distributions import WrappedNormal
 from circsde.typing import Amplitude, Angles, Field, Tangent, Time
 
-T = TypeVar("T", float, Tensor)
+T = TypeVar("T", float, Tensor, float | Tensor)
 
 
 class SDE(nn.Module):
@@ -36,6 +36,7 @@ class SDE(nn.Module):
     """
 
     noise_type = "diagonal"
+    elementary = False  # whether the drift is a few elementwise operations and means: cheaper than its noise
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class SDE(nn.Module):
         """Whether the field of the sinusoidal part depends on the angles (read by ``mobius_strang``)."""
         return False
 
-    def impulse(self, t0: float, t1: float, theta: Angles) -> tuple[Tensor, Tensor, float | Tensor]:
+    def impulse(self, t0: float, t1: float, theta: Angles) -> tuple[Tensor, Tensor, float | Tensor]:  # noqa: ARG002
         """The time integrals of ``(Re H, Im H, w)`` of a sinusoidal drift part ``w + Im(H e^{-i theta})``, radians.
 
         Raises:

@@ -1,23 +1,25 @@
 r"""Brownian motion on an exact grid: the increments (dW, dZ) of one path, at any coarser step size.
 
 A path is fixed by its seed, its grid and the index of each sample. Samples are drawn in blocks, every block from a
-generator of its own, so that a sample's path does not depend on the batch around it, on how many steps are asked
-for at once, or on the number of threads that draw.
+generator of its own, so that a sample's path does not depend on the batch around it, nor on the threads that draw.
 """
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-_BLOCK = 1 << 12  # normals that a block of samples draws per step: part of what a seed means
-_CHUNK = 1 << 20  # normals drawn ahead at most (one step if that is more): a bound on memory only
+_BLOCK = 1 << 13  # normals that a block of samples draws per step: part of what a seed means
+_DEVICE_BLOCK = 1 << 20  # the same on an accelerator, which wants few large draws
+_AHEAD = 1 << 22  # normals drawn ahead at most (one step if that is more): a bound on memory only
 
 
 class Noise(NamedTuple):
@@ -33,6 +35,7 @@ class Noise(NamedTuple):
     dZ: Tensor | None = None
 
 
+@runtime_checkable
 class BrownianPath(Protocol):
     """Anything that can tell the increments of one path between the points of a grid."""
 
@@ -51,6 +54,7 @@ class Brownian:
         dtype: Of the increments.
         device: Of the increments; the paths of a CPU and a GPU differ.
         first_sample: The index of the first sample, so that a batch can be drawn in parts.
+        workers: Threads that draw ahead while the caller computes; of no consequence for the path.
 
     >>> path = Brownian(grid=(0.0, 0.5, 1.0), shape=(2, 3), seed=0)
     >>> fine = list(path.increments(path.grid, levy_area=False))
@@ -65,6 +69,7 @@ class Brownian:
     dtype: torch.dtype = torch.float32
     device: torch.device = torch.device("cpu")
     first_sample: int = 0
+    workers: int = 0
 
     def increments(self, grid: Sequence[float], *, levy_area: bool) -> Iterator[Noise]:
         """The noise over each interval of ``grid``, every point of which must be a point of the path's own grid.
@@ -75,28 +80,15 @@ class Brownian:
             ValueError: If ``grid`` has a point between those of the path's grid.
         """
         stops = [self._index(t) for t in grid]
-        widths = [b - a for a, b in pairwise(self.grid[stops[0] : stops[-1] + 1])]
-        fine = self._fine(stops[0], widths, levy_area)
+        widths = [b - a for a, b in pairwise(self.grid[: stops[-1] + 1])]
+        fine = _draw(self, widths, levy_area)
+        for _ in range(stops[0]):
+            next(fine)
         for a, b in pairwise(stops):
             total = next(fine)
             for i in range(a + 1, b):
-                total = join(total, next(fine), widths[i - stops[0]])
+                total = join(total, next(fine), widths[i])
             yield total
-
-    def _fine(self, start: int, widths: Sequence[float], levy_area: bool) -> Iterator[Noise]:
-        """The noise on the path's own grid from its point ``start`` on."""
-        before = [b - a for a, b in pairwise(self.grid[: start + 1])]
-        scales = [math.sqrt(h) for h in (*before, *widths)]
-        along = _normals(self, stream=0, scales=scales)
-        if not levy_area:
-            for i, dW in enumerate(along):
-                if i >= start:
-                    yield Noise(dW)
-            return
-        across = _normals(self, stream=1, scales=[s**3 / math.sqrt(12.0) for s in scales])
-        for i, (dW, area) in enumerate(zip(along, across, strict=True)):
-            if i >= start:
-                yield Noise(dW, area.add_(dW, alpha=0.5 * widths[i - start]))
 
     def _index(self, t: float) -> int:
         slack = 1e-9 * (self.grid[-1] - self.grid[0]) / len(self.grid)
@@ -125,76 +117,78 @@ def draw_seed(generator: torch.Generator | int | None) -> int:
     return int(torch.randint(2**62, (), generator=generator, device=device).item())
 
 
-def _normals(path: Brownian, stream: int, scales: Sequence[float]) -> Iterator[Tensor]:
-    """Independent normals of shape ``path.shape``, one tensor per step with that step's standard deviation."""
-    blocks = _blocks(path, stream)
-    steps = max(1, min(16, _CHUNK // max(1, math.prod(path.shape))))
-    chunks = [scales[i : i + steps] for i in range(0, len(scales), steps)]
-    workers = min(torch.get_num_threads(), len(blocks)) if path.device.type == "cpu" else 1
-    if workers < 2 or len(scales) < 2:
-        for chunk in chunks:
-            yield from _fill(path, blocks, chunk, 0, 1)
-        return
+def _draw(path: Brownian, widths: Sequence[float], levy_area: bool) -> Iterator[Noise]:
+    """The noise on the path's own grid: each block of samples from generators of its own."""
+    batch, event = path.shape[0], math.prod(path.shape[1:])
+    size = max(1, (_BLOCK if path.device.type == "cpu" else _DEVICE_BLOCK) // max(1, event))  # samples in a block
+    first, last = path.first_sample // size, -(-(path.first_sample + batch) // size)
+    skip = path.first_sample - first * size
+    streams = [
+        [torch.Generator(path.device).manual_seed(_mix(path.seed, 2 * block + kind)) for block in range(first, last)]
+        for kind in range(1 + levy_area)
+    ]
+    normals = _ahead if path.workers else _on_demand
+    for h, (along, *across) in zip(widths, normals(path, streams, size * event, widths), strict=True):
+        dW, *areas = (x[:, : size * event].reshape(-1, *path.shape[1:])[skip : skip + batch] for x in (along, *across))
+        yield Noise(dW, *(area.add_(dW, alpha=0.5 * h) for area in areas))
 
-    def submit(chunk: Sequence[float]) -> tuple[Tensor, list[Future[Tensor]]]:
-        out = torch.empty((len(chunk), *path.shape), dtype=path.dtype)
-        return out, [pool.submit(_fill, path, blocks, chunk, i, workers, out) for i in range(workers)]
 
-    with ThreadPoolExecutor(workers) as pool:
-        ahead = submit(chunks[0])
-        for following in [*chunks[1:], None]:
-            out, futures = ahead
+Streams = Sequence[Sequence[torch.Generator]]  # by kind (along the path, area), by block
+
+
+def _scales(h: float) -> tuple[float, float]:
+    """Standard deviations of ``dW``, and of ``dZ`` given ``dW``."""
+    return math.sqrt(h), math.sqrt(h**3 / 12.0)
+
+
+def _on_demand(path: Brownian, streams: Streams, drawn: int, widths: Sequence[float]) -> Iterator[Tensor]:
+    """Per step, scaled normals of shape ``(kind, block, at least drawn)``."""
+    for h in widths:
+        out = torch.empty(len(streams), len(streams[0]), _padded(drawn), dtype=path.dtype, device=path.device)
+        for rows, generators, scale in zip(out, streams, _scales(h), strict=False):
+            for row, generator in zip(rows, generators, strict=True):
+                row.normal_(0.0, scale, generator=generator)
+        yield out
+
+
+def _ahead(path: Brownian, streams: Streams, drawn: int, widths: Sequence[float]) -> Iterator[Tensor]:
+    """The same normals, drawn some steps at a time by threads while the caller works; it helps when it must wait."""
+    kinds, blocks, padded = len(streams), len(streams[0]), _padded(drawn)
+    chunk = max(1, min(32, _AHEAD // (kinds * blocks * padded)))
+
+    def fill(jobs: deque[tuple[Tensor, torch.Generator]]) -> None:
+        with suppress(IndexError):  # another thread took the last one
+            while jobs:
+                rows, generator = jobs.popleft()
+                rows.normal_(generator=generator)
+
+    def start(steps: int) -> tuple[Tensor, Callable[[], None]]:
+        buffer = torch.empty(kinds, blocks, steps, padded, dtype=path.dtype)
+        jobs = deque((buffer[i, j], streams[i][j]) for i in range(kinds) for j in range(blocks))
+        futures = [pool.submit(fill, jobs) for _ in range(path.workers)]
+
+        def finish() -> None:
+            fill(jobs)
             for future in futures:
                 future.result()
-            if following is not None:
-                ahead = submit(following)
-            yield from out
+
+        return buffer, finish
+
+    chunks = [widths[i : i + chunk] for i in range(0, len(widths), chunk)]
+    with ThreadPoolExecutor(path.workers) as pool:
+        following = start(len(chunks[0]))
+        for i, steps in enumerate(chunks):
+            buffer, finish = following
+            finish()
+            if i + 1 < len(chunks):
+                following = start(len(chunks[i + 1]))
+            for k, h in enumerate(steps):
+                yield torch.stack([rows * scale for rows, scale in zip(buffer[:, :, k], _scales(h), strict=False)])
 
 
-@dataclass(frozen=True)
-class _Block:
-    """A run of samples with a generator of its own, and where the batch overlaps it."""
-
-    generator: torch.Generator
-    size: int  # samples in the block
-    inside: slice  # of the block
-    outside: slice  # of the batch
-
-
-def _blocks(path: Brownian, stream: int) -> list[_Block]:
-    batch, event = path.shape[0], math.prod(path.shape[1:])
-    size = max(1, _BLOCK // max(1, event))
-    first, last = path.first_sample, path.first_sample + batch
-    blocks = []
-    for index in range(first // size, -(-last // size)):
-        low, high = max(first, index * size), min(last, (index + 1) * size)
-        generator = torch.Generator(path.device).manual_seed(_mix(path.seed, 2 * index + stream))
-        inside = slice(low - index * size, high - index * size)
-        blocks.append(_Block(generator, size, inside, slice(low - first, high - first)))
-    return blocks
-
-
-def _fill(
-    path: Brownian,
-    blocks: Sequence[_Block],
-    scales: Sequence[float],
-    worker: int,
-    workers: int,
-    out: Tensor | None = None,
-) -> Tensor:
-    """Draw one chunk of steps for every ``workers``-th block, into ``out``."""
-    if out is None:
-        out = torch.empty((len(scales), *path.shape), dtype=path.dtype, device=path.device)
-    for block in blocks[worker::workers]:
-        whole = block.inside == slice(0, block.size)
-        for step, scale in zip(out, scales, strict=True):
-            target = step[block.outside]
-            if whole:
-                target.normal_(0.0, scale, generator=block.generator)
-            else:
-                draws = target.new_empty((block.size, *path.shape[1:]))
-                target.copy_(draws.normal_(0.0, scale, generator=block.generator)[block.inside])
-    return out
+def _padded(count: int) -> int:
+    """Torch fills multiples of 16 normals alike in one call or in several: how many steps is of no consequence."""
+    return -(-count // 16) * 16
 
 
 def _mix(seed: int, index: int) -> int:

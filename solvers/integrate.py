@@ -1,8 +1,8 @@
 r"""The one SDE time loop, on the lift: a wrapped angle and whole turns, so that nothing degrades after many turns."""
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from circsde.typing import Angles
 
 SUCCESS, NON_FINITE, OVERFLOW = "success", "non_finite", "overflow"
 
+_FAR = 8.0  # unwind beyond this: below it, float32 resolves an angle to 5e-7
+_TWO_PI_HEAD = 6.28125  # 8 significant bits
 _AXES = {1: ("oscillator",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 
 
@@ -61,7 +63,7 @@ class Solution:
     @property
     def lifted(self) -> Tensor:
         """``theta + 2 pi winding`` in float64: the continuous path of each angle, radians."""
-        return self.theta.double() + TWO_PI * self.winding
+        return self.theta.double() + TWO_PI * self.winding.double()
 
     @property
     def succeeded(self) -> bool:
@@ -139,43 +141,67 @@ def sdeint(
     (torch.Size([2, 2, 4]), 20)
     """
     method = _find(method)
-    _check_state(sde, theta0)
     points, marks = step_grid(ts, n_steps=n_steps, dt=dt, grid=grid)
     if points[0] < 0 or points[-1] > sde.horizon * (1 + 1e-12):
         raise ValueError(f"ts must lie in [0, {sde.horizon:g}], the horizon, got [{points[0]:g}, {points[-1]:g}]")
+    ahead = torch.get_num_threads() - 1 if compile and sde.elementary and theta0.device.type == "cpu" else 0
     if brownian is None:
-        seed = draw_seed(generator)
-        brownian = Brownian(tuple(points), tuple(theta0.shape), seed, theta0.dtype, theta0.device, first_sample)
-    advance = torch.compile(_advance) if compile else _advance
-    number = (lambda x: torch.tensor(x, dtype=torch.float64)) if compile else float
+        seed, shape = draw_seed(generator), tuple(theta0.shape)
+        brownian = Brownian(tuple(points), shape, seed, theta0.dtype, theta0.device, first_sample, workers=ahead)
+    with _single_threaded() if ahead else nullcontext():
+        _check_state(sde, theta0)
+        return _walk(sde, theta0, points, marks, method, brownian, compile, progress)
 
-    theta, winding = _rewrap(theta0, torch.zeros(theta0.shape, dtype=torch.int64, device=theta0.device))
-    saved = [(theta, winding)]
-    stats = Stats(nfe=0, steps=0)
+
+def _walk(
+    sde: SDE,
+    theta0: Tensor,
+    points: list[float],
+    marks: list[int],
+    method: Method,
+    path: BrownianPath,
+    compile: bool,
+    progress: Callable[[int], object] | None,
+) -> Solution:
+    """The time loop: steps through ``points``, outputs at the indices ``marks``."""
+    advance, number = (torch.compile(_advance), _tensor_time) if compile else (_advance, float)
     evaluations, limit = method.evaluations(sde), 1.0 / torch.finfo(theta0.dtype).eps
-    for i, noise in enumerate(brownian.increments(points, levy_area=method.levy_area)):
-        t, h = number(points[i]), number(points[i + 1] - points[i])
-        following, farthest = advance(method.step, sde, t, h, theta, noise)
-        reached = float(farthest)
-        stats = replace(stats, nfe=stats.nfe + evaluations)
+    theta, winding = _rewrap(theta0, torch.zeros(theta0.shape, dtype=torch.int64, device=theta0.device))
+    saved, nfe, steps, failure = [(theta, winding)], 0, 0, {}
+    for i, noise in enumerate(path.increments(points, levy_area=method.levy_area)):
+        t, h = points[i], points[i + 1] - points[i]
+        following, farthest = advance(method.step, sde, number(t), number(h), theta, noise)
+        nfe, reached = nfe + evaluations, float(farthest)
         if not reached < limit:
-            stats = _failure(stats, following, theta, i, points[i + 1], limit)
+            failure = _failure(following, i, points[i + 1], limit)
             break
-        theta = following
-        if reached > TWO_PI:
-            theta, winding = _rewrap(theta, winding)
-        stats = replace(stats, steps=i + 1)
-        if i + 1 == marks[len(saved)]:
-            output = (
-                theta
-                if method.observe is None
-                else method.observe(sde, points[i], points[i + 1] - points[i], theta, noise)
-            )
+        theta, steps = following, i + 1
+        if reached > _FAR:
+            theta, winding = _unwind(theta, winding)
+        if steps == marks[len(saved)]:
+            output = theta if method.observe is None else method.observe(sde, t, h, theta, noise)
             saved.append(_rewrap(output, winding))
         if progress is not None:
-            progress(i + 1)
-    outputs = torch.tensor([points[mark] for mark in marks[: len(saved)]], dtype=torch.float64)
-    return Solution(outputs, torch.stack([s[0] for s in saved]), torch.stack([s[1] for s in saved]), stats)
+            progress(steps)
+    times = torch.tensor([points[mark] for mark in marks[: len(saved)]], dtype=torch.float64)
+    angles, turns = (torch.stack(parts) for parts in zip(*saved, strict=True))
+    return Solution(times, angles, turns, Stats(nfe, steps, **failure))
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Compute on this thread only, so that the threads that draw the noise have the other cores to themselves."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _tensor_time(t: float) -> Tensor:
+    """A time as an argument that a compiled step is not specialised to."""
+    return torch.tensor(t, dtype=torch.float64)
 
 
 def _advance(
@@ -183,28 +209,37 @@ def _advance(
 ) -> tuple[Tensor, Tensor]:
     """One step, and the largest angle in it: NaN or infinite exactly where an angle is."""
     theta = step(sde, t, h, theta, noise)
-    return theta, torch.linalg.vector_norm(theta.detach(), ord=math.inf)
+    return theta, theta.detach().abs().amax()
+
+
+def _unwind(theta: Tensor, winding: Tensor) -> tuple[Tensor, Tensor]:
+    """The same lifted angle with its first part within a rounding of ``[-pi, pi]``; the turns are counted exactly.
+
+    Two pi is subtracted in two parts, the first so short that its multiples are exact (Cody and Waite).
+    """
+    turns = (theta.detach() * (1.0 / TWO_PI)).round_()
+    return theta.sub(turns, alpha=_TWO_PI_HEAD).sub(turns, alpha=TWO_PI - _TWO_PI_HEAD), winding + turns.long()
 
 
 def _rewrap(theta: Tensor, winding: Tensor) -> tuple[Tensor, Tensor]:
-    """The same lifted angle with its first part in ``[-pi, pi)``; the turns are counted exactly."""
+    """The same lifted angle with its first part in ``[-pi, pi)`` exactly, for output."""
     wrapped = wrap(theta)
     return wrapped, winding + ((theta.detach().double() - wrapped.detach()) / TWO_PI).round().long()
 
 
-def _failure(stats: Stats, angles: Tensor, before: Tensor, step: int, time: float, limit: float) -> Stats:
+def _failure(angles: Tensor, step: int, time: float, limit: float) -> dict[str, Any]:
+    """Which samples left the numbers at this step, as the fields of :class:`Stats`."""
     bad = ~(angles.detach().abs() < limit)
     samples = tuple(bad.flatten(1).any(1).nonzero().flatten().tolist())
     finite = bool(angles.isfinite().all())
-    what = f"moved by more than {limit:.0e} rad, beyond the resolution of {before.dtype}" if finite else "is not finite"
+    what = f"moved by more than {limit:.0e} rad, beyond the resolution of {angles.dtype}" if finite else "is not finite"
     shown = ", ".join(map(str, samples[:5])) + (", ..." if len(samples) > 5 else "")
-    return replace(
-        stats,
-        status=OVERFLOW if finite else NON_FINITE,
-        message=f"step {step} to t = {time:g}: an angle of sample {shown} {what}; take smaller steps, or check the "
-        "drift there",
-        samples=samples,
-    )
+    return {
+        "status": OVERFLOW if finite else NON_FINITE,
+        "message": f"step {step} to t = {time:g}: an angle of sample {shown} {what}; "
+        "take smaller steps, or check the drift there",
+        "samples": samples,
+    }
 
 
 def _find(method: str | Method) -> Method:

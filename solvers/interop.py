@@ -1,0 +1,199 @@
+r"""torchsde in both directions: its Brownian motions and methods here, our methods on its Brownian motions there.
+
+Every SDE of this package is a torchsde SDE already and goes unchanged into ``torchsde.sdeint(sde, y0, ts, ...)``, its
+state flattened to ``(batch, d)``. Pass ``ts`` as a float64 tensor there: torchsde steps in the dtype of ``ts``.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torchsde import BrownianInterval
+from torchsde._core.base_sde import ForwardSDE
+from torchsde._core.base_solver import BaseSDESolver
+from torchsde._core.methods import select
+
+from circsde.sde import SDE
+from circsde.solvers.brownian import Noise
+from circsde.solvers.methods import METHODS, Method
+from circsde.typing import Angles, Field
+
+
+class DiagonalSDE(Protocol):
+    """A torchsde SDE with diagonal noise: ``f`` and ``g`` map ``(t, y)`` to ``(batch, d)``."""
+
+    noise_type: str
+
+    def f(self, t: Any, y: Tensor) -> Tensor:
+        """The drift."""
+
+    def g(self, t: Any, y: Tensor) -> Tensor:
+        """The diagonal of the diffusion."""
+
+
+def from_torchsde(sde: DiagonalSDE, dim: int, horizon: float) -> SDE:
+    """An SDE on the torus of ``dim`` angles from a torchsde SDE with diagonal, additive noise.
+
+    Raises:
+        ValueError: If its noise is not diagonal, or its diffusion depends on the state.
+    """
+    if sde.noise_type != "diagonal":
+        raise ValueError(f'the SDE must have noise_type "diagonal", got {sde.noise_type!r}')
+    origin = torch.zeros(1, dim, dtype=torch.float64)
+    if not torch.equal(sde.g(torch.zeros(()), origin), sde.g(torch.zeros(()), origin + 1.0)):
+        raise ValueError("the diffusion must not depend on the state (additive noise), but g(0, y) changes with y")
+    drift: Field = sde.f
+    return SDE(drift, lambda t: sde.g(torch.as_tensor(t), origin)[0], horizon, event_shape=(dim,))
+
+
+@dataclass(frozen=True)
+class TorchsdePath:
+    """A torchsde Brownian motion of shape ``(batch, d)`` as the ``brownian`` of :func:`circsde.sdeint`.
+
+    For methods that read ``dZ`` it needs ``levy_area_approximation="space-time"``. Unless made with
+    ``halfway_tree=True``, it is one path only as long as it is one object: the same entropy queried on another grid
+    is another path.
+    """
+
+    motion: BrownianInterval
+    event_shape: tuple[int, ...]
+
+    def increments(self, grid: Sequence[float], *, levy_area: bool) -> Iterator[Noise]:
+        """The noise over each interval of ``grid``."""
+        for t0, t1 in pairwise(grid):
+            drawn = self.motion(t0, t1, return_U=True) if levy_area else (self.motion(t0, t1),)
+            yield Noise(*(x.reshape(-1, *self.event_shape) for x in drawn))
+
+
+def torchsde_method(name: str) -> Method:
+    """One of torchsde's methods as a :class:`Method` for :func:`circsde.sdeint`: stepped on our grid, on the lift.
+
+    Every SDE here has additive noise, so the Ito and the Stratonovich methods all apply. ``reversible_heun`` keeps a
+    second state in torchsde; here it starts afresh at each step, which makes it Heun's method.
+
+    Args:
+        name: ``euler``, ``milstein``, ``srk``, ``heun``, ``midpoint``, ``euler_heun``, ``log_ode`` or
+            ``reversible_heun``.
+
+    Raises:
+        ValueError: If torchsde has no such method.
+
+    >>> torchsde_method("srk").nfe
+    3
+    """
+    claims = {  # strong order, weak order, drift evaluations; for additive noise, g at the left end
+        "euler": (1.0, 1.0, 1),
+        "milstein": (1.0, 1.0, 1),
+        "srk": (1.5, 2.0, 3),
+        "heun": (1.0, 2.0, 2),
+        "midpoint": (1.0, 1.0, 2),
+        "euler_heun": (1.0, 1.0, 1),
+        "log_ode": (1.0, 1.0, 2),
+        "reversible_heun": (1.0, 2.0, 2),
+    }
+    if name not in claims:
+        raise ValueError(f"torchsde has no method {name!r}; choose one of {', '.join(claims)}")
+    strong_order, weak_order, nfe = claims[name]
+    sde_type = "ito" if name in ("euler", "milstein", "srk") else "stratonovich"
+    solver_class = select(name, sde_type)
+
+    def step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
+        view = _AdditiveView(sde, theta.shape[1:], sde_type, "diagonal" if name == "reversible_heun" else "additive")
+        options = {"dt": h, "adaptive": False, "rtol": 0.0, "atol": 0.0, "dt_min": 0.0, "options": {}}
+        solver = solver_class(sde=ForwardSDE(view), bm=_OneStep(noise), **options)
+        t0, t1 = (torch.tensor(x, dtype=torch.float64) for x in (t, t + h))
+        y0 = theta.flatten(1)
+        y1: Tensor = solver.step(t0, t1, y0, solver.init_extra_solver_state(t0, y0))[0]
+        return y1.reshape(theta.shape)
+
+    return Method(f"torchsde:{name}", step, strong_order, weak_order, weak_order, nfe, levy_area=name == "srk")
+
+
+def torchsde_solver(method: str | Method) -> type[BaseSDESolver]:
+    """One of our methods as a torchsde solver class, running on torchsde's Brownian motion.
+
+    torchsde finds its own solvers by name, so a class like this is used directly, as :func:`integrate_torchsde` does.
+    """
+    chosen = METHODS[method] if isinstance(method, str) else method
+
+    class Solver(BaseSDESolver):  # type: ignore[misc]  # torchsde has no types
+        strong_order = chosen.strong_order
+        weak_order = chosen.weak_order
+        sde_type = "ito"
+        noise_types = ("diagonal",)
+        levy_area_approximations = (
+            ("space-time", "davie", "foster") if chosen.levy_area else ("none", "space-time", "davie", "foster")
+        )
+
+        def step(self, t0: Tensor, t1: Tensor, y0: Tensor, extra0: tuple[Tensor, ...]) -> Any:
+            sde: SDE = self.sde._base_sde
+            shape = y0.shape if sde.event_shape is None else (len(y0), *sde.event_shape)
+            drawn = self.bm(t0, t1, return_U=True) if chosen.levy_area else (self.bm(t0, t1),)
+            noise = Noise(*(x.reshape(shape) for x in drawn))
+            t, h = float(t0), float(t1) - float(t0)
+            y1 = chosen.step(sde, t, h, y0.reshape(shape), noise)
+            return y1.flatten(1), extra0
+
+    Solver.__name__ = Solver.__qualname__ = f"{chosen.name}_solver"
+    return Solver
+
+
+def integrate_torchsde(
+    sde: SDE, y0: Tensor, ts: Tensor, *, method: str | Method, dt: float, bm: BrownianInterval | None = None
+) -> Tensor:
+    """One of our methods in torchsde's loop, on its Brownian motion; lifted states ``(m, batch, d)``.
+
+    Args:
+        sde: An SDE of this package with ``sde_type="ito"``.
+        y0: Flattened angles ``(batch, d)``.
+        ts: Increasing times; converted to float64.
+        method: A method of ours that does not post-process its output (all but ``leimkuhler_matthews``).
+        dt: The step; torchsde interpolates where ``ts`` are not multiples of it.
+        bm: Its Brownian motion; by default a new one from torchsde's global random state.
+    """
+    solver_class = torchsde_solver(method)
+    ts = ts.double()
+    if bm is None:
+        bm = BrownianInterval(
+            ts[0], ts[-1], tuple(y0.shape), y0.dtype, y0.device, dt=dt, levy_area_approximation="space-time"
+        )
+    exact = dt * (1 + 1e-12)  # torchsde accumulates t + dt and would take a last step of an ulp
+    options = {"adaptive": False, "rtol": 0.0, "atol": 0.0, "dt_min": 0.0, "options": {}}
+    solver = solver_class(sde=ForwardSDE(sde), bm=bm, dt=exact, **options)
+    ys: Tensor = solver.integrate(y0, ts, ())[0]
+    return ys
+
+
+class _OneStep:
+    """A torchsde Brownian motion that knows a single interval: that of the current step."""
+
+    levy_area_approximation = "foster"
+
+    def __init__(self, noise: Noise) -> None:
+        self.noise = noise
+        self.shape = noise.dW.flatten(1).shape
+
+    def __call__(self, t0: Any, t1: Any, return_U: bool = False, return_A: bool = False) -> Any:  # noqa: ARG002
+        area = self.noise.dZ if self.noise.dZ is None else self.noise.dZ.flatten(1)
+        drawn = (self.noise.dW.flatten(1), *([area] if return_U else []), *([None] if return_A else []))
+        return drawn if len(drawn) > 1 else drawn[0]
+
+
+class _AdditiveView:
+    """An SDE as torchsde wants additive noise: only the product of the diffusion with a vector, never a matrix."""
+
+    def __init__(self, sde: SDE, event_shape: tuple[int, ...], sde_type: str, noise_type: str) -> None:
+        self.sde, self.event_shape, self.sde_type, self.noise_type = sde, event_shape, sde_type, noise_type
+
+    def f(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.sde.drift(t, y.reshape(-1, *self.event_shape)).flatten(1)
+
+    def g(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.g_prod(t, y, torch.ones_like(y))
+
+    def g_prod(self, t: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        g = self.sde.diffusion(t)
+        return (g * v.reshape(-1, *self.event_shape)).flatten(1).to(y.dtype)
