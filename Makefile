@@ -26,7 +26,8 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 docs: $(INSTALLED)
-	$(BIN)/sphinx-build -W --keep-going -n -E docs docs/_build/html
+	$(BIN)/sphinx-build --quiet -W --keep-going -E docs docs/_build/html
+	@echo "The first page is $(CURDIR)/docs/_build/html/index.html"
 
 bench: $(INSTALLED)
 	for script in benchmarks/*.py; do $(BIN)/python "$$script" --quick || exit 1; done

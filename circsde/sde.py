@@ -168,7 +168,7 @@ def probability_flow(sde: SDE, score: Field) -> Field:
     """The velocity ``v = f - g^2 score / 2`` whose flow carries the laws of ``sde`` forward in time (eq. 4).
 
     Returns:
-        A field ``(t, theta) -> rad/time`` in forward time, for :func:`circsde.odeint`.
+        A field ``(t, theta) -> rad/time`` in forward time, for an ODE solver.
     """
 
     def velocity(t: Time, theta: Angles) -> Tangent:

@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from circsde.sde import SDE
-from circsde.solvers.brownian import Brownian, BrownianPath, Noise, draw_seed
+from circsde.solvers.brownian import Brownian, BrownianPath, draw_seed
 from circsde.solvers.grid import Times, step_grid
 from circsde.solvers.methods import METHODS, Method
 from circsde.torus import TWO_PI, wrap
@@ -18,6 +18,7 @@ from circsde.typing import Angles
 
 SUCCESS, NON_FINITE, OVERFLOW = "success", "non_finite", "overflow"
 
+_CHECK_EVERY = 8  # steps between looks at the angles: each look waits for the device
 _FAR = 8.0  # unwind beyond this: below it, float32 resolves an angle to 5e-7
 _TWO_PI_HEAD = 6.28125  # 8 significant bits
 _AXES = {1: ("oscillator",), 2: ("row", "column"), 3: ("channel", "row", "column")}
@@ -71,7 +72,7 @@ class Solution:
         return self.stats.status == SUCCESS
 
     def to_xarray(self, **attributes: Any) -> xr.Dataset:
-        """A Dataset with ``theta`` and ``winding`` over (time, sample, *event), units, and the given attributes."""
+        """A Dataset with ``theta`` and ``winding`` over ``(time, sample, *event)``, units, and the given attributes."""
         event = self.theta.ndim - 2
         dims = ("time", "sample", *_AXES.get(event, tuple(f"axis_{i}" for i in range(event))))
         theta, winding = self.theta.detach().cpu(), self.winding.cpu()
@@ -164,28 +165,31 @@ def _walk(
     progress: Callable[[int], object] | None,
 ) -> Solution:
     """The time loop: steps through ``points``, outputs at the indices ``marks``."""
-    advance, number = (torch.compile(_advance), _tensor_time) if compile else (_advance, float)
-    evaluations, limit = method.evaluations(sde), 1.0 / torch.finfo(theta0.dtype).eps
+    step, number = (torch.compile(method.step), _tensor_time) if compile else (method.step, float)
+    limit = 1.0 / torch.finfo(theta0.dtype).eps
     theta, winding = _rewrap(theta0, torch.zeros(theta0.shape, dtype=torch.int64, device=theta0.device))
-    saved, nfe, steps, failure = [(theta, winding)], 0, 0, {}
+    saved, checked = [(theta, winding)], (0, theta)
+    stats = Stats((len(points) - 1) * method.evaluations(sde), len(points) - 1)
     for i, noise in enumerate(path.increments(points, levy_area=method.levy_area)):
         t, h = points[i], points[i + 1] - points[i]
-        following, farthest = advance(method.step, sde, number(t), number(h), theta, noise)
-        nfe, reached = nfe + evaluations, float(farthest)
-        if not reached < limit:
-            failure = _failure(following, i, points[i + 1], limit)
-            break
-        theta, steps = following, i + 1
-        if reached > _FAR:
-            theta, winding = _unwind(theta, winding)
-        if steps == marks[len(saved)]:
+        theta = step(sde, number(t), number(h), theta, noise)
+        at_output = i + 1 == marks[len(saved)]
+        if at_output or (i + 1) % _CHECK_EVERY == 0:
+            farthest = float(theta.detach().abs().amax())
+            if not farthest < limit:
+                stats = _locate(sde, method, path, points, *checked, limit)
+                break
+            if farthest > _FAR:
+                theta, winding = _unwind(theta, winding)
+            checked = i + 1, theta
+        if at_output:
             output = theta if method.observe is None else method.observe(sde, t, h, theta, noise)
             saved.append(_rewrap(output, winding))
         if progress is not None:
-            progress(steps)
+            progress(i + 1)
     times = torch.tensor([points[mark] for mark in marks[: len(saved)]], dtype=torch.float64)
     angles, turns = (torch.stack(parts) for parts in zip(*saved, strict=True))
-    return Solution(times, angles, turns, Stats(nfe, steps, **failure))
+    return Solution(times, angles, turns, stats)
 
 
 @contextmanager
@@ -204,14 +208,6 @@ def _tensor_time(t: float) -> Tensor:
     return torch.tensor(t, dtype=torch.float64)
 
 
-def _advance(
-    step: Callable[[SDE, Any, Any, Tensor, Noise], Tensor], sde: SDE, t: Any, h: Any, theta: Tensor, noise: Noise
-) -> tuple[Tensor, Tensor]:
-    """One step, and the largest angle in it: NaN or infinite exactly where an angle is."""
-    theta = step(sde, t, h, theta, noise)
-    return theta, theta.detach().abs().amax()
-
-
 def _unwind(theta: Tensor, winding: Tensor) -> tuple[Tensor, Tensor]:
     """The same lifted angle with its first part within a rounding of ``[-pi, pi]``; the turns are counted exactly.
 
@@ -227,19 +223,24 @@ def _rewrap(theta: Tensor, winding: Tensor) -> tuple[Tensor, Tensor]:
     return wrapped, winding + ((theta.detach().double() - wrapped.detach()) / TWO_PI).round().long()
 
 
-def _failure(angles: Tensor, step: int, time: float, limit: float) -> dict[str, Any]:
-    """Which samples left the numbers at this step, as the fields of :class:`Stats`."""
-    bad = ~(angles.detach().abs() < limit)
+def _locate(
+    sde: SDE, method: Method, path: BrownianPath, points: list[float], start: int, theta: Tensor, limit: float
+) -> Stats:
+    """Walk again from the last checked state to the step at which an angle left the numbers."""
+    for i, noise in enumerate(path.increments(points[start:], levy_area=method.levy_area), start):
+        theta = method.step(sde, points[i], points[i + 1] - points[i], theta, noise)
+        bad = ~(theta.detach().abs() < limit)
+        if bool(bad.any()):
+            break
     samples = tuple(bad.flatten(1).any(1).nonzero().flatten().tolist())
-    finite = bool(angles.isfinite().all())
-    what = f"moved by more than {limit:.0e} rad, beyond the resolution of {angles.dtype}" if finite else "is not finite"
+    finite = bool(theta.isfinite().all())
+    what = f"moved by more than {limit:.0e} rad, beyond the resolution of {theta.dtype}" if finite else "is not finite"
     shown = ", ".join(map(str, samples[:5])) + (", ..." if len(samples) > 5 else "")
-    return {
-        "status": OVERFLOW if finite else NON_FINITE,
-        "message": f"step {step} to t = {time:g}: an angle of sample {shown} {what}; "
-        "take smaller steps, or check the drift there",
-        "samples": samples,
-    }
+    message = (
+        f"step {i} to t = {points[i + 1]:g}: an angle of sample {shown} {what}; "
+        "take smaller steps, or check the drift there"
+    )
+    return Stats((i + 1) * method.evaluations(sde), i, OVERFLOW if finite else NON_FINITE, message, samples)
 
 
 def _find(method: str | Method) -> Method:
