@@ -41,8 +41,8 @@ class KuramotoSDE(SDE):
     event_shape: torch.Size
     reference_phase: Tensor
     natural_frequency: Tensor
-    _reference_cos: Tensor
-    _reference_sin: Tensor
+    _psi_cos: float | Tensor
+    _psi_sin: float | Tensor
 
     def __init__(
         self,
@@ -62,8 +62,11 @@ class KuramotoSDE(SDE):
         self.coupling.check(self.event_shape)
         self.register_buffer("reference_phase", self._per_oscillator("reference_phase", reference_phase))
         self.register_buffer("natural_frequency", self._per_oscillator("natural_frequency", natural_frequency))
-        self.register_buffer("_reference_cos", self.reference_phase.cos(), persistent=False)
-        self.register_buffer("_reference_sin", self.reference_phase.sin(), persistent=False)
+        for name, part in (("_psi_cos", self.reference_phase.cos()), ("_psi_sin", self.reference_phase.sin())):
+            if part.ndim:
+                self.register_buffer(name, part, persistent=False)
+            else:
+                setattr(self, name, part.item())
         self._rotates = bool((self.natural_frequency != 0).any())
 
     @property
@@ -131,14 +134,15 @@ class KuramotoSDE(SDE):
     def _field(
         self, cos: Tensor, sin: Tensor, coupling: float | Tensor, reference: float | Tensor
     ) -> tuple[Tensor, Tensor]:
-        psi_cos, psi_sin = self._reference_cos, self._reference_sin
-        if psi_cos.ndim:  # a 0-d tensor takes the dtype of what it meets
+        psi_cos, psi_sin = self._psi_cos, self._psi_sin
+        if isinstance(psi_cos, Tensor) and isinstance(psi_sin, Tensor):
             psi_cos, psi_sin = psi_cos.to(cos.dtype), psi_sin.to(cos.dtype)
+        pull_cos, pull_sin = reference * psi_cos, reference * psi_sin
         if not self.coupled:
-            ones = torch.ones((1,) * cos.ndim, dtype=cos.dtype, device=cos.device)
-            return ones * reference * psi_cos, ones * reference * psi_sin
+            zero = cos.new_zeros((1,) * cos.ndim)
+            return zero + pull_cos, zero + pull_sin
         mean = self.coupling.mean
-        return coupling * mean(cos) + reference * psi_cos, coupling * mean(sin) + reference * psi_sin
+        return coupling * mean(cos) + pull_cos, coupling * mean(sin) + pull_sin
 
     def _per_oscillator(self, name: str, value: float | Tensor) -> Tensor:
         value = torch.as_tensor(value, dtype=torch.float64)

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-_BLOCK = 1 << 13  # normals that a block of samples draws per step: part of what a seed means
+_BLOCK = 1 << 14  # normals that a block of samples draws per step: part of what a seed means
 _DEVICE_BLOCK = 1 << 20  # the same on an accelerator, which wants few large draws
 _AHEAD = 1 << 22  # normals drawn ahead at most (one step if that is more): a bound on memory only
 
@@ -154,7 +154,7 @@ def _on_demand(path: Brownian, streams: Streams, drawn: int, widths: Sequence[fl
 def _ahead(path: Brownian, streams: Streams, drawn: int, widths: Sequence[float]) -> Iterator[Tensor]:
     """The same normals, drawn some steps at a time by threads while the caller works; it helps when it must wait."""
     kinds, blocks, padded = len(streams), len(streams[0]), _padded(drawn)
-    chunk = max(1, min(32, _AHEAD // (kinds * blocks * padded)))
+    chunk = max(1, min(8, _AHEAD // (kinds * blocks * padded)))
 
     def fill(jobs: deque[tuple[Tensor, torch.Generator]]) -> None:
         with suppress(IndexError):  # another thread took the last one

@@ -125,7 +125,8 @@ def sdeint(
         brownian: The Brownian path to follow. The same path may be followed with different steps.
         generator: A ``torch.Generator`` or a seed for a new path; by default torch's global generator.
         first_sample: The index of the first sample: a sample's path depends on the seed and its index only.
-        compile: Compile the step with ``torch.compile``; pays from some hundred steps on.
+        compile: Compile the step with ``torch.compile``, which takes seconds once; on a CPU the noise of an
+            elementary equation is then drawn by other threads meanwhile.
         progress: Called with the number of finished steps.
 
     Returns:
@@ -165,7 +166,8 @@ def _walk(
     progress: Callable[[int], object] | None,
 ) -> Solution:
     """The time loop: steps through ``points``, outputs at the indices ``marks``."""
-    step, number = (torch.compile(method.step), _tensor_time) if compile else (method.step, float)
+    step: Callable[..., Tensor] = torch.compile(method.step) if compile else method.step
+    number: Callable[[float], float | Tensor] = _tensor_time if compile else float
     limit = 1.0 / torch.finfo(theta0.dtype).eps
     theta, winding = _rewrap(theta0, torch.zeros(theta0.shape, dtype=torch.int64, device=theta0.device))
     saved, checked = [(theta, winding)], (0, theta)
