@@ -7,7 +7,7 @@ state flattened to ``(batch, d)``. Pass ``ts`` as a float64 tensor there: torchs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from circsde.solvers.methods import METHODS, Method
 from circsde.typing import Angles, Field
 
 
+@runtime_checkable
 class DiagonalSDE(Protocol):
     """A torchsde SDE with diagonal noise: ``f`` and ``g`` map ``(t, y)`` to ``(batch, d)``."""
 
