@@ -153,7 +153,9 @@ class GraphCoupling:
         if normalise:
             degree = weights.new_zeros(matrix.shape[0]).index_add(0, rows, weights)
             weights = weights / degree[rows].clamp(min=torch.finfo(weights.dtype).tiny)
-        self._matrix = torch.sparse_coo_tensor(matrix.indices(), weights, matrix.shape, is_coalesced=True)
+        self._matrix = torch.sparse_coo_tensor(
+            matrix.indices(), weights, matrix.shape, is_coalesced=True, check_invariants=True
+        )
         self._casts: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def check(self, event_shape: Sequence[int]) -> None:
