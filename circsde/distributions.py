@@ -65,7 +65,8 @@ class WrappedNormal(Distribution):
         """Log-density in nats; ``value`` in radians, broadcastable with the batch shape."""
         if self._validate_args:
             self._validate_sample(value)
-        d, variance = _offset(value, self.loc), self.scale.double().square()
+        d = _offset(value, self.loc)
+        variance = self.scale.to(d).square()
         theta, _ = theta_function(d, variance)
         gaussian = -0.5 * (d.square() / variance + torch.log(TWO_PI * variance))
         envelope = torch.where(variance > TWO_PI, -math.log(TWO_PI), gaussian)
@@ -73,7 +74,8 @@ class WrappedNormal(Distribution):
 
     def score(self, value: Tensor) -> Tensor:
         """``d/d theta log p``, 1/rad; ``value`` in radians, broadcastable with the batch shape."""
-        d, variance = _offset(value, self.loc), self.scale.double().square()
+        d = _offset(value, self.loc)
+        variance = self.scale.to(d).square()
         theta, slope = theta_function(d, variance)
         gaussian = d * torch.where(variance > TWO_PI, 0.0, -1.0 / variance)
         return torch.addcdiv(gaussian, slope, theta).to(torch.result_type(value, self.loc))
@@ -147,14 +149,15 @@ class VonMises(Distribution):
         """Log-density in nats; ``value`` in radians, broadcastable with the batch shape."""
         if self._validate_args:
             self._validate_sample(value)
-        kappa = self.concentration.double()
-        depth = 2.0 * kappa * torch.sin(0.5 * _offset(value, self.loc)).square()
+        d = _offset(value, self.loc)
+        kappa = self.concentration.to(d)
+        depth = 2.0 * kappa * torch.sin(0.5 * d).square()
         return (-depth - log_i0e(kappa) - math.log(TWO_PI)).to(torch.result_type(value, self.loc))
 
     def score(self, value: Tensor) -> Tensor:
         """``d/d theta log p = -kappa sin(theta - mu)``, 1/rad."""
-        score = -self.concentration.double() * torch.sin(_offset(value, self.loc))
-        return score.to(torch.result_type(value, self.loc))
+        d = _offset(value, self.loc)
+        return (-self.concentration.to(d) * torch.sin(d)).to(torch.result_type(value, self.loc))
 
     def entropy(self) -> Tensor:
         """Differential entropy in nats, ``log(2 pi I_0(kappa)) - kappa A(kappa)``."""

@@ -119,17 +119,16 @@ class MeanFieldGibbs(Distribution):
         """Log-density in nats with respect to ``d theta`` on ``[-pi, pi)^n``; ``value`` is ``(..., n)``, radians."""
         if self._validate_args:
             self._validate_sample(value)
-        offset = value.double() - self.phase.double().unsqueeze(-1)
+        offset, a, b = self._with_offset(value)
         along, across = offset.cos().mean(-1), offset.sin().mean(-1)
-        energy = 0.5 * self._a * (along.square() + across.square()) + self._b * along
-        return (self.n * energy - self.log_partition).to(torch.result_type(value, self.phase))
+        energy = 0.5 * a * (along.square() + across.square()) + b * along
+        return (self.n * energy - self.log_partition.to(energy)).to(torch.result_type(value, self.phase))
 
     def score(self, value: Tensor) -> Tensor:
         """``d/d theta_i log p = a mean_j sin(theta_j - theta_i) + b sin(psi - theta_i)``, 1/rad: the drift over D."""
-        offset = value.double() - self.phase.double().unsqueeze(-1)
+        offset, a, b = self._with_offset(value)
         cos, sin = offset.cos(), offset.sin()
-        a, b = self._a.unsqueeze(-1), self._b.unsqueeze(-1)
-        score = a * sin.mean(-1, keepdim=True) * cos - (a * cos.mean(-1, keepdim=True) + b) * sin
+        score = (a * sin.mean(-1)).unsqueeze(-1) * cos - (a * cos.mean(-1) + b).unsqueeze(-1) * sin
         return score.to(torch.result_type(value, self.phase))
 
     def entropy(self) -> Tensor:
@@ -148,3 +147,8 @@ class MeanFieldGibbs(Distribution):
         direction = VonMises(self.phase.double(), kappa).sample(generator=generator)
         phases = VonMises(direction, v).sample((self.n,), generator=generator)
         return to_circle(phases.movedim(0, -1), self.phase.dtype)
+
+    def _with_offset(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``theta - psi``, a and b, in float64 on the device of ``value``."""
+        wide = value.double()
+        return wide - self.phase.to(wide).unsqueeze(-1), self._a.to(wide), self._b.to(wide)
