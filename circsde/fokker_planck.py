@@ -35,6 +35,14 @@ class Law(Protocol):
         """The log-density at angles of any shape, nats."""
 
 
+@runtime_checkable
+class SampledLaw(Law, Protocol):
+    """A law on the circle that can also be drawn from."""
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Independent draws, float64 in ``[-pi, pi)``."""
+
+
 @dataclass(frozen=True)
 class CircleLaw:
     """The law of a phase at every time in ``[0, horizon]``; made by :func:`fokker_planck`.
@@ -122,11 +130,35 @@ class CircleLaw:
             theta = torch.minimum(torch.maximum(theta - step, low), high)
         return wrap(theta)
 
+    def at(self, t: float) -> "Snapshot":
+        """The law at one time, for instance as the start of the reversed equation."""
+        return Snapshot(self, t)
+
     def _coefficients(self, t: Time, theta: Tensor) -> Tensor:
         """The ``c_k`` with ``2 pi p = Re sum_k c_k e^{-ik theta}``."""
         coefficients = self.moments(t).copy()
         coefficients[1:] *= 2.0
         return torch.as_tensor(coefficients, device=theta.device)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A :class:`CircleLaw` at the time ``t``, as a law on the circle."""
+
+    law: CircleLaw
+    t: float
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density at angles of any shape, nats."""
+        return self.law.log_prob(self.t, value)
+
+    def score(self, value: Tensor) -> Tensor:
+        """``d/dtheta log p``, 1/rad."""
+        return self.law.score(self.t, value)
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Independent draws, float64 in ``[-pi, pi)``."""
+        return self.law.sample(self.t, shape, generator)
 
 
 def fokker_planck(

@@ -121,7 +121,7 @@ def fokker_planck_torus(
     Raises:
         ValueError: If ``modes`` do not resolve the law, or ``initial`` is not normalised.
     """
-    pairs = _half_disc(modes)
+    pairs = half_disc(modes)
     norms = np.hypot(*pairs.T)
     first, second = (moments(law) for law in initial)
     reach = max(len(first), len(second), modes + 1)
@@ -143,7 +143,7 @@ def fokker_planck_torus(
     return TorusLaw(schedule, pairs, march(derivative, norms, start, schedule, tolerance))
 
 
-def _half_disc(radius: int) -> Modes:
+def half_disc(radius: int) -> Modes:
     """The integer pairs with ``a > 0``, or ``a = 0`` and ``b >= 0``, in a disc, by increasing norm."""
     pairs = np.stack(np.meshgrid(np.arange(radius + 1), np.arange(-radius, radius + 1), indexing="ij"), -1)
     a, b = pairs.reshape(-1, 2).T

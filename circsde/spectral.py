@@ -23,7 +23,7 @@ Complex = NDArray[np.complex128]
 Derivative = Callable[[float, Complex], Complex]
 
 NEGLIGIBLE = 1e-15
-"""Moments below this are dropped: the rounding of a moment of order one is 1e-16."""
+"""Moments below this are not evaluated: the rounding of a moment of order one is 1e-16."""
 
 STABLE = 5.0  # rate times step, inside the stability region of the eighth-order Runge-Kutta method
 
@@ -83,13 +83,13 @@ def march(
     cap, horizon = float(norms[-1]), schedule.horizon
     rates = [schedule.at(horizon * i / 16) for i in range(17)]
     attraction = max(rate.coupling + rate.reference for rate in rates)
-    stiffness = max(rate.diffusion for rate in rates) * _bandwidth(initial, norms) ** 2
+    stiffness = max(rate.diffusion for rate in rates) * _bandwidth(initial, norms, tolerance) ** 2
     width = 1.0 / (0.1 * stiffness + attraction + 1.0 / horizon)
     time, state, slabs = 0.0, initial, list[Slab]()
     _check_resolved(initial[np.searchsorted(norms, cap - 1, side="right") :], tolerance, cap, time)
     radius = 0.0
     while time < horizon:
-        radius = max(radius, 1.2 * _bandwidth(state, norms) + 4)
+        radius = max(radius, 1.2 * _bandwidth(state, norms, tolerance) + 4)
         size = int(np.searchsorted(norms, min(radius, cap), side="right"))
         end = time + width if time + 1.01 * width < horizon else horizon
         diffusion = max(schedule.at(t).diffusion for t in (time, 0.5 * (time + end), end))
@@ -110,13 +110,14 @@ def march(
     return Spectrum(tuple(slabs))
 
 
-def significant(moments: Complex) -> int:
-    """How many moments there are up to the last that is not negligible."""
-    return int(np.nonzero(np.abs(moments) > NEGLIGIBLE)[0][-1]) + 1
+def significant(moments: Complex, level: float = NEGLIGIBLE) -> int:
+    """How many moments there are up to the last above ``level``."""
+    return int(np.nonzero(np.abs(moments) > level)[0][-1]) + 1
 
 
-def _bandwidth(moments: Complex, norms: NDArray[np.float64]) -> float:
-    return float(norms[min(significant(moments), len(norms)) - 1])
+def _bandwidth(moments: Complex, norms: NDArray[np.float64], tolerance: float) -> float:
+    """``|k|`` of the last moment that matters: above a hundredth of the tolerance."""
+    return float(norms[min(significant(moments, 0.01 * tolerance), len(norms)) - 1])
 
 
 def _resize(moments: Complex, size: int) -> Complex:

@@ -1,0 +1,273 @@
+"""Test problems with exact answers, by name: each knows its equation, its start, and what must come out at the horizon.
+
+``problems.get(name)`` solves for the exact law (0.1 to 1 s) and remembers it. A problem is pickled as its name, so that
+another process builds it for itself.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from circsde.coupling import GlobalCoupling, NoCoupling
+from circsde.distributions import VonMises
+from circsde.finite_size import finite_size
+from circsde.fokker_planck import CircleLaw, SampledLaw, fokker_planck
+from circsde.fokker_planck_torus import fokker_planck_torus
+from circsde.kuramoto import KuramotoSDE
+from circsde.mixture import WrappedNormalMixture
+from circsde.schedule import Schedule
+from circsde.sde import SDE, reverse
+from circsde.typing import Angles, PerSample
+
+ORDERS = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Observable:
+    """A real function of the phases whose mean at the horizon is known.
+
+    Attributes:
+        name: For instance ``"E cos 2 theta"``.
+        function: ``(batch, *event) -> (batch,)``.
+        expected: Its exact mean.
+    """
+
+    name: str
+    function: Callable[[Angles], PerSample]
+    expected: float
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """An initial-value problem whose answer is known.
+
+    Attributes:
+        name: Its name in :func:`get`.
+        description: One line.
+        regime: What decides which method pays.
+        sde: The equation.
+        start: The law of every phase at time 0, or one per oscillator; phases start independent.
+        observables: What to compare at the horizon.
+        uncertainty: How well the expected values are known, to within a factor of order one.
+        target: For one phase: its law at the horizon.
+        stationary: For one phase and constant rates: the law that stays put.
+        steps: Step counts that run from too few to more than enough.
+    """
+
+    name: str
+    description: str
+    regime: str
+    sde: SDE
+    start: SampledLaw | tuple[SampledLaw, ...]
+    observables: tuple[Observable, ...]
+    uncertainty: float = 1e-10
+    target: SampledLaw | None = None
+    stationary: VonMises | None = None
+    steps: tuple[int, ...] = (5, 10, 20, 40, 80, 160)
+
+    def sample(self, batch: int, generator: torch.Generator) -> Angles:
+        """Independent starts, shape ``(batch, *event_shape)``, float64."""
+        event = tuple(self.sde.event_shape or ())
+        if isinstance(self.start, tuple):
+            return torch.stack([law.sample((batch,), generator) for law in self.start], -1)
+        return self.start.sample((batch, *event), generator)
+
+    def __reduce__(self) -> tuple[Callable[[str], "Problem"], tuple[str]]:
+        """Pickle as the name."""
+        return get, (self.name,)
+
+
+def names() -> list[str]:
+    """The problems there are."""
+    return list(_BUILDERS)
+
+
+def describe(name: str) -> str:
+    """What the problem is, in one line, without solving it."""
+    return (_builder(name).__doc__ or "").splitlines()[0]
+
+
+@cache
+def get(name: str) -> Problem:
+    """The problem of that name.
+
+    Raises:
+        ValueError: If there is none.
+
+    >>> get("wrapped_brownian_motion").observables[0].name
+    'E cos 1 theta'
+    """
+    return _builder(name)(name)
+
+
+def _builder(name: str) -> Callable[[str], Problem]:
+    if name not in _BUILDERS:
+        raise ValueError(f"there is no problem {name!r}; there are {', '.join(_BUILDERS)}")
+    return _BUILDERS[name]
+
+
+def normal(mean: float, sd: float) -> WrappedNormalMixture:
+    """A wrapped normal start."""
+    return WrappedNormalMixture((1.0,), (mean,), (sd,))
+
+
+TWO_MODES = WrappedNormalMixture((0.6, 0.4), (-0.5, 2.5), (0.3, 0.4))
+
+
+def _wrapped_brownian_motion(name: str) -> Problem:
+    """Pure diffusion with a growing rate: the law stays wrapped normal; any error is in the noise variance."""
+    return _circle(name, Schedule.linear((0, 0, 0.1), (0, 0, 2)), normal(2.0, 0.4), "no drift", steps=(1, 2, 4, 8, 16))
+
+
+def _von_mises_well(name: str) -> Problem:
+    """One phase falling into a von Mises well of concentration 2 at constant rates."""
+    return _circle(name, Schedule.constant(reference=2.0, diffusion=1.0), normal(2.0, 0.5), "mild: K_ref T = 2")
+
+
+def _published(name: str) -> Problem:
+    """One phase under the published schedule (reference weight 1.5), from a wrapped normal."""
+    return _circle(name, Schedule.published(100), normal(2.0, 0.4), "rates that start near zero")
+
+
+def _published_doubled(name: str) -> Problem:
+    """The weak-error table's problem: reference rate 0.0045 to 6, diffusion 0.005 to 5, from a wrapped normal."""
+    return _circle(name, Schedule.linear((0, 0.0045, 0.005), (0, 6, 5)), normal(2.0, 0.4), "rates that start near zero")
+
+
+def _stiff_well(name: str) -> Problem:
+    """A steep well, K_ref = 30 and concentration 30: at 10 steps the rate times the step is 3."""
+    schedule = Schedule.constant(reference=30.0, diffusion=1.0)
+    return _circle(name, schedule, normal(2.0, 0.4), "stiff: K_ref T = 30", steps=(10, 20, 40, 80, 160, 320))
+
+
+def _noise_dominated(name: str) -> Problem:
+    """A weak well in strong noise that grows fifteenfold: where strong orders can be told apart."""
+    return _circle(name, Schedule.linear((0, 1, 0.2), (0, 1, 3)), normal(1.0, 0.5), "noise-dominated, D(t) steep")
+
+
+def _drifting(name: str) -> Problem:
+    """A natural frequency of 5 over a well of depth 3: the phase slips for ever, and no equilibrium is detailed."""
+    schedule = Schedule.constant(reference=3.0, diffusion=0.5)
+    return _circle(name, schedule, normal(2.0, 0.4), "rotating: w T = 5", natural_frequency=5.0)
+
+
+def _two_coupled(name: str) -> Problem:
+    """Two coupled oscillators with opposite frequencies and a reference phase: the exact law on the torus."""
+    schedule, start = Schedule.linear((0.5, 0.1, 0.2), (6.0, 1.0, 0.8)), (normal(2.0, 0.5), normal(-1.0, 0.6))
+    law = fokker_planck_torus(schedule, start, natural_frequency=(1.0, -1.0))
+    sde = KuramotoSDE(
+        (2,), GlobalCoupling(), schedule, natural_frequency=torch.tensor((1.0, -1.0), dtype=torch.float64)
+    )
+    pairs = ((1, 0), (0, 1), (1, -1), (1, 1), (2, 0), (2, -1), (2, -2))
+    observables = [
+        Observable(f"E {wave} ({a} theta_1 + {b} theta_2)", _wave(wave, torch.tensor((a, b))), part)
+        for a, b in pairs
+        for wave, part in _parts(law.moment(1.0, a, b))
+    ]
+    return Problem(name, describe(name), "coupled", sde, start, tuple(observables))
+
+
+def _mean_field(name: str) -> Problem:
+    """N globally coupled oscillators that start independent: the mean-field limit with its 1/N correction."""
+    n, schedule, start = int(name.split("_")[-1]), Schedule.linear((1.0, 0.5, 0.5), (4.0, 0.5, 1.0)), normal(2.0, 0.8)
+    law = finite_size(schedule, start)
+    means = [
+        Observable(f"E {wave} {m} theta", _wave(wave, torch.tensor(m)), part)
+        for m in ORDERS
+        for wave, part in _parts(law.moment(1.0, m, n))
+    ]
+    length = Observable("E |z|^2", _squared_order_parameter, law.pair(1.0, 1, -1, n).real)
+    sde = KuramotoSDE((n,), GlobalCoupling(), schedule)
+    return Problem(name, describe(name), "many coupled", sde, start, (*means, length), uncertainty=6.0 / n**2)
+
+
+def _reverse(name: str) -> Problem:
+    """The reverse SDE of published_doubled from the law at the horizon back to two modes, with the exact score."""
+    return _reversed(name, 1.0)
+
+
+def _probability_flow(name: str) -> Problem:
+    """The probability flow of published_doubled back to two modes, with the exact score."""
+    return _reversed(name, 0.0)
+
+
+_BUILDERS: dict[str, Callable[[str], Problem]] = {
+    "wrapped_brownian_motion": _wrapped_brownian_motion,
+    "von_mises_well": _von_mises_well,
+    "published": _published,
+    "published_doubled": _published_doubled,
+    "stiff_well": _stiff_well,
+    "noise_dominated": _noise_dominated,
+    "drifting": _drifting,
+    "two_coupled": _two_coupled,
+    "mean_field_10": _mean_field,
+    "mean_field_100": _mean_field,
+    "mean_field_1000": _mean_field,
+    "reverse": _reverse,
+    "probability_flow": _probability_flow,
+}
+
+
+def _circle(
+    name: str,
+    schedule: Schedule,
+    start: WrappedNormalMixture,
+    regime: str,
+    *,
+    natural_frequency: float = 0.0,
+    steps: tuple[int, ...] = (5, 10, 20, 40, 80, 160),
+) -> Problem:
+    """One phase: the spectral law gives everything."""
+    law = fokker_planck(schedule, start, natural_frequency=natural_frequency, mean_field=False)
+    first, last = schedule.at(0.0), schedule.at(schedule.horizon)
+    still = first == last and first.diffusion > 0 and natural_frequency == 0.0
+    return Problem(
+        name,
+        describe(name),
+        regime,
+        KuramotoSDE((1,), NoCoupling(), schedule, natural_frequency=natural_frequency),
+        start,
+        _moments(law, schedule.horizon),
+        target=law.at(schedule.horizon),
+        stationary=VonMises(0.0, first.reference / first.diffusion) if still else None,
+        steps=steps,
+    )
+
+
+def _reversed(name: str, stochasticity: float) -> Problem:
+    schedule = Schedule.linear((0, 0.0045, 0.005), (0, 6, 5))
+    law = fokker_planck(schedule, TWO_MODES, mean_field=False)
+    sde = reverse(KuramotoSDE((1,), NoCoupling(), schedule), law.score, stochasticity)
+    regime = "reverse time: the score grows as t falls to 0"
+    observables = _moments(law, 0.0)
+    return Problem(name, describe(name), regime, sde, law.at(schedule.horizon), observables, target=law.at(0.0))
+
+
+def _moments(law: CircleLaw, t: float) -> tuple[Observable, ...]:
+    return tuple(
+        Observable(f"E {wave} {m} theta", _wave(wave, torch.tensor(m)), part)
+        for m in ORDERS
+        for wave, part in _parts(law.moment(t, m))
+    )
+
+
+def _parts(moment: complex) -> Sequence[tuple[str, float]]:
+    return ("cos", moment.real), ("sin", moment.imag)
+
+
+def _wave(wave: str, k: Tensor) -> Callable[[Angles], PerSample]:
+    """``cos`` or ``sin`` of ``k . theta`` where ``k`` is a vector, averaged over oscillators where it is a number."""
+
+    def value(theta: Angles) -> PerSample:
+        angle = (theta * k).sum(-1) if k.ndim else (theta * k).flatten(1)
+        values = angle.cos() if wave == "cos" else angle.sin()
+        return values if k.ndim else values.mean(1)
+
+    return value
+
+
+def _squared_order_parameter(theta: Angles) -> PerSample:
+    return theta.cos().flatten(1).mean(1) ** 2 + theta.sin().flatten(1).mean(1) ** 2
