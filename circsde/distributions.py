@@ -4,6 +4,7 @@ Densities are with respect to ``d theta`` on ``[-pi, pi)`` and 2 pi-periodic: an
 Work is done in float64 and returned in the dtype of the inputs. Parameters are tensors or numbers; a number is exact,
 so a law made of numbers alone has dtype float64. Parameters keep their own shapes and broadcast when used, so that a
 scale per sample costs nothing per oscillator. Draws take a ``torch.Generator`` and are reproducible from its seed.
+Arguments are checked unless ``validate_args=False``, also after ``torch.compile``, which clears torch's global default.
 """
 
 import functools
@@ -52,7 +53,7 @@ class WrappedNormal(Distribution):
     support = constraints.real
     has_rsample = True
 
-    def __init__(self, loc: float | Tensor, scale: float | Tensor, validate_args: bool | None = None) -> None:
+    def __init__(self, loc: float | Tensor, scale: float | Tensor, validate_args: bool = True) -> None:
         self.loc, self.scale = as_parameters(loc, scale)
         super().__init__(broadcast_shape(self.loc, self.scale), validate_args=validate_args)
 
@@ -70,7 +71,7 @@ class WrappedNormal(Distribution):
         theta, _ = theta_function(d, variance)
         gaussian = -0.5 * (d.square() / variance + torch.log(TWO_PI * variance))
         envelope = torch.where(variance > TWO_PI, -math.log(TWO_PI), gaussian)
-        return (envelope + theta.log()).to(torch.result_type(value, self.loc))
+        return (envelope + theta.log()).to(common_dtype(value, self.loc))
 
     def score(self, value: Tensor) -> Tensor:
         """``d/d theta log p``, 1/rad; ``value`` in radians, broadcastable with the batch shape."""
@@ -78,7 +79,7 @@ class WrappedNormal(Distribution):
         variance = self.scale.to(d).square()
         theta, slope = theta_function(d, variance)
         gaussian = d * torch.where(variance > TWO_PI, 0.0, -1.0 / variance)
-        return torch.addcdiv(gaussian, slope, theta).to(torch.result_type(value, self.loc))
+        return torch.addcdiv(gaussian, slope, theta).to(common_dtype(value, self.loc))
 
     def entropy(self) -> Tensor:
         r"""Differential entropy in nats: ``log 2 pi`` for the uniform law, ``log(2 pi e sigma^2) / 2`` for small sigma.
@@ -130,7 +131,7 @@ class VonMises(Distribution):
     }
     support = constraints.real
 
-    def __init__(self, loc: float | Tensor, concentration: float | Tensor, validate_args: bool | None = None) -> None:
+    def __init__(self, loc: float | Tensor, concentration: float | Tensor, validate_args: bool = True) -> None:
         self.loc, self.concentration = as_parameters(loc, concentration)
         super().__init__(broadcast_shape(self.loc, self.concentration), validate_args=validate_args)
 
@@ -152,12 +153,12 @@ class VonMises(Distribution):
         d = _offset(value, self.loc)
         kappa = self.concentration.to(d)
         depth = 2.0 * kappa * torch.sin(0.5 * d).square()
-        return (-depth - log_i0e(kappa) - math.log(TWO_PI)).to(torch.result_type(value, self.loc))
+        return (-depth - log_i0e(kappa) - math.log(TWO_PI)).to(common_dtype(value, self.loc))
 
     def score(self, value: Tensor) -> Tensor:
         """``d/d theta log p = -kappa sin(theta - mu)``, 1/rad."""
         d = _offset(value, self.loc)
-        return (-self.concentration.to(d) * torch.sin(d)).to(torch.result_type(value, self.loc))
+        return (-self.concentration.to(d) * torch.sin(d)).to(common_dtype(value, self.loc))
 
     def entropy(self) -> Tensor:
         """Differential entropy in nats, ``log(2 pi I_0(kappa)) - kappa A(kappa)``."""
@@ -211,7 +212,7 @@ def _kl_von_mises(p: VonMises, q: VonMises) -> Tensor:
     rise = 2.0 * torch.cosh(u + 0.5 * ahead) * torch.sinh(0.5 * ahead)  # kappa_q - t
     integrand = rise * bessel_ratio_slope(torch.sinh(u).clamp(min=0.0)) * torch.cosh(u)
     stretch = 0.5 * (length * w * integrand).sum(-1)
-    return (rotation + stretch).to(torch.promote_types(p.loc.dtype, q.loc.dtype))
+    return (rotation + stretch).to(common_dtype(p.loc, q.loc))
 
 
 def self_consistent_concentration(coupling: float, reference: float, diffusion: float) -> float:
@@ -256,8 +257,12 @@ def as_parameters(*values: float | Tensor) -> list[Tensor]:
     """The values as tensors of one device and one dtype: numbers are float64, and yield to tensors with axes."""
     device = next((v.device for v in values if isinstance(v, Tensor)), None)
     tensors = [v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64, device=device) for v in values]
-    dtype = functools.reduce(torch.add, [t.new_zeros((1,) * t.ndim) for t in tensors]).dtype
-    return [t.to(dtype) for t in tensors]
+    return [t.to(common_dtype(*tensors)) for t in tensors]
+
+
+def common_dtype(*tensors: Tensor) -> torch.dtype:
+    """The dtype of arithmetic among the tensors, by torch's rule that those without axes yield to the others."""
+    return functools.reduce(torch.add, [t.new_zeros((1,) * t.ndim) for t in tensors]).dtype
 
 
 def broadcast_shape(*tensors: Tensor) -> Size:

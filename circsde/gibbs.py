@@ -6,7 +6,7 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
-from circsde.distributions import Shape, VonMises, as_parameters, broadcast_shape, to_circle
+from circsde.distributions import Shape, VonMises, as_parameters, broadcast_shape, common_dtype, to_circle
 from circsde.special import bessel_ratio, log_i0e
 from circsde.torus import TWO_PI
 from circsde.unimodal import UnimodalDensity
@@ -55,7 +55,7 @@ class MeanFieldGibbs(Distribution):
         reference: float | Tensor,
         diffusion: float | Tensor,
         phase: float | Tensor = 0.0,
-        validate_args: bool | None = None,
+        validate_args: bool = True,
     ) -> None:
         if n < 1:
             raise ValueError(f"the number of oscillators must be at least 1, got {n}")
@@ -122,14 +122,14 @@ class MeanFieldGibbs(Distribution):
         offset, a, b = self._with_offset(value)
         along, across = offset.cos().mean(-1), offset.sin().mean(-1)
         energy = 0.5 * a * (along.square() + across.square()) + b * along
-        return (self.n * energy - self.log_partition.to(energy)).to(torch.result_type(value, self.phase))
+        return (self.n * energy - self.log_partition.to(energy)).to(common_dtype(value, self.phase))
 
     def score(self, value: Tensor) -> Tensor:
         """``d/d theta_i log p = a mean_j sin(theta_j - theta_i) + b sin(psi - theta_i)``, 1/rad: the drift over D."""
         offset, a, b = self._with_offset(value)
         cos, sin = offset.cos(), offset.sin()
         score = (a * sin.mean(-1)).unsqueeze(-1) * cos - (a * cos.mean(-1) + b).unsqueeze(-1) * sin
-        return score.to(torch.result_type(value, self.phase))
+        return score.to(common_dtype(value, self.phase))
 
     def entropy(self) -> Tensor:
         """Differential entropy in nats, ``log Z - n (a E R^2 / 2 + b E cos(theta_j - psi))``, shape ``batch_shape``."""
