@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -29,6 +30,11 @@ def random_angles(*shape: int, seed: int = 0) -> Tensor:
     """Reproducible uniform angles in ``[-pi, pi)``, float64."""
     uniform = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return torch.pi * (2.0 * uniform - 1.0)
+
+
+def assert_agree(actual: Tensor, expected: Tensor, tolerance: float = 1e-13) -> None:
+    """Equal shapes, dtypes and, to ``tolerance`` absolute or relative, values."""
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 def adjacency() -> Tensor:
@@ -106,6 +112,7 @@ def scaled_replay(draws: Tensor, grid: Sequence[float]) -> Replay:
     return Replay(tuple(Noise((b - a) ** 0.5 * z) for (a, b), z in zip(pairwise(grid), draws, strict=True)))
 
 
+@cache
 def dense_weights(name: str) -> Tensor:
     """The matrix ``c_ij`` of the coupling over flattened oscillators, entry by entry from its definition."""
     coupling, event = COUPLINGS[name]

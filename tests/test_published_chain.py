@@ -50,9 +50,7 @@ def forward_error(chain: Chain, coupling: Coupling) -> list[float]:
     grid = [i / 100 for i in range(100)]
     ts = [0.0, *(grid[i] for i in chain["forward_steps"].tolist())]
     path = scaled_replay(chain["forward_noise"], grid)
-    solution = sdeint(
-        equation(chain, coupling), chain["theta0"], ts, method="euler_maruyama", grid=grid, brownian=path
-    )
+    solution = sdeint(equation(chain, coupling), chain["theta0"], ts, method="euler_maruyama", grid=grid, brownian=path)
     assert solution.theta.dtype == torch.float32
     return distance(solution.theta[1:], chain["forward_theta"]).amax((1, 2, 3, 4)).tolist()
 
@@ -60,8 +58,7 @@ def forward_error(chain: Chain, coupling: Coupling) -> list[float]:
 def reverse_error(chain: Chain, rate_index_of_first_step: int) -> list[float]:
     """The largest error, with the stand-in score ``-sin theta``, whose first step reads the rates of that index."""
     sde = reverse(equation(chain, GlobalCoupling()), lambda t, theta: -theta.sin())
-    first = 1.0 - rate_index_of_first_step / 100
-    grid = [first + i / 100 for i in range(100)] if first > 0 else [i / 100 for i in range(100)]
+    grid = [(100 - rate_index_of_first_step + i) / 100 for i in range(100)]
     ts = [grid[0], *(grid[i] for i in chain["reverse_steps"].tolist())]
     path = scaled_replay(chain["reverse_noise"], grid)
     start = chain["forward_theta"][-1]
