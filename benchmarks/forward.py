@@ -1,0 +1,262 @@
+"""How fast is the forward SDE, against torchsde, diffrax, the published update and the normals alone?
+
+    python benchmarks/forward.py --quick                     # a minute, prints the table
+    python benchmarks/forward.py --out benchmarks/results/forward.json
+
+Everything runs in one process, contenders in turn with a pause, round after round; a ratio is the median over rounds of the ratio
+within a round, its spread the quartiles. Peers run at their best settings: torchsde with float64 times, additive noise as
+a vector product, and a BrownianInterval told its step; diffrax compiled, with UnsafeBrownianPath, compile time excluded.
+diffrax is left out, with a note, where it is not installed (``pip install jax diffrax``).
+"""
+
+import argparse
+import json
+import math
+import platform
+import resource
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import circsde
+from circsde import GlobalCoupling, KuramotoSDE, LocalCoupling, Schedule, sdeint
+
+STEPS = 100
+Work = Callable[[], object]
+
+
+def normals_alone(shape: tuple[int, ...]) -> Work:
+    """The draws that any Euler-Maruyama must make, from one generator, into one buffer."""
+    buffer = torch.empty(shape)
+
+    def work() -> None:
+        for _ in range(STEPS):
+            buffer.normal_()
+
+    return work
+
+
+def published_update(theta0: Tensor) -> Work:
+    """The published chain as one would write it down: ``wrap(theta + coupling + reference + noise)``."""
+    coupling = torch.linspace(3e-5, 0.03, STEPS).tolist()
+    deviation = torch.linspace(1e-4, 0.1, STEPS).sqrt().tolist()
+    axes = tuple(range(1, theta0.ndim))
+
+    def work() -> Tensor:
+        theta = theta0
+        for K, sigma in zip(coupling, deviation, strict=True):
+            cos, sin = theta.cos(), theta.sin()
+            pull = cos * sin.mean(axes, keepdim=True) - sin * cos.mean(axes, keepdim=True) - 1.5 * sin
+            theta = theta + K * pull + sigma * torch.randn_like(theta)
+            theta = (theta + math.pi) % (2 * math.pi) - math.pi
+        return theta
+
+    return work
+
+
+def circsde_forward(theta0: Tensor, method: str = "euler_maruyama", compile: bool = False, radius: int = 0) -> Work:
+    """Our solver as a user calls it."""
+    sde = KuramotoSDE(
+        theta0.shape[1:], LocalCoupling(radius) if radius else GlobalCoupling(), Schedule.published(STEPS)
+    )
+    return lambda: sdeint(sde, theta0, (0.0, 1.0), method=method, n_steps=STEPS, compile=compile, generator=0)
+
+
+def torchsde_forward(theta0: Tensor, method: str = "euler", diagonal: bool = False) -> Work:
+    """The loop of torchsde at its best: float64 times, a Brownian motion told its step; ``diagonal``: as most call it."""
+    import torchsde
+
+    sde = KuramotoSDE((theta0[0].numel(),), schedule=Schedule.published(STEPS))
+
+    class Additive:
+        noise_type, sde_type = "additive", "ito"
+
+        def f(self, t: Tensor, y: Tensor) -> Tensor:
+            return sde.drift(t, y)
+
+        def g_prod(self, t: Tensor, y: Tensor, v: Tensor) -> Tensor:  # noqa: ARG002
+            return (sde.diffusion(t) * v).to(v.dtype)
+
+    y0, ts = theta0.flatten(1), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    equation = sde if diagonal else Additive()
+    area = "space-time" if method == "srk" else "none"
+
+    def work() -> Tensor:
+        bm = torchsde.BrownianInterval(
+            0.0, 1.0, tuple(y0.shape), y0.dtype, dt=1 / STEPS, levy_area_approximation=area, entropy=0
+        )
+        solution: Tensor = torchsde.sdeint(equation, y0, ts, bm=bm, method=method, dt=1 / STEPS * (1 + 1e-12))
+        return solution
+
+    return work
+
+
+def diffrax_forward(theta0: Tensor) -> Work | None:
+    """diffrax, jitted, on the vector field written out in jax."""
+    try:
+        import diffrax
+        import jax
+        import jax.numpy as jnp
+    except ImportError:
+        return None
+    schedule = Schedule.published(STEPS)
+    K, K_ref, D = schedule.coupling, schedule.reference, schedule.diffusion
+    axes = tuple(range(1, theta0.ndim))
+
+    def drift(t, y, args):  # type: ignore[no-untyped-def]  # noqa: ARG001
+        cos, sin = jnp.cos(y), jnp.sin(y)
+        mean_cos, mean_sin = cos.mean(axes, keepdims=True), sin.mean(axes, keepdims=True)
+        return K(t) * (cos * mean_sin - sin * mean_cos) - K_ref(t) * sin
+
+    def diffusion(t, y, args):  # type: ignore[no-untyped-def]  # noqa: ARG001
+        import lineax
+
+        return lineax.DiagonalLinearOperator(jnp.sqrt(2 * D(t)) * jnp.ones_like(y))
+
+    @jax.jit
+    def solve(y0, key):  # type: ignore[no-untyped-def]
+        path = diffrax.UnsafeBrownianPath(shape=y0.shape, key=key)
+        terms = diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(diffusion, path))
+        return diffrax.diffeqsolve(
+            terms, diffrax.Euler(), 0.0, 1.0, 1 / STEPS, y0, max_steps=STEPS + 1, adjoint=diffrax.DirectAdjoint()
+        ).ys
+
+    y0, key = jnp.asarray(theta0.numpy()), jax.random.key(0)
+    return lambda: solve(y0, key).block_until_ready()
+
+
+def measure(contenders: dict[str, Work], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds per step of every contender in every round, after one warm-up each."""
+    for work in contenders.values():
+        work()
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, work in contenders.items():
+            time.sleep(0.02)  # let the threads of the last contender stop waiting busily
+            start = time.perf_counter()
+            work()
+            times[name].append((time.perf_counter() - start) / STEPS * 1e3)
+    return times
+
+
+def rows(title: str, times: dict[str, list[float]], baseline: str) -> list[dict[str, object]]:
+    """Median and quartiles of each contender, and of its ratio to the baseline within each round."""
+    table = []
+    for name, values in times.items():
+        low, middle, high = statistics.quantiles(values, n=4)
+        ratio = statistics.quantiles([a / b for a, b in zip(values, times[baseline], strict=True)], n=4)
+        table.append(
+            {
+                "question": title,
+                "contender": name,
+                "ms_per_step": round(middle, 4),
+                "quartiles": [round(low, 4), round(high, 4)],
+                f"ratio_to_{baseline}": round(ratio[1], 3),
+                "ratio_quartiles": [round(ratio[0], 3), round(ratio[2], 3)],
+            }
+        )
+        print(f"{title:24s} {name:34s} {middle:9.3f} ms/step   x {ratio[1]:6.2f} of {baseline}", flush=True)
+    return table
+
+
+def forward(shape: tuple[int, ...], rounds: int) -> list[dict[str, object]]:
+    """Euler-Maruyama against everybody."""
+    theta0 = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    contenders: dict[str, Work] = {
+        "normals": normals_alone(shape),
+        "circsde": circsde_forward(theta0),
+        "circsde, compile=True": circsde_forward(theta0, compile=True),
+        "published update": published_update(theta0),
+        "torchsde euler": torchsde_forward(theta0),
+    }
+    peer = diffrax_forward(theta0)
+    if peer is None:
+        print("diffrax is not installed: left out")
+    else:
+        contenders["diffrax Euler, jitted"] = peer
+    return rows(f"forward {shape}", measure(contenders, rounds), "normals")
+
+
+def second(shape: tuple[int, ...], rounds: int) -> list[dict[str, object]]:
+    """sra1 against torchsde's srk, both with additive noise and space-time areas."""
+    theta0 = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    contenders = {
+        "sra1": circsde_forward(theta0, "sra1"),
+        "sra1, compile=True": circsde_forward(theta0, "sra1", compile=True),
+        "torchsde srk, additive noise": torchsde_forward(theta0, "srk"),
+        "torchsde srk, diagonal noise": torchsde_forward(theta0, "srk", diagonal=True),
+    }
+    return rows(f"order 1.5 {shape}", measure(contenders, rounds), "sra1")
+
+
+def windows(shape: tuple[int, ...], rounds: int) -> list[dict[str, object]]:
+    """Local coupling at several radii."""
+    theta0 = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    contenders = {f"radius {r}": circsde_forward(theta0, radius=r) for r in (1, 2, 5, 8)}
+    return rows(f"local {shape}", measure(contenders, rounds), "radius 1")
+
+
+def scaling(largest: int) -> list[dict[str, object]]:
+    """Time and peak memory per oscillator up to ``largest`` oscillators in one sample, 5 steps."""
+    table = []
+    n = 10_000
+    while n <= largest:
+        theta0 = torch.zeros(1, n)
+        sde = KuramotoSDE((n,))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start = time.perf_counter()
+        sdeint(sde, theta0, (0.0, 1.0), method="euler_maruyama", n_steps=5, generator=0)
+        seconds = time.perf_counter() - start
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        row = {"question": "scaling", "oscillators": n, "ns_per_oscillator_step": round(seconds / n / 5 * 1e9, 2)}
+        row["peak_memory_in_states"] = round(max(grown, 0) / (4 * n), 1)
+        print(
+            f"{n:>10d} oscillators: {row['ns_per_oscillator_step']} ns per oscillator and step, "
+            f"peak memory grew by {row['peak_memory_in_states']} states"
+        )
+        table.append(row)
+        n *= 10
+    return table
+
+
+def main() -> None:
+    """Run, print, and keep the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the small shape only, few rounds")
+    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(arguments.threads)
+    rounds = 5 if arguments.quick else arguments.rounds
+    table = scaling(100_000 if arguments.quick else 10_000_000)
+    table += forward((64, 1024), rounds)
+    table += second((64, 1024), rounds)
+    if not arguments.quick:
+        table += forward((128, 3, 32, 32), rounds)
+        table += second((128, 3, 32, 32), rounds)
+        table += windows((128, 3, 32, 32), rounds)
+    if arguments.out is not None:
+        packages = ["torch", "torchsde", "numpy", *(["jax", "diffrax"] if "jax" in sys.modules else [])]
+        record = {
+            "command": "python benchmarks/forward.py " + " ".join(sys.argv[1:]),
+            "machine": f"{platform.machine()}, {arguments.threads} threads, {torch.backends.cpu.get_cpu_capability()}",
+            "versions": {"circsde": circsde.__version__, "python": platform.python_version()}
+            | {name: version(name) for name in packages},
+            "seed": 0,
+            "rounds": rounds,
+            "results": table,
+        }
+        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
