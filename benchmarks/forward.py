@@ -3,10 +3,11 @@
     python benchmarks/forward.py --quick                     # a minute, prints the table
     python benchmarks/forward.py --out benchmarks/results/forward.json
 
-Everything runs in one process, contenders in turn with a pause, round after round; a ratio is the median over rounds of the ratio
-within a round, its spread the quartiles. Peers run at their best settings: torchsde with float64 times, additive noise as
-a vector product, and a BrownianInterval told its step; diffrax compiled, with UnsafeBrownianPath, compile time excluded.
-diffrax is left out, with a note, where it is not installed (``pip install jax diffrax``).
+Everything runs in one process, contenders in turn with a pause between them, round after round; a ratio is the median
+over rounds of the ratio within a round, its spread the quartiles. Peers run at their best settings: torchsde with
+float64 times, additive noise as a vector product, and a BrownianInterval told its step; diffrax compiled, with
+UnsafeBrownianPath, compile time excluded. diffrax is left out, with a note, where it is not installed
+(``pip install jax diffrax``).
 """
 
 import argparse
@@ -70,7 +71,7 @@ def circsde_forward(theta0: Tensor, method: str = "euler_maruyama", compile: boo
 
 
 def torchsde_forward(theta0: Tensor, method: str = "euler", diagonal: bool = False) -> Work:
-    """The loop of torchsde at its best: float64 times, a Brownian motion told its step; ``diagonal``: as most call it."""
+    """The loop of torchsde at its best: float64 times, a Brownian motion told its step; or with diagonal noise."""
     import torchsde
 
     sde = KuramotoSDE((theta0[0].numel(),), schedule=Schedule.published(STEPS))

@@ -126,7 +126,7 @@ class KuramotoSDE(SDE):
         if not D > 0:
             raise ValueError(f"the terminal law needs a positive diffusion rate, got D = {D:g}")
         kappa = self_consistent_concentration(K if self.coupled else 0.0, K_ref, D)
-        return VonMises(self.reference_phase, torch.full_like(self.reference_phase, kappa))
+        return VonMises(self.reference_phase, kappa)
 
     def _rates(self, t: Time, theta: Angles) -> tuple[float | Tensor, float | Tensor]:
         return evaluate(self.schedule.coupling, t, theta), evaluate(self.schedule.reference, t, theta)

@@ -181,7 +181,7 @@ def probability_flow(sde: SDE, score: Field) -> Field:
 def transition(sde: SDE, t: Time, h: Time, theta: Angles) -> WrappedNormal:
     """The law of one Euler-Maruyama step of length ``h``: ``WN(theta + f h, g sqrt(h))`` per angle (eq. 6)."""
     step, g = evaluate(lambda t: t, h, theta), evaluate(sde.diffusion, t, theta)
-    return WrappedNormal(theta + step * sde.drift(t, theta), torch.ones_like(theta) * g * step**0.5)
+    return WrappedNormal(theta + step * sde.drift(t, theta), g * step**0.5)
 
 
 def evaluate(rate: Callable[[Time], Amplitude], t: Time, theta: Angles) -> float | Tensor:
