@@ -25,8 +25,8 @@ def step_grid(
 
     >>> step_grid([0.0, 1.0], n_steps=4)
     ([0.0, 0.25, 0.5, 0.75, 1.0], [0, 4])
-    >>> step_grid([0.0, 0.3, 1.0], dt=0.5)
-    ([0.0, 0.3, 0.65, 1.0], [0, 1, 3])
+    >>> step_grid([0.0, 0.25, 1.0], dt=0.5)
+    ([0.0, 0.25, 0.625, 1.0], [0, 1, 3])
     """
     times = as_times(ts, "ts")
     given = [f"{name}={value!r}" for name, value in (("n_steps", n_steps), ("dt", dt)) if value is not None]
