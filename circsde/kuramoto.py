@@ -81,7 +81,7 @@ class KuramotoSDE(SDE):
         velocity = cos.mul_(field_sin).addcmul_(sin, field_cos, value=-1.0)  # Im(H e^{-i theta})
         return velocity + self.natural_frequency.to(theta.dtype) if self._rotates else velocity
 
-    def diffusion(self, t: Time) -> Amplitude:
+    def diffusion(self, t: float | Tensor) -> Amplitude:
         """``sqrt(2 D(t))``, rad per square-root time."""
         return (2.0 * self.schedule.diffusion(t)) ** 0.5
 

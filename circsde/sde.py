@@ -60,8 +60,8 @@ class SDE(nn.Module):
         """The drift ``f(t, theta)``, rad/time."""
         return self._drift(t, theta)
 
-    def diffusion(self, t: Time) -> Amplitude:
-        """The noise amplitude ``g(t)``, rad per square-root time."""
+    def diffusion(self, t: float | Tensor) -> Amplitude:
+        """The noise amplitude ``g(t)``, rad per square-root time; times per sample come as ``(batch, 1, ..., 1)``."""
         return self._diffusion(t)
 
     def variance(self, t0: float, t1: float) -> Amplitude:
@@ -133,7 +133,7 @@ class ReverseSDE(SDE):
         field_cos, field_sin, turned = self.forward_sde.impulse(self._mirror(t1), self._mirror(t0), theta)
         return -field_cos, -field_sin, -turned
 
-    def diffusion(self, t: Time) -> Amplitude:
+    def diffusion(self, t: float | Tensor) -> Amplitude:
         """``l g`` at the mirrored time."""
         return self.stochasticity * self.forward_sde.diffusion(self._mirror(t))
 
