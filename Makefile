@@ -30,6 +30,7 @@ docs: $(INSTALLED)
 	@echo "The first page is $(CURDIR)/docs/_build/html/index.html"
 
 bench: $(INSTALLED)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
 	for script in benchmarks/*.py; do $(BIN)/python "$$script" --quick || exit 1; done
 
 clean:
