@@ -87,14 +87,14 @@ def rebuilt(
 
 @dataclass(frozen=True)
 class Replay:
-    """A Brownian path that repeats given noise, one per step, on whatever grid."""
+    """A Brownian path that repeats given noise, one per step; a grid with fewer steps gets the last of them."""
 
     noises: tuple[Noise, ...]
 
     def increments(self, grid: Sequence[float], *, levy_area: bool) -> Iterator[Noise]:  # noqa: ARG002
         """The recorded noise."""
-        assert len(grid) == len(self.noises) + 1
-        return iter(self.noises)
+        assert len(grid) <= len(self.noises) + 1
+        return iter(self.noises[len(self.noises) + 1 - len(grid) :])
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Replay":
         """The same path with every ``dW`` and ``dZ`` changed."""
