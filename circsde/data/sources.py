@@ -11,7 +11,7 @@ from circsde.data import images
 from circsde.data.angles import read_angles
 from circsde.data.fingerprint import PATTERNS, fingerprints
 from circsde.data.images import Colour, Size
-from circsde.encoding import PhaseEncoding, to_radians
+from circsde.encoding import PhaseEncoding, period, to_radians
 from circsde.torus import wrap
 from circsde.typing import Angles
 
@@ -26,7 +26,6 @@ class Phases:
     Attributes:
         theta: Phases in radians, ``(batch, *event)``: the event is ``(rows, columns)`` for grey images, ``(3, rows,
             columns)`` for colour, ``(columns,)`` for a table.
-        dims: Names of the event's axes.
         source: Where it came from, as given.
         names: One name per sample for images, one per column for a table.
         encoding: How grey levels became phases; None for angles.
@@ -35,7 +34,6 @@ class Phases:
     """
 
     theta: Angles
-    dims: tuple[str, ...]
     source: str
     names: tuple[str, ...] = ()
     encoding: PhaseEncoding | None = None
@@ -90,14 +88,13 @@ def load(
     name, path = str(source), Path(source)
     if name.partition(":")[0] == "fingerprint":
         grey = _fingerprints(name, count or 1, size, crop, colour, generator)
-        return Phases(encoding.encode(grey.to(dtype)), ("row", "column"), name, (name,) * len(grey), encoding)
+        return Phases(encoding.encode(grey.to(dtype)), name, (name,) * len(grey), encoding)
     if not (name.startswith("texture:") or path.exists()):
         raise ValueError(f"there is no file or folder {name}; built in are {', '.join(BUILT_IN)}")
     if name.startswith("texture:") or path.is_dir() or path.suffix.lower() in images.SUFFIXES:
         _only_for("tables of angles", name, unit=unit, columns=columns, drop_missing=drop_missing or None)
         grey, names = _windows(name, count, size, crop, centre, colour, generator)
-        dims = ("row", "column") if colour == "grey" else ("channel", "row", "column")
-        return Phases(encoding.encode(grey.to(dtype)), dims, name, names, encoding)
+        return Phases(encoding.encode(grey.to(dtype)), name, names, encoding)
     _only_for("images", name, size=size, crop=crop, centre=centre or None)
     return _angles(path, count, unit, columns, drop_missing, dtype)
 
@@ -157,6 +154,8 @@ def _angles(
     drop_missing: bool,
     dtype: torch.dtype,
 ) -> Phases:
+    if unit is not None:
+        period(unit)  # a unit that is unknown is not worth reading for
     table = read_angles(path, columns, drop_missing=drop_missing)
     unit = table.unit if unit is None else unit
     if unit is None:
@@ -167,8 +166,7 @@ def _angles(
         theta = wrap(to_radians(torch.from_numpy(table.values[:count]), unit).to(dtype))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    dims = ("angle",) if theta.ndim == 2 else tuple(f"axis_{i}" for i in range(theta.ndim - 1))
-    return Phases(theta, dims, str(path), table.names, unit=str(unit), dropped=table.dropped)
+    return Phases(theta, str(path), table.names, unit=str(unit), dropped=table.dropped)
 
 
 def _pair(value: Size | int | None, name: str) -> Size | None:

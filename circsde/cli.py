@@ -1,0 +1,37 @@
+"""The command line: one function per command, in :mod:`circsde.commands`; heavy imports wait until one runs."""
+
+import typer
+
+from circsde.commands.simulate import EXAMPLES, simulate
+
+app = typer.Typer(
+    name="circsde",
+    help="Stochastic differential equations on the torus: simulate, study, select.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=EXAMPLES)(simulate)
+
+
+def _print_version(wanted: bool | None) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"circsde {version('circsde')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: bool | None = typer.Option(
+        None, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Options of the program as a whole."""
+
+
+def main() -> None:
+    """Run the command that the command line names."""
+    app()

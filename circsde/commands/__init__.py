@@ -1,0 +1,1 @@
+"""The commands of ``circsde``, a module each, and what they share."""

@@ -1,0 +1,147 @@
+"""The forward process on data, beside what theory says of it: the Dataset behind ``circsde simulate``."""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from circsde.coupling import GlobalCoupling, NoCoupling
+from circsde.distributions import VonMises
+from circsde.fokker_planck import CircleLaw, fokker_planck, grid
+from circsde.kuramoto import KuramotoSDE
+from circsde.solvers.integrate import sdeint
+from circsde.torus import order_parameter
+from circsde.typing import Angles
+
+PREDICTED = 8
+"""Samples that get a mean-field prediction of their own."""
+
+MANY = 30
+"""Oscillators from which a mean-field limit is worth showing."""
+
+_MODES = 512
+_BLUR = 0.03  # rad, what 512 modes resolve quickly; changes R by less than 5e-4
+_MILD = 100.0  # rates times horizon, up to which the limit takes about a second
+_POINTS = 360
+
+
+def forward(
+    sde: KuramotoSDE,
+    theta: Angles,
+    *,
+    method: str,
+    n_steps: int,
+    frames: int,
+    generator: torch.Generator,
+    progress: Callable[[int], object] | None = None,
+) -> xr.Dataset:
+    """Integrate ``sde`` from ``theta`` over its horizon and compare with theory.
+
+    Args:
+        sde: The equation, its event shape that of ``theta``.
+        theta: Initial phases, radians.
+        method: A name in ``circsde.solvers.METHODS``.
+        n_steps: Steps in all.
+        frames: Intervals between saved times; at most one per step.
+        generator: Draws the path.
+        progress: Called with the number of finished steps.
+
+    Returns:
+        ``theta`` and ``winding`` over (time, sample, *event); ``order_parameter`` and ``mean_direction`` over (time,
+        sample), of all oscillators of a sample; ``mean_field_order_parameter``, their limit for infinitely many
+        oscillators that start as a sample's do, for the first few samples, no or global coupling, and at least
+        30 oscillators; over ``angle``, ``mean_field_density``, that limit's density at the last time, and
+        ``terminal_density``, the self-consistent von Mises law of the final rates, around the reference phase or,
+        where nothing attracts to it, around each sample's mean direction. Integration that fails leaves
+        the times that were reached, and says so in the attributes ``status`` and ``message``.
+
+    Raises:
+        ValueError: As :func:`circsde.sdeint` says.
+    """
+    if frames < 1 or n_steps < 1:
+        raise ValueError(f"frames and steps must be positive, got {frames} and {n_steps}")
+    _check_memory(theta, min(frames, n_steps) + 1)
+    marks = sorted({round(i * n_steps / frames) for i in range(frames + 1)})
+    ts = [mark * sde.horizon / n_steps for mark in marks]
+    solution = sdeint(sde, theta, ts, method=method, n_steps=n_steps, generator=generator, progress=progress)
+    order = [order_parameter(frame.double(), tuple(range(1, frame.ndim))) for frame in solution.theta]
+    R, psi = (torch.stack(part) for part in zip(*order, strict=True))
+    dims = ("time", "sample")
+    dataset = solution.to_xarray().assign(
+        order_parameter=(dims, R.numpy(), {"long_name": "order parameter R", "units": "1"}),
+        mean_direction=(dims, psi.numpy(), {"long_name": "mean direction psi", "units": "rad"}),
+    )
+    angles = grid(_POINTS)
+    dataset = dataset.assign_coords(angle=("angle", angles.numpy(), {"long_name": "phase", "units": "rad"}))
+    if sde.schedule.at(sde.horizon).diffusion > 0:
+        dataset = _with_terminal_law(dataset, sde, psi[-1], angles)
+    if solution.succeeded and _predictable(sde, theta):
+        dataset = _with_mean_field_limit(dataset, sde, theta[:PREDICTED], angles)
+    return dataset
+
+
+def _with_terminal_law(dataset: xr.Dataset, sde: KuramotoSDE, directions: Tensor, angles: Tensor) -> xr.Dataset:
+    kappa = sde.terminal_law().concentration
+    centres = directions if sde.schedule.at(sde.horizon).reference == 0 else sde.reference_phase.reshape(1)
+    density = VonMises(centres[:, None], kappa.expand(len(centres), 1)).log_prob(angles).exp().mean(0)
+    dataset = dataset.assign(terminal_density=("angle", density.numpy(), {"units": "1/rad"}))
+    return dataset.assign_attrs(terminal_concentration=float(kappa))
+
+
+def _with_mean_field_limit(dataset: xr.Dataset, sde: KuramotoSDE, samples: Tensor, angles: Tensor) -> xr.Dataset:
+    laws = [_mean_field_limit(sde, sample) for sample in samples]
+    predicted = np.full(dataset["order_parameter"].shape, np.nan)
+    predicted[:, : len(laws)] = [[abs(law.moment(t, 1)) for law in laws] for t in dataset["time"].values]
+    density = torch.stack([law.density(sde.horizon, angles) for law in laws]).mean(0)
+    return dataset.assign(
+        mean_field_order_parameter=(
+            ("time", "sample"),
+            predicted,
+            {"long_name": "mean-field limit of R", "units": "1"},
+        ),
+        mean_field_density=("angle", density.numpy(), {"units": "1/rad"}),
+    )
+
+
+def _check_memory(theta: Angles, times: int) -> None:
+    """Refuse now what would be killed for its memory after hours of computing."""
+    needed = 2.0 * times * theta.numel() * (theta.element_size() + 8)  # phases and windings, once more while stacked
+    if hasattr(os, "sysconf") and needed > (here := float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")):
+        raise ValueError(
+            f"{times} frames of {theta.numel():,} phases take {needed / 2**30:.0f} GiB of memory, this machine has"
+            f" {here / 2**30:.0f}: save fewer frames, or take fewer samples or smaller images"
+        )
+
+
+def _predictable(sde: KuramotoSDE, theta: Angles) -> bool:
+    """Whether the limit means something for these oscillators and is quick to compute."""
+    rates = [sde.schedule.at(sde.horizon * i / 4) for i in range(5)]
+    mild = max(max(r.coupling + r.reference, r.diffusion) for r in rates) * sde.horizon <= _MILD
+    noisy = min(r.diffusion for r in rates) > 0
+    return mild and noisy and isinstance(sde.coupling, NoCoupling | GlobalCoupling) and theta[0].numel() >= MANY
+
+
+def _mean_field_limit(sde: KuramotoSDE, sample: Tensor) -> CircleLaw:
+    """The law of one among infinitely many oscillators that start distributed as those of ``sample`` are."""
+    return fokker_planck(
+        sde.schedule,
+        _empirical_moments(sample),
+        reference_phase=float(sde.reference_phase),
+        mean_field=sde.coupled,
+        modes=_MODES,
+        tolerance=1e-9,
+    )
+
+
+def _empirical_moments(sample: Tensor) -> NDArray[np.complex128]:
+    """``mean exp(i k theta)``, k = 0, 1, ..., of the phases blurred by a wrapped normal of ``_BLUR`` rad."""
+    step = torch.polar(torch.ones(()).double(), sample.double().flatten())
+    power, moments = torch.ones_like(step), []
+    for k in range(_MODES):
+        moments.append(complex(power.mean()) * np.exp(-0.5 * (_BLUR * k) ** 2))
+        power = power * step
+    return np.array(moments)

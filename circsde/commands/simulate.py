@@ -1,0 +1,190 @@
+"""``circsde simulate``: the forward process on images or angles, to NetCDF and a picture."""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from circsde.commands import console, options
+from circsde.commands.options import OUTPUT, SOLVER, option, rate
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from circsde.coupling import Coupling
+    from circsde.data import Phases
+    from circsde.schedule import Schedule
+
+
+class CouplingName(StrEnum):
+    """Who listens to whom."""
+
+    NONE = "none"
+    GLOBAL = "global"
+    LOCAL = "local"
+
+
+class Boundary(StrEnum):
+    """What lies beyond the edge of an image, for local coupling."""
+
+    PERIODIC = "periodic"
+    REFLECTING = "reflecting"
+
+
+EQUATION = "Equation"
+
+EXAMPLES = """
+[bold]Examples[/]
+
+Four windows of a texture, global coupling, the published schedule:
+
+  [cyan]circsde simulate texture:brick -n 4 --crop 256 --size 64[/]
+
+A folder of photographs, local coupling, 300 steps:
+
+  [cyan]circsde simulate photos --size 96 --coupling local --steps 300[/]
+
+Angles in degrees from two columns of a table, each on its own:
+
+  [cyan]circsde simulate torsion.csv --unit deg --columns 2,3 --coupling none[/]
+
+The result in Python: [cyan]xarray.open_dataset("texture-brick-forward.nc")[/]
+"""
+
+
+@console.reporting_errors
+def simulate(
+    source: options.Source,
+    count: options.Count = None,
+    size: options.Size = None,
+    crop: options.Crop = None,
+    centre: options.Centre = False,
+    colour: options.Colours = options.Colour.GREY,
+    scale: options.Scale = 0.9,
+    unit: options.Unit = None,
+    columns: options.Columns = None,
+    drop_missing: options.DropMissing = False,
+    coupling: Annotated[CouplingName, option(EQUATION, "Which phases attract one another.")] = CouplingName.GLOBAL,
+    radius: Annotated[int, option(EQUATION, "Local coupling: a window of (2 radius + 1)^2.")] = 5,
+    boundary: Annotated[Boundary, option(EQUATION, "Local coupling: at the edges.")] = Boundary.PERIODIC,
+    schedule: Annotated[
+        str | None, option(EQUATION, "The rates of the published chain of N steps.", metavar="published:N")
+    ] = None,
+    coupling_rate: Annotated[
+        str | None, option(EQUATION, "Or your own: K(t), linear from A to B.", metavar="A[,B]")
+    ] = None,
+    reference_rate: Annotated[str | None, option(EQUATION, "Attraction to phase 0.", metavar="A[,B]")] = None,
+    diffusion_rate: Annotated[str | None, option(EQUATION, "D(t); noise is sqrt(2 D) dW.", metavar="A[,B]")] = None,
+    horizon: Annotated[float | None, option(EQUATION, "The last time, 1 by default.")] = None,
+    method: Annotated[
+        str, option(SOLVER, "euler_maruyama, heun, sra1, mobius_strang, leimkuhler_matthews.", metavar="METHOD")
+    ] = "heun",
+    steps: Annotated[int, option(SOLVER, "Steps in all.")] = 100,
+    dtype: options.Dtype = options.Precision.FLOAT32,
+    seed: options.Seed = 0,
+    frames: Annotated[int, option(OUTPUT, "Times to save, besides the start.")] = 20,
+    out: options.Out = None,
+    force: options.Force = False,
+) -> None:
+    """Let phases synchronise: run the forward diffusion on images or angles.
+
+    Writes the phases and their order parameter over time to NetCDF, and draws
+    both beside theory: the mean-field limit, and the von Mises law to settle to.
+    """
+    given = dict(locals())
+    netcdf, picture = console.outputs(_stem(out, source), (".nc", ".png"), source, force=force)
+
+    import math
+
+    import torch
+
+    from circsde.commands.forward import forward
+    from circsde.data import load
+    from circsde.encoding import PhaseEncoding
+    from circsde.kuramoto import KuramotoSDE
+    from circsde.plots import forward_process
+    from circsde.record import provenance, replacing, save_netcdf
+
+    rates = _schedule(schedule, coupling, horizon, coupling_rate, reference_rate, diffusion_rate)
+    generator = torch.Generator().manual_seed(seed)
+    data = load(
+        source,
+        count=count,
+        size=options.size(size),
+        crop=options.size(crop),
+        centre=centre,
+        colour=colour.value,
+        encoding=PhaseEncoding(scale * math.pi),
+        unit=unit,
+        columns=None if columns is None else [name.strip() for name in columns.split(",")],
+        drop_missing=drop_missing,
+        dtype=getattr(torch, dtype),
+        generator=generator,
+    )
+    name = "no" if coupling is CouplingName.NONE else coupling
+    shape = "\u00d7".join(map(str, data.theta.shape[1:]))
+    title = f"{Path(source).name}: {len(data.theta)} \u00d7 {shape} phases, {name} coupling, {method}, {steps} steps"
+    console.say(title)
+    if data.dropped:
+        console.say(f"left out {data.dropped} rows that lack an angle")
+    sde = KuramotoSDE(data.theta.shape[1:], _coupling(coupling, radius, boundary), rates)
+    with console.progress_bar("integrating", steps) as progress:
+        result = forward(
+            sde, data.theta, method=method, n_steps=steps, frames=frames, generator=generator, progress=progress
+        )
+    result = _described(result, data).assign_attrs(title=title, seed=seed, **provenance(**given))
+    save_netcdf(result, netcdf, force=force)
+    if result.attrs["status"] != "success":
+        console.fail(f"{result.attrs['message']}; what was computed until then is in {netcdf}", console.FAILED)
+    with replacing(picture, force=force) as temporary:
+        forward_process(result).savefig(temporary, dpi=150)
+    console.say(_summary(result))
+    console.say(f"phases   {netcdf}\npicture  {picture}")
+
+
+def _stem(out: Path | None, source: str) -> Path:
+    """``out``, or in that folder ``texture-brick-forward`` for ``texture:brick``, ``a-forward`` for ``data/a.csv``."""
+    if out is not None and not out.is_dir():
+        return out
+    name = Path(source).stem if Path(source).is_file() else Path(source).resolve().name
+    return (out or Path()) / (re.sub(r"[^\w.-]+", "-", name) + "-forward")
+
+
+def _coupling(name: CouplingName, radius: int, boundary: Boundary) -> "Coupling":
+    from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
+
+    if name is CouplingName.LOCAL:
+        return LocalCoupling(radius, boundary.value)
+    return GlobalCoupling() if name is CouplingName.GLOBAL else NoCoupling()
+
+
+def _schedule(published: str | None, coupling: CouplingName, horizon: float | None, *rates: str | None) -> "Schedule":
+    """The published schedule, by default of 100 steps, or linear rates where any is given."""
+    from circsde.schedule import Schedule
+
+    if any(text is not None for text in rates):
+        if published is not None:
+            raise ValueError("give either a schedule or rates (coupling, reference, diffusion), not both")
+        K, K_ref, D = map(rate, rates)
+        return Schedule.linear((K[0], K_ref[0], D[0]), (K[1], K_ref[1], D[1]), 1.0 if horizon is None else horizon)
+    if horizon is not None:
+        raise ValueError("the published schedule has the horizon 1: to choose one, give rates of your own")
+    kind, _, n_steps = (published or "published:100").partition(":")
+    if kind != "published" or not n_steps.isdigit():
+        raise ValueError(f"unknown schedule {published!r}: give published:N, as published:100, or rates of your own")
+    return Schedule.published(int(n_steps), reference_weight=1.0 if coupling is CouplingName.LOCAL else 1.5)
+
+
+def _described(result: "xr.Dataset", data: "Phases") -> "xr.Dataset":
+    """``result`` with the names of its samples or columns and the encoding of its images."""
+    if data.encoding is None:
+        return result.assign_coords(oscillator=list(data.names)) if data.names else result
+    return result.assign_coords(image=("sample", list(data.names))).assign_attrs(encoding_scale=data.encoding.scale)
+
+
+def _summary(result: "xr.Dataset") -> str:
+    R = result["order_parameter"].mean("sample").values
+    said = f"order parameter R: {R[0]:.3f} at the start, {R[-1]:.3f} at t = {float(result['time'][-1]):g}"
+    if "mean_field_order_parameter" in result:
+        said += f" (mean-field limit {float(result['mean_field_order_parameter'][-1].mean()):.3f})"
+    return said

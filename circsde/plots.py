@@ -1,0 +1,129 @@
+"""Pictures of results, drawn from their Datasets alone: what was saved can be drawn again."""
+
+import math
+
+import numpy as np
+import torch
+import xarray as xr
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure, SubFigure
+
+from circsde.encoding import PhaseEncoding
+
+CYCLIC = "twilight_shifted"
+PHASE, DENSITY = "phase \u03b8 [rad]", "density [1/rad]"
+SIMULATED, LIMIT, SETTLED, START = "#2a6f97", "#d1495b", "#222222", "#9aa5ab"
+"""Colours: what was simulated; the mean-field limit; the settled law; the initial state."""
+
+
+def forward_process(result: xr.Dataset) -> Figure:
+    """The forward process: frames over time, the order parameter, and the terminal law, beside their theory.
+
+    Args:
+        result: As written by ``circsde simulate``.
+    """
+    with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.edgecolor": "none"}):
+        is_image = "row" in result["theta"].dims
+        figure = Figure(figsize=(10, 6.4 if is_image else 5.6), layout="constrained")
+        ratios = (3.2, 2.8) if is_image else (2.2, 2.8)
+        upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=ratios)[:, 0]
+        figure.suptitle(result.attrs.get("title", ""), fontsize=10)
+        (_frames if is_image else _density_over_time)(upper, result)
+        left, right = lower.subplots(1, 2, width_ratios=(1.15, 1))
+        _order_parameter(left, result)
+        _terminal_law(right, result)
+    return figure
+
+
+def _frames(figure: SubFigure, result: xr.Dataset, shown: int = 6) -> None:
+    """One sample at times from first to last: as the picture that its phases encode, and as phases."""
+    theta = result["theta"].isel(sample=0)
+    times = np.unique(np.linspace(0, theta.sizes["time"] - 1, shown).round().astype(int))
+    encoding = PhaseEncoding(result.attrs.get("encoding_scale", math.pi))
+    axes = np.asarray(figure.subplots(2, len(times), squeeze=False))
+    for column, i in enumerate(times):
+        frame = theta.isel(time=i)
+        values = (encoding.decode(torch.from_numpy(frame.to_numpy())).numpy() + 1) / 2
+        is_colour = "channel" in frame.dims
+        axes[0, column].imshow(np.moveaxis(values, 0, -1) if is_colour else values, cmap="gray", vmin=0, vmax=1)
+        phases = frame.isel(channel=0) if is_colour else frame
+        drawn = axes[1, column].imshow(phases, cmap=CYCLIC, vmin=-math.pi, vmax=math.pi, interpolation="nearest")
+        axes[0, column].set_title(f"t = {float(frame['time']):.2g}", fontsize=9)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    axes[0, 0].set_ylabel("first sample")
+    axes[1, 0].set_ylabel("its phases" + (", first channel" if "channel" in theta.dims else ""))
+    bar = figure.colorbar(drawn, ax=axes.ravel().tolist(), fraction=0.015, pad=0.01, shrink=0.6, label="phase [rad]")
+    _phase_axis(bar.ax.yaxis)
+
+
+def _density_over_time(figure: SubFigure, result: xr.Dataset, shown: int = 6) -> None:
+    """How each angle is distributed over the samples at every saved time; all together where they are many."""
+    theta = result["theta"].to_numpy().reshape(result.sizes["time"], result.sizes["sample"], -1)
+    n_angles = theta.shape[2]
+    names = result["oscillator"].values if "oscillator" in result.coords else range(1, n_angles + 1)
+    panels = {f"angle {name}": theta[:, :, i] for i, name in enumerate(names)}
+    if n_angles > shown:
+        panels = {f"all {n_angles} angles": theta.reshape(len(theta), -1)}
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    edges = np.linspace(-math.pi, math.pi, 61)
+    for ax, (title, angles) in zip(axes, panels.items(), strict=True):
+        density = np.stack([np.histogram(row, edges, density=True)[0] for row in angles], axis=1)
+        middles = 0.5 * (edges[1:] + edges[:-1])
+        drawn = ax.pcolormesh(result["time"], middles, density, cmap="magma_r", vmin=0, vmax=1, shading="nearest")
+        ax.set_title(title, fontsize=9)
+        ax.set_xlabel("time t")
+        _phase_axis(ax.yaxis)
+    axes[0].set_ylabel(PHASE)
+    figure.colorbar(drawn, ax=axes.tolist(), label=DENSITY, extend="max", pad=0.01)
+
+
+def _order_parameter(ax: Axes, result: xr.Dataset, shown: int = 8) -> None:
+    """R over time: single samples, the spread of all if there are more, and the mean-field limit of each shown."""
+    time, R = result["time"], result["order_parameter"]
+    many = R.sizes["sample"] > shown
+    if many:
+        low, middle, high = np.quantile(R, (0.1, 0.5, 0.9), axis=1)
+        ax.fill_between(time, low, high, color=SIMULATED, alpha=0.2, lw=0, label=f"80 % of {R.sizes['sample']} samples")
+        ax.plot(time, middle, color=SIMULATED, lw=1.8, label="their median")
+    else:
+        ax.plot(time, R, color=SIMULATED, lw=1.2, label=_once("simulated", R.sizes["sample"]))
+    if "mean_field_order_parameter" in result:
+        predicted = result["mean_field_order_parameter"].isel(sample=slice(shown))
+        ax.plot(time, predicted, "--", color=LIMIT, lw=1.2, label=_once("mean-field limit", predicted.sizes["sample"]))
+    if "mean_field_order_parameter" in result:
+        kappa = torch.tensor(result.attrs["terminal_concentration"])
+        settled = float(torch.special.i1e(kappa) / torch.special.i0e(kappa))
+        ax.axhline(settled, color=SETTLED, lw=0.8, ls=":", label="stationary at the final rates")
+    ax.set(xlabel="time t", ylabel="order parameter R", ylim=(0, 1.02), xlim=(0, float(time[-1])))
+    ax.legend(loc="best", fontsize=8)
+
+
+def _terminal_law(ax: Axes, result: xr.Dataset) -> None:
+    """All phases at the first and the last time, over the laws that they should have and would settle to."""
+    edges, last = np.linspace(-math.pi, math.pi, 73), f"t = {float(result['time'][-1]):g}"
+    start, end = (np.histogram(result["theta"].isel(time=i), edges, density=True)[0] for i in (0, -1))
+    ax.stairs(end, edges, fill=True, color=SIMULATED, alpha=0.35, label=f"simulated, {last}")
+    ax.stairs(start, edges, color=START, label="at the start")
+    if "mean_field_density" in result:
+        ax.plot(result["angle"], result["mean_field_density"], "--", color=LIMIT, label=f"mean-field limit, {last}")
+    if "terminal_density" in result:
+        kappa = f"\u03ba = {result.attrs['terminal_concentration']:.3g}"
+        label = f"stationary at the final rates\n(many oscillators): von Mises, {kappa}"
+        ax.plot(result["angle"], result["terminal_density"], ":", color=SETTLED, lw=1.5, label=label)
+    ax.set(xlabel=PHASE, ylabel=DENSITY, xlim=(-math.pi, math.pi))
+    ax.set_ylim(0, 2.0 * end.max())  # the start may be a spike, as of a white margin
+    _phase_axis(ax.xaxis)
+    ax.legend(loc="upper right", fontsize=8)
+
+
+def _once(label: str, lines: int) -> list[str]:
+    """``label`` for the first of several lines."""
+    return [label] + ["_nolegend_"] * (lines - 1)
+
+
+def _phase_axis(axis: Axis) -> None:
+    axis.set_ticks(np.linspace(-math.pi, math.pi, 5), ["-\u03c0", "-\u03c0/2", "0", "\u03c0/2", "\u03c0"])

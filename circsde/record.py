@@ -1,0 +1,92 @@
+"""Results on disk: whole or not at all, and with what is needed to make them again."""
+
+import json
+import os
+import platform
+import shlex
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import xarray as xr
+
+
+@contextmanager
+def replacing(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Write ``path`` through a temporary file beside it that takes its place only when it is complete.
+
+    An exception, a full disk or a kill inside the block leaves what was at ``path`` as it was.
+
+    Args:
+        path: Where the result goes.
+        force: Whether it may replace a file.
+
+    Yields:
+        The temporary path to write to, with the suffix of ``path``.
+
+    Raises:
+        OSError: As :func:`check_writable` says, or if writing fails.
+    """
+    check_writable(path, force=force)
+    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        check_writable(path, force=force)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # the NetCDF library reports a full disk as a RuntimeError
+        raise OSError(f"could not write {path}, and left no half file there: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, *, force: bool = False) -> None:
+    """Refuse now what would fail, or destroy something, after hours of computing.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+        FileExistsError: If ``path`` exists and ``force`` is not set.
+        IsADirectoryError: If ``path`` is a folder.
+        PermissionError: If the folder is not writable.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist: make it, or choose another output path")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give a file name in it")
+    if path.exists() and not force:
+        raise FileExistsError(f"{path} exists already: choose another output path, or replace it with force (--force)")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"the folder {path.parent} is not writable")
+
+
+def save_netcdf(dataset: xr.Dataset, path: Path, *, force: bool = False) -> None:
+    """Write ``dataset`` as compressed NetCDF-4, whole or not at all.
+
+    Raises:
+        OSError: As :func:`replacing` says.
+    """
+    with replacing(path, force=force) as temporary:
+        packed = {
+            name: {"zlib": True, "complevel": 1} for name, v in dataset.variables.items() if v.dtype.kind in "fiu"
+        }
+        dataset.to_netcdf(temporary, engine="netcdf4", encoding=packed)
+
+
+def provenance(**options: object) -> dict[str, str]:
+    """Attributes that say how a result was made: time, versions, command line, and the options as JSON.
+
+    >>> provenance(seed=0, method="heun")["options"]
+    '{"seed": 0, "method": "heun"}'
+    """
+    packages = {name: version(name) for name in ("circsde", "torch", "numpy")}
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": json.dumps({"python": platform.python_version(), **packages}),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "options": json.dumps(options, default=str),
+    }
