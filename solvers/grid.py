@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -17,11 +17,11 @@ def step_grid(
 
     Exactly one of ``n_steps`` (in all, shared among the intervals of ``ts`` in proportion to their lengths), ``dt`` (a
     largest step) and ``grid`` (any increasing times that hold all of ``ts``) is given. Points are computed as
-    ``t0 + i (t1 - t0) / n``, so that the count is exact for every ``n``.
+    ``t0 + i (t1 - t0) / n``, so that the count is exact for every ``n``, and ``ts`` are points of the grid exactly.
 
     Raises:
         ValueError: If ``ts`` is not increasing, or the steps are not given in exactly one of the three ways, or
-            are too few, or not positive, or miss an output time.
+            are too few or too small, or not positive, or miss an output time.
 
     >>> step_grid([0.0, 1.0], n_steps=4)
     ([0.0, 0.25, 0.5, 0.75, 1.0], [0, 4])
@@ -42,17 +42,9 @@ def step_grid(
         if not (math.isfinite(dt) and dt > 0):
             raise ValueError(f"dt must be positive and finite, got {dt}")
         counts = [max(1, math.ceil((b - a) / dt * (1 - 1e-12))) for a, b in pairwise(times)]
-    points, marks = [times[0]], [0]
-    if _is_uniform(times, counts):
-        n = sum(counts)
-        points = [times[0] + i * (times[-1] - times[0]) / n for i in range(n)] + [times[-1]]
-        for count in counts:
-            marks.append(marks[-1] + count)
-        return points, marks
-    for (a, b), count in zip(pairwise(times), counts, strict=True):
-        points += [a + i * (b - a) / count for i in range(1, count)] + [b]
-        marks.append(len(points) - 1)
-    return points, marks
+    if any((b - a) / count < math.ulp(max(-a, b)) for (a, b), count in zip(pairwise(times), counts, strict=True)):
+        raise ValueError(f"{sum(counts)} steps from {times[0]} to {times[-1]} are too small for float64 times")
+    return _even_steps(times, counts)
 
 
 def as_times(ts: Times, name: str) -> list[float]:
@@ -80,6 +72,20 @@ def _share(times: Sequence[float], n_steps: int) -> list[int]:
         ]
         counts[gaps.index(max(gaps))] += 1 if missing > 0 else -1
     return counts
+
+
+def _even_steps(times: Sequence[float], counts: Sequence[int]) -> tuple[list[float], list[int]]:
+    """The points of a grid with that many even steps in each interval, and the indices of ``times`` among them."""
+    marks = list(accumulate(counts, initial=0))
+    if _is_uniform(times, counts):
+        points = [times[0] + i * (times[-1] - times[0]) / marks[-1] for i in range(marks[-1] + 1)]
+        for mark, t in zip(marks, times, strict=True):
+            points[mark] = t
+        return points, marks
+    points = [times[0]]
+    for (a, b), count in zip(pairwise(times), counts, strict=True):
+        points += [a + i * (b - a) / count for i in range(1, count)] + [b]
+    return points, marks
 
 
 def _is_uniform(times: Sequence[float], counts: Sequence[int]) -> bool:
