@@ -1,0 +1,130 @@
+r"""A drift step ``F(theta) = theta + h f(t, theta)`` with its Jacobian, for pathwise score matching (eq. 10).
+
+With ``M = dF/dtheta``: the solution of ``M^T x = v``, and ``grad log|det M|``. For a Kuramoto equation both are closed
+forms, a few means per step and no matrices; for any other drift M is built from vector-Jacobian products.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
+from circsde.kuramoto import KuramotoSDE
+from circsde.sde import SDE, evaluate
+from circsde.typing import Angles, Tangent, Time
+
+DENSE = 256
+"""The most angles per sample for which M is built."""
+
+
+class DriftStep(NamedTuple):
+    """A drift step and its Jacobian M.
+
+    Attributes:
+        moved: ``F(theta)`` on the lift, radians.
+        solve: ``v -> M^{-T} v``.
+        log_det_gradient: ``grad log|det M|``, 1/rad.
+    """
+
+    moved: Angles
+    solve: Callable[[Tangent], Tangent]
+    log_det_gradient: Tangent
+
+
+def drift_step(sde: SDE, t: Time, h: Time, theta: Angles) -> DriftStep:
+    """The drift step of ``sde`` from ``theta``, at one time and step or at one per sample.
+
+    Args:
+        sde: The equation.
+        t: Where its rates are read.
+        h: The step, so short that F is invertible: ``h (K + K_ref) < 1`` for a Kuramoto equation.
+        theta: Angles in radians.
+
+    Raises:
+        ValueError: If there are no closed forms and more than :data:`DENSE` angles.
+    """
+    if isinstance(sde, KuramotoSDE) and isinstance(sde.coupling, NoCoupling | GlobalCoupling | LocalCoupling):
+        return _kuramoto(sde, t, h, theta)
+    return _dense(sde, t, h, theta)
+
+
+def spread(x: Time, theta: Angles) -> float | Tensor:
+    """``x``, one number or one per sample, ready to multiply ``theta``."""
+    return evaluate(lambda x: x, x, theta)
+
+
+def _kuramoto(sde: KuramotoSDE, t: Time, h: Time, theta: Angles) -> DriftStep:
+    r"""``M = diag(1 - h a) + h K C * (c c^T + s s^T)`` with ``c = cos theta``, ``s = sin theta`` and the weights C.
+
+    ``a_i = K Re(z_i e^{-i theta_i}) + K_ref cos(psi - theta_i)``. Global coupling is exact: M is diagonal plus rank two
+    (Woodbury). A local window takes two sweeps of Jacobi's iteration, and the product of the diagonal for the
+    determinant: exact but for ``O((h K)^3)`` and for ``O((h K)^2)`` over the size of the window.
+    """
+    h, K = spread(h, theta), evaluate(sde.schedule.coupling, t, theta)
+    cos, sin = theta.cos(), theta.sin()
+    field_cos, field_sin = sde.field(t, theta)
+    along, across = field_cos * cos + field_sin * sin, field_sin * cos - field_cos * sin
+    moved, mean = theta + h * (across + sde.natural_frequency.to(theta.dtype)), sde.coupling.mean
+
+    def turn(v: Tensor) -> Tensor:
+        return cos * mean(v * sin) - sin * mean(v * cos)  # Im(mean(v e^{i theta}) e^{-i theta})
+
+    if isinstance(sde.coupling, GlobalCoupling):
+        solve, inverse = _woodbury(1.0 - h * along, h * K, cos, sin)
+        pairs: float | Tensor = 2.0 * K / theta[0].numel() * (sin * solve(cos) - cos * solve(sin))
+    else:
+        own = torch.as_tensor(sde.coupling.self_weight(theta.shape[1:])).to(theta)
+        diagonal = 1.0 - h * (along - K * own)
+
+        def solve(v: Tangent) -> Tangent:
+            x = v / diagonal
+            for _ in range(2 * sde.coupled):
+                x = (v - h * K * (cos * mean(x * cos) + sin * mean(x * sin) - own * x)) / diagonal
+            return x
+
+        inverse, pairs = 1.0 / diagonal, 0.0
+    return DriftStep(moved, solve, -h * (inverse * across + K * turn(inverse) + pairs))
+
+
+def _woodbury(
+    diagonal: Tensor, weight: float | Tensor, cos: Tensor, sin: Tensor
+) -> tuple[Callable[[Tangent], Tangent], Tensor]:
+    """The inverse of ``diag(diagonal) + (weight / N) (c c^T + s s^T)``, as a map, and its diagonal."""
+    mean = GlobalCoupling().mean
+    x, y = cos / diagonal, sin / diagonal
+    xx, xy, yy = 1.0 + weight * mean(cos * x), weight * mean(sin * x), 1.0 + weight * mean(sin * y)
+    weight = weight / (xx * yy - xy * xy)
+
+    def solve(v: Tangent) -> Tangent:
+        p, q = mean(x * v), mean(y * v)
+        return v / diagonal - weight * (x * (yy * p - xy * q) + y * (xx * q - xy * p))
+
+    return solve, 1.0 / diagonal - weight / cos[0].numel() * (yy * x * x - 2.0 * xy * x * y + xx * y * y)
+
+
+def _dense(sde: SDE, t: Time, h: Time, theta: Angles) -> DriftStep:
+    """Exact for any drift: one vector-Jacobian product per angle, then dense linear algebra per sample."""
+    angles = theta[0].numel()
+    if angles > DENSE:
+        raise ValueError(
+            f"the Jacobian of this drift has no closed form, so there may be at most {DENSE} angles, got {angles};"
+            " use a Kuramoto equation with no, global or local coupling, or match one step only"
+        )
+    with torch.enable_grad():
+        x = theta.detach().requires_grad_()
+        moved = x + spread(h, theta) * sde.drift(t, x)
+        columns = moved.flatten(1).unbind(1)
+        rows = [torch.autograd.grad(column.sum(), x, create_graph=True)[0].flatten(1) for column in columns]
+        jacobian = torch.stack(rows, 1)
+        log_det = torch.linalg.slogdet(jacobian).logabsdet.sum()
+        constant = not log_det.requires_grad
+        gradient = torch.zeros_like(theta) if constant else torch.autograd.grad(log_det, x)[0]
+    transposed = jacobian.detach().mT
+
+    def solve(v: Tangent) -> Tangent:
+        x: Tensor = torch.linalg.solve(transposed, v.flatten(1))
+        return x.reshape(v.shape)
+
+    return DriftStep(moved.detach(), solve, gradient)

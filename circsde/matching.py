@@ -1,0 +1,233 @@
+r"""Score matching: pairs to regress on, so that a network becomes the score (eq. 6, eq. 10).
+
+Each objective makes pairs with ``E[target | theta] = grad log p_t(theta)``: the score minimises the mean squared error.
+They differ in how much the target varies around that mean.
+
+* :func:`denoising` uses the law of ``theta_t`` given ``theta_0``, which is known for pure diffusion only.
+* :func:`one_step` uses the law of one step of a chain, for any drift. Its target varies like one over the noise of that
+  step, so the more the shorter the steps.
+* :func:`pathwise` uses all the noise of a path, for any smooth drift, at the cost of a Jacobian per step.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from scipy.optimize import brentq
+from torch import Tensor
+
+from circsde.distributions import WrappedNormal
+from circsde.kuramoto import KuramotoSDE
+from circsde.linearisation import drift_step, spread
+from circsde.sde import SDE, evaluate, transition
+from circsde.torus import wrap
+from circsde.typing import Amplitude, Angles, Field, PerSample, Tangent, Time
+
+
+class Pairs(NamedTuple):
+    """Times and angles, and a random target whose conditional mean there is the score.
+
+    Attributes:
+        t: One time per sample.
+        theta: Angles in ``[-pi, pi)``.
+        target: Its mean given ``theta`` is ``grad log p_t(theta)``, 1/rad.
+        variance: The variance S of the noise that the target is made of, rad^2: ``E target^2`` is about ``1 / S``.
+    """
+
+    t: PerSample
+    theta: Angles
+    target: Tangent
+    variance: PerSample
+
+
+def loss(score: Field, pairs: Pairs) -> PerSample:
+    """``S |score - target|^2``, the mean over the angles of each sample: near 1 for a score of zero, at every time.
+
+    Any positive weight in time has the same minimiser. For one step, S is the published weight ``2 D`` times the step.
+    """
+    error = score(pairs.t, pairs.theta) - pairs.target
+    return pairs.variance.to(error.dtype) * error.square().flatten(1).mean(1)
+
+
+def denoising(sde: KuramotoSDE, theta0: Angles, t: PerSample, generator: torch.Generator | None = None) -> Pairs:
+    """Pairs at times ``t > 0`` of pure diffusion: ``theta_t`` given ``theta_0`` is ``WN(theta_0, 2 int_0^t D)``.
+
+    Raises:
+        ValueError: If the equation has a drift.
+    """
+    if bool(sde.drift(t, theta0).any()):
+        raise ValueError("denoising score matching is for pure diffusion and this equation drifts: use pathwise pairs")
+    variance = 2.0 * sde.schedule.diffusion.integral(torch.zeros_like(t), t)
+    law = WrappedNormal(theta0, spread(variance.sqrt(), theta0))
+    theta = law.sample(generator=generator)
+    return Pairs(t, theta, law.score(theta), variance)
+
+
+class Paths(NamedTuple):
+    """A batch of paths of a chain, each at a step of its own.
+
+    Attributes:
+        n: How many steps each has made.
+        theta: Where each is, in ``[-pi, pi)``.
+        carried: ``V + B`` of eq. (10), the sum of its noises as they act on ``theta_n``; rad.
+    """
+
+    n: Int[Tensor, " batch"]
+    theta: Angles
+    carried: Tangent
+
+
+def start(theta0: Angles) -> Paths:
+    """Paths that begin at ``theta0``."""
+    return Paths(torch.zeros(len(theta0), dtype=torch.int64, device=theta0.device), theta0, torch.zeros_like(theta0))
+
+
+@dataclass(frozen=True)
+class Chain:
+    r"""The Euler-Maruyama chain ``theta_{n+1} = theta_n + h_n f + sigma_n xi_n``, ``sigma_n^2 = h_n g^2``.
+
+    Attributes:
+        sde: The equation.
+        times: ``t_0 < t_1 < ...``; data is at ``t_0``.
+        discounts: ``d_n`` of eq. (10), positive, one per step. All are unbiased; :meth:`calibrated` finds the best.
+        rates_at: Where in a step f and g are read: 0.5, its middle, which gives linear rates their exact integrals; 0.0
+            for the published chain.
+    """
+
+    sde: SDE
+    times: tuple[float, ...]
+    discounts: tuple[float, ...] | None = None
+    rates_at: float = 0.5
+
+    @classmethod
+    def uniform(cls, sde: SDE, n_steps: int, rates_at: float = 0.5) -> "Chain":
+        """``n_steps`` equal steps from 0 to the horizon."""
+        return cls(sde, tuple(sde.horizon * i / n_steps for i in range(n_steps + 1)), rates_at=rates_at)
+
+    @classmethod
+    def geometric(cls, sde: SDE, n_steps: int, smallest: float) -> "Chain":
+        """Steps at whose ends the noise variance is ``smallest^2`` (rad^2), then grows by one factor to the horizon.
+
+        Times drawn evenly from them are even in the logarithm of the noise, as data with sharp peaks wants.
+
+        Raises:
+            ValueError: If there are fewer than 2 steps, or all the noise is smaller.
+        """
+        total = _mean(sde.variance(0.0, sde.horizon))
+        if n_steps < 2 or not 0 < smallest**2 < total:
+            raise ValueError(
+                f"expected at least 2 steps and a smallest noise between 0 and {total**0.5:g} rad, got {n_steps} steps"
+                f" and {smallest:g} rad"
+            )
+        wanted = [smallest**2 * (total / smallest**2) ** (i / (n_steps - 1)) for i in range(n_steps - 1)]
+        inside = [brentq(lambda t, v=v: _mean(sde.variance(0.0, t)) - v, 0.0, sde.horizon, xtol=1e-14) for v in wanted]
+        return cls(sde, (0.0, *inside, sde.horizon))
+
+    def __len__(self) -> int:
+        """The number of steps."""
+        return len(self.times) - 1
+
+    def step(self, n: int) -> tuple[float, float, float]:
+        """When the rates of step ``n`` are read, how long it is, and the noise variance that it adds."""
+        h = self.times[n + 1] - self.times[n]
+        t = self.times[n] + self.rates_at * h
+        return t, h, h * _mean(self.sde.diffusion(t) ** 2)
+
+    @cached_property
+    def variances(self) -> tuple[float, ...]:
+        """``S_n`` of eq. (10), the discounted sum of the noise variances of the first ``n`` steps, rad^2."""
+        S = [0.0]
+        for n in range(len(self)):
+            S.append((1.0 if self.discounts is None else self.discounts[n]) * S[n] + self.step(n)[2])
+        return tuple(S)
+
+    def calibrated(self, theta0: Angles, generator: torch.Generator | None = None) -> "Chain":
+        r"""The same chain with the discounts that make the target vary least, measured on paths from ``theta0``.
+
+        With ``u = M^{-T} (carried + S_n grad log|det M|)`` the target at step ``n + 1`` mixes ``-u / S_n`` and
+        ``-xi / sigma_n``, which are uncorrelated. Their best mixture has ``d_n = S_n / E u^2``, and then
+        ``E target^2 = 1 / S_{n+1}`` per angle. Where the drift is linear that is ``M_n^2``, and the target becomes
+        the score of ``theta_n`` given ``theta_0``.
+        """
+        discounts, S, (_, theta, carried) = [], 0.0, start(theta0)
+        for n in range(len(self)):
+            t, h, added = self.step(n)
+            moved, u = _transport(self.sde, t, h, S, theta, carried)
+            discounts.append(S / float(u.double().square().mean()) if S else 1.0)
+            theta, carried = _kick(self.sde, t, h, added, moved, discounts[n] * u, generator)
+            S = discounts[n] * S + added
+        return replace(self, discounts=tuple(discounts))
+
+    def _at(self, n: Int[Tensor, " batch"]) -> tuple[Tensor, ...]:
+        """``t, h, added, S, d`` of each path's next step."""
+        return self._steps.to(n.device)[:, n].unbind()
+
+    def _reached(self, n: Int[Tensor, " batch"]) -> tuple[Tensor, ...]:
+        """``t_n, S_n`` of each path."""
+        return self._states.to(n.device)[:, n].unbind()
+
+    @cached_property
+    def _steps(self) -> Tensor:
+        discounts = self.discounts or (1.0,) * len(self)
+        rows = [(*self.step(n), self.variances[n], discounts[n]) for n in range(len(self))]
+        return torch.tensor(rows, dtype=torch.float64).T
+
+    @cached_property
+    def _states(self) -> Tensor:
+        return torch.tensor([self.times, self.variances], dtype=torch.float64)
+
+
+def advance(chain: Chain, paths: Paths, generator: torch.Generator | None = None) -> Paths:
+    r"""One step of each path, ``carried <- d M^{-T} (carried + S grad log|det M|) + sigma xi`` (eq. 10)."""
+    t, h, added, S, d = chain._at(paths.n)
+    moved, u = _transport(chain.sde, t, h, S, paths.theta, paths.carried)
+    theta, carried = _kick(chain.sde, t, h, added, moved, spread(d, u) * u, generator)
+    return Paths(paths.n + 1, theta, carried)
+
+
+def pathwise(chain: Chain, paths: Paths) -> Pairs:
+    """The pairs ``-(V + B) / S`` of paths that have made at least one step (eq. 10)."""
+    t, S = chain._reached(paths.n)
+    return Pairs(t, paths.theta, -paths.carried / spread(S, paths.theta), S)
+
+
+def one_step(chain: Chain, paths: Paths, draws: int = 1, generator: torch.Generator | None = None) -> Pairs:
+    """Pairs one step on: ``draws`` states from the law of the next step of each path, and their scores (eq. 6).
+
+    The published loss draws 5. Pairs of one path are ``len(paths.n)`` apart.
+    """
+    t, h, added, _, _ = chain._at(paths.n)
+    law = transition(chain.sde, t, h, paths.theta)
+    theta = law.sample((draws,), generator=generator)
+    after, _ = chain._reached(paths.n + 1)
+    return Pairs(after.repeat(draws), theta.flatten(0, 1), law.score(theta).flatten(0, 1), added.repeat(draws))
+
+
+def walk(chain: Chain, paths: Paths, generator: torch.Generator | None = None) -> Paths:
+    """One step of each path, nothing carried: what :func:`one_step` needs."""
+    t, h, *_ = chain._at(paths.n)
+    theta = transition(chain.sde, t, h, paths.theta).sample(generator=generator)
+    return paths._replace(n=paths.n + 1, theta=theta)
+
+
+def _mean(x: Amplitude) -> float:
+    """The mean over oscillators."""
+    return float(torch.as_tensor(x, dtype=torch.float64).mean())
+
+
+def _transport(sde: SDE, t: Time, h: Time, S: Time, theta: Angles, carried: Tangent) -> tuple[Angles, Tangent]:
+    """``F(theta)``, and what was carried to ``theta`` as it acts there: ``M^{-T} (carried + S grad log|det M|)``."""
+    step = drift_step(sde, t, h, theta)
+    return step.moved, step.solve(carried + spread(S, theta) * step.log_det_gradient)
+
+
+def _kick(
+    sde: SDE, t: Time, h: Time, added: Time, moved: Angles, carried: Tangent, generator: torch.Generator | None
+) -> tuple[Angles, Tangent]:
+    """The noise ``sigma xi`` added to the angles, and ``added / sigma xi``, equal for one sigma, to what is carried."""
+    h, added = (spread(x, moved) for x in (h, added))
+    sigma = evaluate(sde.diffusion, t, moved) * h**0.5
+    xi = torch.randn(moved.shape, dtype=moved.dtype, device=moved.device, generator=generator)
+    return wrap(moved + sigma * xi), carried + added / sigma * xi
