@@ -1,0 +1,111 @@
+r"""A score network for a few angles per sample, exactly periodic in each (eq. 7)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from circsde.schedule import Rate
+from circsde.typing import Angles, Tangent, Time
+
+
+class ScoreMLP(nn.Module):
+    r"""``score_i = (b_i cos theta_i - a_i sin theta_i) / sigma(t)``, with a and b from a residual network (eq. 7).
+
+    The network reads ``cos k theta`` and ``sin k theta``, ``k = 1, 2, ...``, and the logarithm of the noise level
+    ``sigma(t)^2 = smallest_noise^2 + 2 int_0^t D``. Where the noise is small a score is near ``noise / sigma^2``, hence
+    the factor, which stops growing smaller at ``sigma = 1``. Before training the score is zero.
+
+    Args:
+        event_shape: The shape of the angles of one sample.
+        diffusion: D(t) of the forward equation, rad^2/time.
+        width: Units per layer.
+        depth: Residual blocks.
+        harmonics: The largest k.
+        smallest_noise: The noise level at time 0, rad: finer detail of the data is not resolved.
+
+    >>> from circsde.schedule import Linear
+    >>> network = ScoreMLP((3,), Linear(0.1, 2.0), width=16, depth=1)
+    >>> network(0.5, torch.zeros(2, 3)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        diffusion: Rate,
+        *,
+        width: int = 256,
+        depth: int = 4,
+        harmonics: int = 4,
+        smallest_noise: float = 0.02,
+    ) -> None:
+        super().__init__()
+        self.event_shape, self.diffusion, self.smallest_noise = tuple(event_shape), diffusion, smallest_noise
+        self.options: dict[str, Any] = {
+            "width": width, "depth": depth, "harmonics": harmonics, "smallest_noise": smallest_noise
+        }  # fmt: skip
+        angles = math.prod(self.event_shape)
+        self.harmonics = harmonics
+        self.enter = nn.Linear(2 * harmonics * angles, width)
+        self.clock = nn.Sequential(
+            NoiseFeatures(32), nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+        )
+        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, 2 * angles))
+        for parameter in self.leave[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, t: Time, theta: Angles) -> Tangent:
+        """The score at one time or at one time per sample, 1/rad."""
+        flat = theta.flatten(1)
+        noise = self.noise(t).to(theta).reshape(-1, 1)
+        clock, x = self.clock(noise.log()), self.enter(self._waves(flat))
+        for block in self.blocks:
+            x = block(x, clock)
+        a, b = self.leave(x).chunk(2, 1)
+        score: Tensor = (b * flat.cos() - a * flat.sin()) / noise.clamp(max=1.0)
+        return score.reshape(theta.shape)
+
+    def noise(self, t: Time) -> Tensor:
+        """The noise level ``sigma(t)``, rad."""
+        t = torch.as_tensor(t, dtype=torch.float64)
+        return (self.smallest_noise**2 + 2.0 * self.diffusion.integral(torch.zeros_like(t), t)).sqrt()
+
+    def _waves(self, theta: Tensor) -> Tensor:
+        turned = torch.cat([k * theta for k in range(1, self.harmonics + 1)], 1)
+        return torch.cat((turned.cos(), turned.sin()), 1)
+
+
+class NoiseFeatures(nn.Module):
+    """Waves of the logarithm of the noise level, ``(batch, 1) -> (batch, size)``."""
+
+    frequencies: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.linspace(0.25, 4.0, size // 2), persistent=False)
+
+    def forward(self, log_noise: Tensor) -> Tensor:
+        """Cosines, then sines."""
+        angle = log_noise * self.frequencies
+        return torch.cat((angle.cos(), angle.sin()), 1)
+
+
+class Block(nn.Module):
+    """A residual block that time scales and shifts; the identity before training."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulate = nn.Linear(width, 2 * width)
+        self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
+        nn.init.zeros_(self.outer.weight)
+
+    def forward(self, x: Tensor, clock: Tensor) -> Tensor:
+        """``x + W2 silu(W1 [(1 + scale) norm(x) + shift])``."""
+        scale, shift = self.modulate(clock).chunk(2, 1)
+        y: Tensor = self.outer(nn.functional.silu(self.inner(torch.addcmul(shift, 1.0 + scale, self.norm(x)))))
+        return x + y
