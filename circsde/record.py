@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import sys
 import uuid
 from collections.abc import Iterator
@@ -40,7 +41,10 @@ def replacing(path: Path, *, force: bool = False) -> Iterator[Path]:
         check_writable(path, force=force)
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # the NetCDF library reports a full disk as a RuntimeError
-        raise OSError(f"could not write {path}, and left no half file there: {error}") from error
+        free = shutil.disk_usage(path.parent).free / 2**20
+        raise OSError(
+            f"could not write {path}, and left no half file there: {error} ({free:.0f} MiB are free on its disk)"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -39,6 +39,13 @@ def test_the_order_parameter_follows_its_mean_field_limit(coupling: Coupling) ->
     assert 1e-6 < error < BOUND / math.sqrt(theta.numel())
 
 
+def test_the_mean_field_limit_starts_as_the_sample_does() -> None:
+    start = run(phases(size=16), GlobalCoupling(), Schedule.published(100)).isel(time=0)
+    blurred = start["order_parameter"].item() * math.exp(-0.5 * 0.03**2)
+    # phases move to the middles of 2^14 bins, by at most 2e-4 rad
+    assert start["mean_field_order_parameter"].item() == pytest.approx(blurred, abs=2e-4)
+
+
 def test_the_mean_field_limit_of_another_coupling_is_far_away() -> None:
     schedule = Schedule.constant(coupling=4.0, diffusion=1.0)
     coupled, free = (run(phases(), coupling, schedule) for coupling in (GlobalCoupling(), NoCoupling()))
