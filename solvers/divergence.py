@@ -1,0 +1,184 @@
+r"""The divergence of a velocity: what is known in closed form, and the trace of a Jacobian for the rest (eq. 5).
+
+It is integrated along a path that was found before, at nodes of its own.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circsde.sde import SDE, evaluate
+from circsde.solvers.brownian import Brownian
+from circsde.solvers.quadrature import Vector, hermite, inner_nodes, weights
+from circsde.torus import wrap
+from circsde.typing import Angles, Field, Tangent, Time
+
+_ROWS, _DEVICE_ROWS = 1 << 10, 1 << 16  # samples times directions that go backwards at once, on a CPU and elsewhere
+
+Function = Callable[[Tensor], tuple[Tensor, Tensor]]
+Directions = Callable[[int], Tensor | None]  # at the node of that number; None for all unit directions
+
+
+class FlowField:
+    """The probability flow ``v = f - g^2 score / 2`` of an SDE, and its divergence (eqs. 4 and 5).
+
+    Where the SDE has a ``divergence(t, theta)``, as ``KuramotoSDE`` has, that of the drift is taken from it.
+
+    Attributes:
+        latest: The score at the last evaluation.
+    """
+
+    latest: Tensor
+
+    def __init__(self, sde: SDE, score: Field) -> None:
+        self.sde, self.score = sde, score
+        self._drift_divergence = getattr(sde, "divergence", None)
+
+    def __call__(self, t: Time, theta: Angles) -> Tangent:
+        """The velocity, rad/time."""
+        self.latest = self.score(t, theta)
+        return self.sde.drift(t, theta) - self._half_variance(t, theta) * self.latest
+
+    def linearise(self, t: Time, theta: Angles, probes: Tensor | None) -> tuple[Tangent, Tangent, Tensor]:
+        """Velocity, score, and divergence: one row, exact, or one per probe; shape ``(rows, batch)``, 1/time."""
+        known = self._drift_divergence
+
+        def unknown(x: Tensor) -> tuple[Tensor, Tensor]:
+            score = self.score(t, x)
+            against = self._half_variance(t, x) * score
+            return (against if known else against - self.sde.drift(t, x)), score
+
+        against, traces, score = jacobian_trace(unknown, theta, probes)
+        if known is None:
+            return -against, score, -traces
+        return self.sde.drift(t, theta) - against, score, known(t, theta).double() - traces
+
+    def _half_variance(self, t: Time, theta: Tensor) -> float | Tensor:
+        g = evaluate(self.sde.diffusion, t, theta)
+        return 0.5 * g * g
+
+
+def jacobian_trace(function: Function, theta: Angles, probes: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The first output of ``function`` at ``theta``, the trace of its Jacobian in every sample, and the second output.
+
+    The Jacobian is pulled back along the unit directions, or estimated as ``probe . J probe`` (Hutchinson); both by
+    vector-Jacobian products, several at once where the batch is small.
+
+    Args:
+        function: ``theta -> (tangent, auxiliary)``; samples must not depend on one another. It must be made of torch
+            operations that ``torch.func`` can differentiate.
+        theta: Angles ``(batch, *event)``.
+        probes: Directions ``(k, batch, *event)``, or None for the exact trace.
+
+    Returns:
+        The tangent, the traces in float64, of shape ``(k, batch)`` or ``(1, batch)``, and the auxiliary output.
+
+    >>> rotate = lambda x: (torch.stack((2 * x[:, 0] + x[:, 1], x[:, 0] ** 2), 1), x)
+    >>> jacobian_trace(rotate, torch.ones(1, 2), None)[1]
+    tensor([[2.]], dtype=torch.float64)
+    """
+    value, pull, auxiliary = torch.func.vjp(function, theta, has_aux=True)  # type: ignore[misc]
+    size = max(1, (_ROWS if theta.device.type == "cpu" else _DEVICE_ROWS) // len(theta))
+    traces = []
+    for group in _unit_directions(theta, size) if probes is None else torch.split(probes, size):
+        pulled = pull(group[0])[0].unsqueeze(0) if len(group) == 1 else torch.func.vmap(pull)(group)[0]
+        traces.append((group * pulled).flatten(2).sum(2, dtype=torch.float64))
+    trace = torch.cat(traces)
+    return value, trace.sum(0, keepdim=True) if probes is None else trace, auxiliary
+
+
+def _unit_directions(theta: Tensor, size: int) -> Iterator[Tensor]:
+    event = theta.shape[1:]
+    for first in range(0, event.numel(), size):
+        rows = torch.arange(first, min(first + size, event.numel()), device=theta.device)
+        units = torch.zeros(len(rows), event.numel(), dtype=theta.dtype, device=theta.device)
+        units[torch.arange(len(rows)), rows] = 1.0
+        yield units.reshape(-1, 1, *event).expand(-1, *theta.shape)
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Random directions with unit covariance; a sample's depend on the seed and its index only.
+
+    Attributes:
+        law: ``"rademacher"`` (signs, exact on a diagonal Jacobian) or ``"gaussian"``.
+        seed: Any integer.
+        first_sample: The index of the first sample.
+        fresh: Whether each node of a quadrature has probes of its own.
+
+    Raises:
+        ValueError: For another law.
+
+    >>> Probes("rademacher", seed=0).draw(torch.zeros(3, 2), 0, 4).shape
+    torch.Size([4, 3, 2])
+    """
+
+    law: str
+    seed: int
+    first_sample: int = 0
+    fresh: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown law."""
+        if self.law not in ("rademacher", "gaussian"):
+            raise ValueError(f'the law of the probes must be "rademacher" or "gaussian", got {self.law!r}')
+
+    def draw(self, theta: Angles, start: int, stop: int, node: int = 0) -> Tensor:
+        """Probes number ``start`` to ``stop - 1`` of a node, for every sample: ``(stop - start, *theta.shape)``."""
+        clock, seed = tuple(float(i) for i in range(stop + 1)), self.seed + (node << 32)
+        path = Brownian(clock, tuple(theta.shape), seed, theta.dtype, theta.device, self.first_sample)
+        normals = torch.stack([noise.dW for noise in path.increments(clock[start:], levy_area=False)])
+        return normals if self.law == "gaussian" else torch.ones_like(normals).copysign(normals)
+
+    def along(self, theta: Angles, samples: list[int], start: int, stop: int) -> Directions:
+        """The probes of some samples at each node: the same at all of them, or fresh ones."""
+
+        def draw(node: int) -> Tensor:
+            return self.draw(theta, start, stop, node)[:, samples]
+
+        once = draw(0)
+        return draw if self.fresh else lambda _: once
+
+
+def integrate_divergence(
+    flow: FlowField, mesh: Vector, states: Tensor, dtype: torch.dtype, probes: Directions
+) -> tuple[Tensor, Tensor]:
+    """The integral of ``div v - score . (x' - v)`` along a numerical path, with its error.
+
+    Args:
+        flow: The velocity v.
+        mesh: The times that the solver accepted, at least three.
+        states: The angles there, float64 and continuous in time, shape ``(steps + 1, batch, *event)``.
+        dtype: That of the angles which the field is given.
+        probes: The directions at a node, given its number: see :func:`jacobian_trace`. The same at all nodes, they
+            have ``k`` integrals of their own; drawn afresh at each, their errors average out along the path.
+
+    Returns:
+        The integrals, shape ``(k, batch)``, and the error of the quadrature plus the size of the correction, shape
+        ``(batch,)``, nats.
+    """
+
+    def linearise(node: int, t: float, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return flow.linearise(torch.tensor(t, dtype=torch.float64), wrap(x).to(dtype), probes(node))
+
+    ends = [linearise(3 * i, t, x) for i, (t, x) in enumerate(zip(mesh, states, strict=True))]
+    known = torch.stack((states, torch.stack([velocity.double() for velocity, _, _ in ends])))
+    samples, residuals = [ends[0][2]], [torch.zeros_like(states[0]).flatten(1).sum(1)]
+    for step, times in enumerate(inner_nodes(mesh)):
+        for i, t in enumerate(times, start=3 * step + 1):
+            stencil = hermite(mesh, step, t)
+            near = known[:, stencil.first : stencil.first + stencil.position.shape[1]]
+            x, speed = (torch.tensordot(near.new_tensor(w), near, 2) for w in (stencil.position, stencil.velocity))
+            velocity, score, divergence = linearise(i, t, x)
+            residual = (score.double() * (speed - velocity.double())).flatten(1).sum(1)
+            samples.append(divergence - residual)
+            residuals.append(residual)
+        samples.append(ends[step + 1][2])
+        residuals.append(residuals[0])
+    total, error = (states.new_tensor(w) for w in weights(mesh))
+    values = torch.stack(samples)
+    quadrature = torch.tensordot(error, values.mean(1), 1).abs().sum(0)
+    correction = torch.tensordot(total, torch.stack(residuals), 1).abs()
+    return torch.tensordot(total, values, 1), quadrature + correction

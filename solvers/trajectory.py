@@ -1,0 +1,217 @@
+r"""The states that a solver of torchdiffeq accepts: what it did, where it stopped, and why.
+
+torchdiffeq is driven through its public interface, from output to output. Its own bare assertions never fire.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torchdiffeq
+from torch import Tensor
+
+from circsde.solvers.grid import Times, as_times, step_grid
+from circsde.solvers.integrate import NON_FINITE, OVERFLOW, SUCCESS, Stats
+from circsde.torus import TWO_PI, wrap
+from circsde.typing import Angles, Field, Tangent, Winding
+
+UNDERFLOW, MAX_STEPS = "underflow", "max_steps"
+
+ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")
+FIXED = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4, "implicit_adams": 0}
+"""torchdiffeq's fixed-step methods with their orders; 0 for the multistep method, which restarts at every output.
+
+Its ``explicit_adams`` is left out: of order 12 by default, it is unstable where ``euler`` is not.
+"""
+
+_SMALLEST_STEP = 1e-14  # of the largest time: below it a step no longer moves the clock
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The states that a solve accepted.
+
+    Attributes:
+        states: Accepted times, in order, and the angles there: float64, continuous in time, starting in ``[-pi, pi)``.
+        turns: The whole turns taken off the initial angles, int64.
+        stats: What the solve did.
+    """
+
+    states: dict[float, Tensor]
+    turns: Winding
+    stats: Stats
+
+
+def trajectory(
+    field: Field,
+    theta0: Angles,
+    ts: Times,
+    *,
+    method: str,
+    atol: float,
+    n_steps: int | None = None,
+    dt: float | None = None,
+    grid: Times | None = None,
+    max_steps: int = 10_000,
+    keep: list[float] | None = None,
+    weight: Callable[[], Tangent] | None = None,
+) -> Trajectory:
+    """The states accepted on the way through ``ts``, all of them or those at the times in ``keep`` and the last.
+
+    ``weight()`` is a covector at the end of the step just tried; its product with the error is kept below ``atol`` too.
+    """
+    times = monotone(ts)
+    check_angles(theta0)
+    adaptive = method in ADAPTIVE
+    pieces = _pieces(method, times, n_steps, dt, grid)
+    resolution = 4.0 * torch.finfo(theta0.dtype).eps
+    if adaptive and not resolution <= atol < math.inf:
+        raise ValueError(
+            f"atol must be finite and at least {resolution:.0e} rad, which is what {theta0.dtype} resolves near pi, got"
+            f" {atol:g}; raise atol or pass angles of a wider dtype"
+        )
+    y, turns = reduce(theta0.double(), torch.float64)
+    walk = _Walk(field, theta0.dtype, times, max_steps, keep, weight)
+    message, samples, status = "", (), SUCCESS
+    try:
+        for piece in pieces:
+            ends = torch.tensor([piece[0], piece[-1]], dtype=torch.float64, device=y.device)
+            if adaptive:
+                options = {"norm": walk.norm, "first_step": walk.proposal, "step_t": ends[1:]}
+            else:
+                points = torch.tensor(piece, dtype=torch.float64, device=y.device)
+                options = {"grid_constructor": lambda *_, points=points: points}
+            y = torchdiffeq.odeint(walk, y, ends, rtol=0.0, atol=atol, method=method, options=options)[-1]
+            walk.accept(piece[-1], y)
+    except _StoppedError as stop:
+        status, message, samples = stop.args
+    rejected = walk.attempts - walk.accepted
+    return Trajectory(walk.states, turns, Stats(walk.nfe, walk.accepted, status, message, samples, max(rejected, 0)))
+
+
+def check_angles(theta: Tensor) -> None:
+    """Refuse what is no batch of finite angles."""
+    if not theta.is_floating_point():
+        raise TypeError(f"angles must be a floating-point tensor in radians, got dtype {theta.dtype}")
+    if theta.ndim < 2 or not theta.numel():
+        raise ValueError(f"angles must have shape (batch, *event), none of it empty, got {tuple(theta.shape)}")
+    if not bool(theta.isfinite().all()):
+        where = tuple((~theta.isfinite()).nonzero()[0].tolist())
+        raise ValueError(f"angles must be finite, got {theta[where].item()} at index {where}")
+
+
+class _StoppedError(Exception):
+    """A solve that cannot go on: (status, message, samples)."""
+
+
+class _Walk:
+    """A field as torchdiffeq calls it: counts, keeps what is accepted, and stops with a reason."""
+
+    def __init__(
+        self,
+        field: Field,
+        dtype: torch.dtype,
+        times: list[float],
+        max_steps: int,
+        keep: list[float] | None,
+        weight: Callable[[], Tangent] | None,
+    ) -> None:
+        self.field, self.dtype, self.max_steps, self.weight = field, dtype, max_steps, weight
+        self.keep = None if keep is None else frozenset(keep)
+        self.smallest = _SMALLEST_STEP * max(map(abs, times))
+        self.proposal = 0.01 * abs(times[-1] - times[0])
+        self.limit = 1.0 / torch.finfo(dtype).eps
+        self.nfe = self.attempts = self.accepted = 0
+        self.states: dict[float, Tensor] = {}
+        self.errors: Tensor | None = None
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        self.nfe += 1
+        theta = wrap(y).to(self.dtype)
+        velocity = self.field(t, theta)
+        if velocity.shape != theta.shape:
+            raise ValueError(
+                f"the field must return the shape of theta, {tuple(theta.shape)}, got {tuple(velocity.shape)}"
+            )
+        return velocity.double()
+
+    def norm(self, error: Tensor) -> Tensor:
+        """The largest error among the samples, relative to the tolerance; infinite where one is not a number."""
+        error = error.flatten(1)
+        errors = error.square().mean(1).sqrt()
+        if self.weight is not None:
+            errors = torch.maximum(errors, (error * self.weight().flatten(1)).sum(1).abs())
+        self.errors = errors.nan_to_num(math.inf, math.inf)
+        return self.errors.max()
+
+    def callback_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
+        """Called by torchdiffeq before each attempt at a step."""
+        self.accept(float(t), y)
+        self.proposal = float(dt)
+        if self.proposal <= self.smallest:
+            self._stop(UNDERFLOW, "no step is small enough", "is the field smooth there?")
+        if self.attempts == self.max_steps:
+            self._stop(MAX_STEPS, f"not done after max_steps={self.max_steps} steps", "allow more, or raise atol")
+        self.attempts += 1
+
+    def accept(self, t: float, y: Tensor) -> None:
+        """Keep a state, unless it is no angle any more."""
+        if t in self.states:
+            return
+        lost = ~(y.abs() < self.limit).flatten(1).all(1)
+        if bool(lost.any()):
+            finite = bool(y.isfinite().all())
+            what = f"moved beyond the {self.limit:.0e} rad that {self.dtype} resolves" if finite else "is not finite"
+            self._stop(
+                OVERFLOW if finite else NON_FINITE, f"before t = {t:g} an angle {what}", "take smaller steps", lost
+            )
+        if self.states:
+            self.accepted += 1
+            last = next(reversed(self.states))
+            if self.keep is not None and last not in self.keep:
+                del self.states[last]
+        self.states[t] = y
+
+    def _stop(self, status: str, what: str, advice: str, samples: Tensor | None = None) -> None:
+        t = next(reversed(self.states), math.nan)
+        if samples is None:
+            errors = torch.zeros(1) if self.errors is None else self.errors
+            samples = errors > 1.0 if bool((errors > 1.0).any()) else errors == errors.max()
+            broken = errors.isinf()
+            if status == UNDERFLOW and bool(broken.any()):
+                status, what, advice, samples = NON_FINITE, "the field is not finite", "check it there", broken
+        indices = tuple(samples.nonzero().flatten().tolist())
+        shown = ", ".join(map(str, indices[:5])) + (", ..." if len(indices) > 5 else "")
+        raise _StoppedError(status, f"t = {t:g}, sample {shown}: {what}; {advice}", indices)
+
+
+def _pieces(
+    method: str, times: list[float], n_steps: int | None, dt: float | None, grid: Times | None
+) -> list[list[float]]:
+    """The intervals between outputs, each with the steps that a fixed-step method takes in it."""
+    given = [name for name, value in (("n_steps", n_steps), ("dt", dt), ("grid", grid)) if value is not None]
+    if method in ADAPTIVE:
+        if given:
+            raise ValueError(f"{method} chooses its own steps, but {', '.join(given)} was given; set atol, or use rk4")
+        return [list(pair) for pair in pairwise(times)]
+    if method not in FIXED:
+        raise ValueError(f"unknown method {method!r}; choose one of {', '.join((*ADAPTIVE, *FIXED))}")
+    sign = math.copysign(1.0, times[-1] - times[0])
+    forward = None if grid is None else sign * torch.as_tensor(grid, dtype=torch.float64)
+    points, marks = step_grid([sign * t for t in times], n_steps=n_steps, dt=dt, grid=forward)
+    return [[sign * p for p in points[a : b + 1]] for a, b in pairwise(marks)]
+
+
+def monotone(ts: Times) -> list[float]:
+    """Monotone times, as float64 numbers."""
+    times = torch.as_tensor(ts, dtype=torch.float64).flatten()
+    sign = -1.0 if len(times) > 1 and times[-1] < times[0] else 1.0
+    return [sign * t for t in as_times(sign * times, "ts" if sign > 0 else "ts, decreasing: -ts")]
+
+
+def reduce(y: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A lifted angle as (wrapped in ``dtype``, whole turns)."""
+    theta = wrap(wrap(y).to(dtype))
+    return theta, ((y - theta.double()) / TWO_PI).round().long()
