@@ -166,7 +166,7 @@ def mobius_flow(
         theta -> theta + 2 arg q,   q = cosh(lambda) + sinh(lambda) / (2 lambda) (H e^{-i theta} + i w).
 
     Where ``|w| > |H|`` the oscillator drifts, ``lambda`` is imaginary and ``arg q`` grows by whole half-turns, which
-    are counted apart so that the winding is right for any duration.
+    are counted apart so that the winding is right for any duration. Without ``w`` the real part of ``q`` is positive.
 
     Args:
         theta: Lifted angles, radians.
@@ -178,9 +178,13 @@ def mobius_flow(
     along = 0.5 * (field_cos * cos + field_sin * sin)
     across = 0.5 * (field_sin * cos - field_cos * sin + turned)
     square = theta.new_ones(()) * (field_cos**2 + field_sin**2 - turned**2) / 4
-    length = square.abs().clamp(min=torch.finfo(theta.dtype).tiny).sqrt()
+    tiny = torch.finfo(theta.dtype).tiny
+    length = square.abs().clamp(min=tiny).sqrt()
+    tangent = length.tanh() / length
+    if isinstance(turned, float) and turned == 0.0:
+        return theta + 2.0 * torch.atan(tangent * across / (1.0 + tangent * along + tiny))
     half_turns = torch.where(square < 0, (length / torch.pi).round(), 0.0)
-    drifting = (length - torch.pi * half_turns).tan() / length
-    tangent = torch.where(square < 0, drifting, length.tanh() / length)
-    arg = torch.atan2(tangent * across, 1.0 + tangent * along)
-    return theta + 2.0 * (arg + torch.pi * half_turns * torch.as_tensor(turned).sign())
+    tangent = torch.where(square < 0, (length - torch.pi * half_turns).tan() / length, tangent)
+    real, imaginary = 1.0 + tangent * along, tangent * across
+    half_turns = half_turns * torch.as_tensor(turned).sign() + torch.copysign((real < 0).to(theta.dtype), imaginary)
+    return theta + 2.0 * (torch.atan(imaginary / (real + tiny)) + torch.pi * half_turns)
