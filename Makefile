@@ -34,7 +34,7 @@ bench: $(INSTALLED)
 	for script in benchmarks/*.py; do $(BIN)/python "$$script" --quick || exit 1; done
 
 clean:
-	rm -rf $(VENV) build dist out docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) build dist out docs/_build docs/reference .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

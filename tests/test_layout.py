@@ -130,10 +130,8 @@ def test_equations_are_numbered_as_docstrings_cite_them() -> None:
 
 
 @pytest.mark.parametrize("name", circsde.__all__)
-def test_a_public_name_exists_and_has_a_docstring_and_a_place_in_the_reference(name: str) -> None:
-    public = getattr(circsde, name)
-    assert public.__doc__
-    assert f".. automodule:: {public.__module__}\n" in (ROOT / "docs" / "api.md").read_text()
+def test_a_public_name_exists_and_has_a_docstring(name: str) -> None:
+    assert getattr(circsde, name).__doc__
 
 
 def test_shapes_and_types_are_checked_while_tests_run() -> None:
