@@ -51,8 +51,8 @@ def forward(
         progress: Called with the number of finished steps.
 
     Returns:
-        ``theta`` and ``winding`` over ``(time, sample, *event)``; ``order_parameter`` and ``mean_direction`` over (time,
-        sample), of all oscillators of a sample; ``mean_field_order_parameter``, their limit for infinitely many
+        ``theta`` and ``winding`` over ``(time, sample, *event)``; ``order_parameter`` and ``mean_direction`` over
+        ``(time, sample)``, of all oscillators of a sample; ``mean_field_order_parameter``, their limit for infinitely many
         oscillators that start as a sample's do, for the first few samples, no or global coupling, and at least
         30 oscillators; over ``angle``, ``mean_field_density``, that limit's density at the last time, and
         ``terminal_density``, the self-consistent von Mises law of the final rates, around the reference phase or,
