@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from circsde.sde import SDE
-from circsde.solvers.brownian import Brownian, BrownianPath, draw_seed
+from circsde.solvers.brownian import Brownian, BrownianPath, Noise, draw_seed
 from circsde.solvers.grid import Times, step_grid
 from circsde.solvers.methods import METHODS, Method
 from circsde.torus import TWO_PI, wrap
@@ -134,7 +134,8 @@ def sdeint(
 
     Raises:
         ValueError: For times outside ``[0, horizon]`` or not increasing, an unclear or impossible step count, angles
-            that are not finite or do not have the equation's event shape, or an unknown method.
+            that are not finite or do not have the equation's event shape, an unknown method, or a path of another
+            shape, dtype or length.
         TypeError: If the angles are not floating-point, or the method needs a structure that the equation lacks.
 
     >>> from circsde.kuramoto import KuramotoSDE
@@ -172,7 +173,7 @@ def _walk(
     theta, winding = _rewrap(theta0, torch.zeros(theta0.shape, dtype=torch.int64, device=theta0.device))
     saved, checked = [(theta, winding)], (0, theta)
     stats = Stats((len(points) - 1) * method.evaluations(sde), len(points) - 1)
-    for i, noise in enumerate(path.increments(points, levy_area=method.levy_area)):
+    for i, noise in enumerate(_noises(path, points, method, theta0)):
         t, h = points[i], points[i + 1] - points[i]
         theta = step(sde, number(t), number(h), theta, noise)
         at_output = i + 1 == marks[len(saved)]
@@ -192,6 +193,22 @@ def _walk(
     times = torch.tensor([points[mark] for mark in marks[: len(saved)]], dtype=torch.float64)
     angles, turns = (torch.stack(parts) for parts in zip(*saved, strict=True))
     return Solution(times, angles, turns, stats)
+
+
+def _noises(path: BrownianPath, points: list[float], method: Method, theta0: Tensor) -> Iterator[Noise]:
+    """The noise of every step, as the method and the angles need it."""
+    given, expected = 0, len(points) - 1
+    for given, noise in enumerate(path.increments(points, levy_area=method.levy_area), 1):  # noqa: B007
+        if (noise.dW.shape, noise.dW.dtype) != (theta0.shape, theta0.dtype):
+            raise ValueError(
+                f"the Brownian path has shape {tuple(noise.dW.shape)} and dtype {noise.dW.dtype}, "
+                f"theta0 has {tuple(theta0.shape)} and {theta0.dtype}; make them alike"
+            )
+        if method.levy_area and noise.dZ is None:
+            raise ValueError(f"{method.name} reads dZ, which this Brownian path does not have; use another method")
+        yield noise
+    if given != expected:
+        raise ValueError(f"the Brownian path ended after {given} of {expected} steps")
 
 
 @contextmanager
@@ -259,6 +276,8 @@ def _check_state(sde: SDE, theta0: Tensor) -> None:
     if theta0.ndim < 2 or (sde.event_shape is not None and theta0.shape[1:] != sde.event_shape):
         event = "*event" if sde.event_shape is None else ", ".join(map(str, sde.event_shape))
         raise ValueError(f"theta0 must have shape (batch, {event}), got {tuple(theta0.shape)}")
+    if not theta0.numel():
+        raise ValueError(f"theta0 must hold at least one angle, got shape {tuple(theta0.shape)}")
     if not bool(theta0.isfinite().all()):
         where = tuple((~theta0.isfinite()).nonzero()[0].tolist())
         raise ValueError(f"theta0 must be finite, got {theta0[where].item()} at index {where}")

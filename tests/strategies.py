@@ -100,6 +100,10 @@ class Replay:
         """The same path with every ``dW`` and ``dZ`` changed."""
         return Replay(tuple(Noise(change(n.dW), None if n.dZ is None else change(n.dZ)) for n in self.noises))
 
+    def without_areas(self) -> "Replay":
+        """The same path, its areas withheld."""
+        return Replay(tuple(Noise(noise.dW) for noise in self.noises))
+
 
 def recorded(shape: tuple[int, ...], n_steps: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Replay:
     """A path on ``n_steps`` equal steps of ``[0, 1]``, with areas."""
