@@ -52,12 +52,12 @@ def forward(
 
     Returns:
         ``theta`` and ``winding`` over ``(time, sample, *event)``; ``order_parameter`` and ``mean_direction`` over
-        ``(time, sample)``, of all oscillators of a sample; ``mean_field_order_parameter``, their limit for infinitely many
-        oscillators that start as a sample's do, for the first few samples, no or global coupling, and at least
-        30 oscillators; over ``angle``, ``mean_field_density``, that limit's density at the last time, and
+        ``(time, sample)``, of all oscillators of a sample; ``mean_field_order_parameter``, their limit for infinitely
+        many oscillators that start as a sample's do, for the first few samples, no or global coupling, and at least 30
+        oscillators; over ``angle``, ``mean_field_density``, that limit's density at the last time, and
         ``terminal_density``, the self-consistent von Mises law of the final rates, around the reference phase or,
-        where nothing attracts to it, around each sample's mean direction. Integration that fails leaves
-        the times that were reached, and says so in the attributes ``status`` and ``message``.
+        where nothing attracts to it, around each sample's mean direction. Integration that fails leaves the times that
+        were reached, and says so in the attributes ``status`` and ``message``.
 
     Raises:
         ValueError: As :func:`circsde.sdeint` says.
