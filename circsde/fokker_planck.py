@@ -29,10 +29,10 @@ from circsde.typing import Angles, Tangent, Time
 
 @runtime_checkable
 class Law(Protocol):
-    """A law on the circle that knows its density."""
+    """A law that knows its density."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density at angles of any shape, nats."""
+        """The log-density, nats: at each angle for a law on the circle, at each sample for a joint law."""
 
 
 @runtime_checkable
@@ -86,18 +86,16 @@ class CircleLaw:
 
     def density(self, t: Time, theta: Tensor) -> Tensor:
         """The density at time ``t``, 1/rad; it integrates to one over the circle."""
-        return (_series(self._coefficients(t, theta), theta) / TWO_PI).to(theta.dtype)
+        return (self._sum(t, theta)[0] / TWO_PI).to(theta.dtype)
 
     def log_prob(self, t: Time, theta: Tensor) -> Tensor:
         """The log-density at time ``t``, nats; ``-inf`` where the density is lost in rounding."""
-        density = _series(self._coefficients(t, theta), theta) / TWO_PI
-        return density.clamp(min=0.0).log().to(theta.dtype)
+        return (self._sum(t, theta)[0] / TWO_PI).clamp(min=0.0).log().to(theta.dtype)
 
     def score(self, t: Time, theta: Angles) -> Tangent:
         """``d/dtheta log p``, 1/rad."""
-        coefficients = self._coefficients(t, theta)
-        k = torch.arange(len(coefficients), dtype=torch.float64, device=theta.device)
-        return (_series(-1j * k * coefficients, theta) / _series(coefficients, theta)).to(theta.dtype)
+        both = self._sum(t, theta, slope=True)
+        return (both[1] / both[0]).to(theta.dtype)
 
     def entropy(self, t: Time) -> float:
         """The differential entropy ``-E log p``, nats; ``log(2 pi)`` for the uniform law."""
@@ -106,11 +104,11 @@ class CircleLaw:
 
     def cdf(self, t: Time, theta: Tensor) -> Tensor:
         """The probability of ``[-pi, theta]``, for ``theta`` in ``[-pi, pi]``."""
-        coefficients = self._coefficients(t, theta)[1:]
-        k = torch.arange(1, len(coefficients) + 1, dtype=torch.float64, device=theta.device)
-        integral = torch.cat((torch.zeros_like(coefficients[:1]), 1j * coefficients / k))
-        start = _series(integral, theta.new_full((), -math.pi))
-        return (((theta.double() + math.pi) + _series(integral, theta) - start) / TWO_PI).to(theta.dtype)
+        moments = self.moments(t)[1:]
+        integral = np.concatenate(([0.0], 2j * moments / np.arange(1, len(moments) + 1)))
+        series = torch.as_tensor(integral, device=theta.device)[None]
+        start = _series(series, theta.new_full((), -math.pi))[0]
+        return (((theta.double() + math.pi) + _series(series, theta)[0] - start) / TWO_PI).to(theta.dtype)
 
     def sample(self, t: Time, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Independent draws from the law at time ``t``, float64 in ``[-pi, pi)``.
@@ -134,11 +132,12 @@ class CircleLaw:
         """The law at one time, for instance as the start of the reversed equation."""
         return Snapshot(self, t)
 
-    def _coefficients(self, t: Time, theta: Tensor) -> Tensor:
-        """The ``c_k`` with ``2 pi p = Re sum_k c_k e^{-ik theta}``."""
-        coefficients = self.moments(t).copy()
-        coefficients[1:] *= 2.0
-        return torch.as_tensor(coefficients, device=theta.device)
+    def _sum(self, t: Time, theta: Tensor, slope: bool = False) -> Tensor:
+        """``2 pi p``, and its derivative where asked for, along a new first axis."""
+        coefficients = 2.0 * self.moments(t)
+        coefficients[0] = 1.0
+        rows = [coefficients, -1j * np.arange(len(coefficients)) * coefficients][: 1 + slope]
+        return _series(torch.as_tensor(np.stack(rows), device=theta.device), theta)
 
 
 @dataclass(frozen=True)
@@ -244,10 +243,18 @@ def grid(points: int) -> Tensor:
 
 
 def _series(coefficients: Tensor, theta: Tensor) -> Tensor:
-    """``Re sum_k c_k e^{-ik theta}`` by Horner's rule, float64."""
-    wide = theta.double()
+    """``Re sum_k c_rk e^{-ik theta}`` for every row r of coefficients, shape ``(rows, *theta.shape)``, float64.
+
+    Horner's rule in ``e^{-8 i theta}``, eight terms at a time.
+    """
+    wide = theta.double().flatten()
     w = torch.complex(wide.cos(), -wide.sin())
-    total = coefficients[-1].expand(w.shape)
-    for coefficient in reversed(coefficients[:-1].unbind()):
-        total = total * w + coefficient
-    return total.real
+    powers = torch.ones_like(w)[None]
+    for _ in range(3):
+        powers, w = torch.cat((powers, powers * w)), w * w
+    rows, terms = coefficients.shape
+    blocks = torch.nn.functional.pad(coefficients, (0, -terms % 8)).reshape(rows, -1, 8)
+    total = blocks[:, -1] @ powers
+    for i in range(blocks.shape[1] - 2, -1, -1):
+        total = total * w + blocks[:, i] @ powers
+    return total.real.reshape(rows, *theta.shape)

@@ -71,6 +71,10 @@ class TorusLaw:
         p = self.density(t, torch.cartesian_prod(axis, axis))
         return -float(torch.special.xlogy(p, p.clamp(min=1e-300)).mean()) * TWO_PI**2
 
+    def at(self, t: float) -> "TorusSnapshot":
+        """The law at one time."""
+        return TorusSnapshot(self, t)
+
     def _square(self, t: Time) -> Complex:
         """All moments that are not negligible, centred in a square array."""
         values = self.spectrum(t)
@@ -97,6 +101,22 @@ class TorusLaw:
         along_first = (-1j * a * first * inner).sum(-1).real
         along_second = (first * ((-1j * b * second) @ coefficients.T)).sum(-1).real
         return value, along_first, along_second
+
+
+@dataclass(frozen=True)
+class TorusSnapshot:
+    """A :class:`TorusLaw` at the time ``t``, as a law on T^2."""
+
+    law: TorusLaw
+    t: float
+
+    def log_prob(self, value: Angles) -> PerSample:
+        """The log-density at ``(batch, 2)`` angles, nats."""
+        return self.law.log_prob(self.t, value)
+
+    def score(self, value: Angles) -> Tangent:
+        """``grad log p``, 1/rad."""
+        return self.law.score(self.t, value)
 
 
 def fokker_planck_torus(

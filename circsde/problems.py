@@ -14,8 +14,9 @@ from torch import Tensor
 from circsde.coupling import GlobalCoupling, NoCoupling
 from circsde.distributions import VonMises
 from circsde.finite_size import finite_size
-from circsde.fokker_planck import CircleLaw, SampledLaw, fokker_planck
+from circsde.fokker_planck import CircleLaw, Law, SampledLaw, fokker_planck
 from circsde.fokker_planck_torus import fokker_planck_torus
+from circsde.gibbs import MeanFieldGibbs
 from circsde.kuramoto import KuramotoSDE
 from circsde.mixture import WrappedNormalMixture
 from circsde.schedule import Schedule
@@ -52,8 +53,8 @@ class Problem:
         start: The law of every phase at time 0, or one per oscillator; phases start independent.
         observables: What to compare at the horizon.
         uncertainty: How well the expected values are known, to within a factor of order one.
-        target: For one phase: its law at the horizon.
-        stationary: For one phase and constant rates: the law that stays put.
+        target: The exact law at the horizon, for one or two phases.
+        stationary: The law that stays put, for one or two phases at constant rates.
         steps: Step counts that run from too few to more than enough.
     """
 
@@ -64,8 +65,8 @@ class Problem:
     start: SampledLaw | tuple[SampledLaw, ...]
     observables: tuple[Observable, ...]
     uncertainty: float = 1e-10
-    target: SampledLaw | None = None
-    stationary: VonMises | None = None
+    target: Law | None = None
+    stationary: Law | None = None
     steps: tuple[int, ...] = (5, 10, 20, 40, 80, 160)
 
     def sample(self, batch: int, generator: torch.Generator) -> Angles:
@@ -156,18 +157,12 @@ def _drifting(name: str) -> Problem:
 
 def _two_coupled(name: str) -> Problem:
     """Two coupled oscillators with opposite frequencies and a reference phase: the exact law on the torus."""
-    schedule, start = Schedule.linear((0.5, 0.1, 0.2), (6.0, 1.0, 0.8)), (normal(2.0, 0.5), normal(-1.0, 0.6))
-    law = fokker_planck_torus(schedule, start, natural_frequency=(1.0, -1.0))
-    sde = KuramotoSDE(
-        (2,), GlobalCoupling(), schedule, natural_frequency=torch.tensor((1.0, -1.0), dtype=torch.float64)
-    )
-    pairs = ((1, 0), (0, 1), (1, -1), (1, 1), (2, 0), (2, -1), (2, -2))
-    observables = [
-        Observable(f"E {wave} ({a} theta_1 + {b} theta_2)", _wave(wave, torch.tensor((a, b))), part)
-        for a, b in pairs
-        for wave, part in _parts(law.moment(1.0, a, b))
-    ]
-    return Problem(name, describe(name), "coupled", sde, start, tuple(observables))
+    return _pair(name, Schedule.linear((0.5, 0.1, 0.2), (6.0, 1.0, 0.8)), (1.0, -1.0))
+
+
+def _two_coupled_well(name: str) -> Problem:
+    """Two coupled oscillators with a reference phase at constant rates, whose equilibrium is the Gibbs law."""
+    return _pair(name, Schedule.constant(3.0, 1.0, 1.0), (0.0, 0.0), MeanFieldGibbs(2, 3.0, 1.0, 1.0))
 
 
 def _mean_field(name: str) -> Problem:
@@ -203,6 +198,7 @@ _BUILDERS: dict[str, Callable[[str], Problem]] = {
     "noise_dominated": _noise_dominated,
     "drifting": _drifting,
     "two_coupled": _two_coupled,
+    "two_coupled_well": _two_coupled_well,
     "mean_field_10": _mean_field,
     "mean_field_100": _mean_field,
     "mean_field_1000": _mean_field,
@@ -235,6 +231,21 @@ def _circle(
         stationary=VonMises(0.0, first.reference / first.diffusion) if still else None,
         steps=steps,
     )
+
+
+def _pair(name: str, schedule: Schedule, frequency: tuple[float, float], gibbs: Law | None = None) -> Problem:
+    """Two globally coupled phases: the spectral law on the torus."""
+    start = normal(2.0, 0.5), normal(-1.0, 0.6)
+    law = fokker_planck_torus(schedule, start, natural_frequency=frequency)
+    sde = KuramotoSDE((2,), schedule=schedule, natural_frequency=torch.tensor(frequency, dtype=torch.float64))
+    waves = ((1, 0), (0, 1), (1, -1), (1, 1), (2, 0), (2, -1), (2, -2))
+    observables = [
+        Observable(f"E {wave} ({a} theta_1 + {b} theta_2)", _wave(wave, torch.tensor((a, b))), part)
+        for a, b in waves
+        for wave, part in _parts(law.moment(schedule.horizon, a, b))
+    ]
+    target = law.at(schedule.horizon)
+    return Problem(name, describe(name), "coupled", sde, start, tuple(observables), target=target, stationary=gibbs)
 
 
 def _reversed(name: str, stochasticity: float) -> Problem:

@@ -1,0 +1,266 @@
+r"""The Markov operator of one step of a method, as a matrix on a grid (eq. 9).
+
+A step is ``theta' = Phi(theta, xi)`` with Gaussian xi. On functions u that are band-limited on an odd number of
+equally spaced points, ``(P u)(theta_j) = E u(Phi(theta_j, xi))`` is the matrix
+
+    ``P_jl = (1/points) sum_k E e^{ik Phi(theta_j, xi)} e^{-ik theta_l}``,
+
+and a density p on the same grid moves by ``p <- P^T p``. The expectation is a quadrature over xi: Gauss-Hermite where
+the step depends weakly on xi, else the trapezoid rule on the line. The latter converges for waves ``e^{ikx}`` of any
+length at ``(k + 8) 16 / 2 pi`` nodes, where Gauss-Hermite would need ``k^2 / 2``.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.polynomial.hermite_e import hermegauss
+from numpy.typing import NDArray
+from torch import Tensor
+
+from circsde.sde import SDE
+from circsde.solvers.brownian import Noise
+from circsde.solvers.methods import Method, Step
+from circsde.torus import TWO_PI
+
+Array = NDArray[np.float64]
+Waves = NDArray[np.complex128]
+Image = Callable[[Tensor, Tensor], Tensor]
+
+_ACCURACY = {1: 1e-13, 2: 1e-9}  # of the quadrature, by the number of phases
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Equally spaced points on the circle or the torus T^2.
+
+    Attributes:
+        points: Their odd number per dimension.
+        dimensions: 1 or 2.
+    """
+
+    points: int
+    dimensions: int = 1
+
+    @property
+    def axis(self) -> Array:
+        """The coordinates along one dimension, in ``[0, 2 pi)``."""
+        return np.arange(self.points, dtype=np.float64) * (TWO_PI / self.points)
+
+    @property
+    def theta(self) -> Tensor:
+        """All points, shape ``(points^dimensions, dimensions)``, float64."""
+        axes = [torch.from_numpy(self.axis)] * self.dimensions
+        return torch.cartesian_prod(*axes).reshape(-1, self.dimensions)
+
+    @property
+    def cell(self) -> float:
+        """The measure of a point, rad^dimensions."""
+        return (TWO_PI / self.points) ** self.dimensions
+
+    def moments(self, density: Array) -> Waves:
+        """``E e^{ik . theta}``, for k in the order of ``numpy.fft``, shape ``(points,) * dimensions``."""
+        shape = (self.points,) * self.dimensions
+        return np.fft.ifftn(density.reshape(shape)) * self.cell * density.size
+
+
+def dimensions(sde: SDE) -> int:
+    """How many phases a sample of the equation has; operators exist for one and two.
+
+    Raises:
+        ValueError: For more than two.
+    """
+    count = 1 if sde.event_shape is None else torch.Size(sde.event_shape).numel()
+    if count not in (1, 2):
+        raise ValueError(
+            f"transfer operators are matrices on a grid and exist for one or two phases, got event shape"
+            f" {tuple(sde.event_shape or ())}; use Monte-Carlo studies"
+        )
+    return count
+
+
+def markov_matrix(
+    step: Step, sde: SDE, t: float, h: float, grid: Grid, *, levy_area: bool, nodes: float = 1.0
+) -> Array:
+    """The operator of ``step``, shape ``(n, n)`` with n the number of grid points.
+
+    Args:
+        step: ``Method.step``, or ``Method.observe``, which may use only that part of the noise that is independent
+            of ``dW``.
+        sde: An equation for one or two phases.
+        t: Where the step starts.
+        h: Its length.
+        grid: The grid.
+        levy_area: Whether ``step`` reads ``noise.dZ``.
+        nodes: Multiplies the number of quadrature nodes, to check it.
+    """
+    image = _image(step, sde, t, h, levy_area)
+    steepest, gentlest = _slopes(image, grid, levy_area)
+    highest = grid.points // 2
+    if gentlest > 0 and 10.0 / gentlest < highest:  # the noise blurs shorter waves away
+        means = _means(image, grid, steepest, math.ceil(10.0 / gentlest), nodes)
+        if abs(means[:, -1]).max() < 1e-12:
+            return _from_waves(np.pad(means, ((0, 0), (0, highest + 1 - means.shape[1]))), grid)
+    return _from_waves(_means(image, grid, steepest, highest, nodes), grid)
+
+
+def _means(image: Image, grid: Grid, slopes: list[float], highest: int, nodes: float) -> Waves:
+    """``E e^{ik . Phi}`` up to ``|k_i| = highest`` by quadrature over the noise, a row for each point of the grid."""
+    rules = [_normal_rule(highest * slope, _ACCURACY[grid.dimensions], nodes) for slope in slopes]
+    axes = [torch.from_numpy(x) for x, _ in rules for _ in range(grid.dimensions)]
+    xi = torch.cartesian_prod(*axes).reshape(-1, len(rules), grid.dimensions)
+    weights = torch.cartesian_prod(*[torch.from_numpy(w) for _, w in rules for _ in range(grid.dimensions)])
+    weight = weights.reshape(len(xi), -1).prod(1)
+    rows = max(1, 1_000_000 // (len(xi) * (grid.points if grid.dimensions == 2 else 1)))
+    blocks = [_wave_means(image(block, xi), weight, highest) for block in torch.split(grid.theta, rows)]
+    return np.asarray(torch.cat(blocks).numpy())
+
+
+def _image(step: Step, sde: SDE, t: float, h: float, levy_area: bool) -> Image:
+    """``(theta (n, d), xi (q, 1 or 2, d)) -> Phi (n, q, d)`` for standard normal xi: dW, then what dZ adds to it."""
+    event = (1,) if sde.event_shape is None else tuple(sde.event_shape)
+
+    def image(theta: Tensor, xi: Tensor) -> Tensor:
+        n, q, d = len(theta), len(xi), theta.shape[1]
+        dW = (math.sqrt(h) * xi[:, 0]).repeat(n, 1).reshape(-1, *event)
+        dZ = None
+        if levy_area:
+            dZ = 0.5 * h * dW + (h**1.5 / math.sqrt(12.0) * xi[:, 1]).repeat(n, 1).reshape(-1, *event)
+        start = theta.repeat_interleave(q, 0).reshape(-1, *event)
+        return step(sde, t, h, start, Noise(dW, dZ)).reshape(n, q, d)
+
+    return image
+
+
+def _slopes(image: Image, grid: Grid, levy_area: bool) -> tuple[list[float], float]:
+    """The steepest slope of Phi along each kind of noise, and on the circle the gentlest along dW.
+
+    From differences between -6 and 6 standard deviations; the gentlest is 0 where the slope changes sign.
+    """
+    theta, ladder, steepest, gentlest = grid.theta, torch.arange(-6.0, 7.0, dtype=torch.float64), [], 0.0
+    for kind in range(1 + levy_area):
+        steepest.append(0.0)
+        for phase in range(grid.dimensions):
+            xi = torch.zeros(len(ladder), 1 + levy_area, grid.dimensions, dtype=torch.float64)
+            xi[:, kind, phase] = ladder
+            slope = image(theta, xi).diff(dim=1)
+            steepest[-1] = max(steepest[-1], slope.abs().max().item())
+            if kind == 0 and grid.dimensions == 1:
+                gentlest = max(slope.min().item(), 0.0)
+    return steepest, gentlest
+
+
+def _normal_rule(reach: float, accuracy: float, nodes: float) -> tuple[Array, Array]:
+    """Nodes and weights for ``E u(x)``, x standard normal, for waves ``e^{iax}``, ``|a| <= reach``."""
+    if reach < 1e-12:
+        return np.zeros(1), np.ones(1)
+    gauss = 2
+    while 2 * gauss * math.log(reach) + math.lgamma(gauss + 1) - math.lgamma(2 * gauss + 1) > math.log(accuracy):
+        gauss += 1
+    width = math.sqrt(-2.0 * math.log(accuracy))
+    trapezoid = math.ceil((reach + width) * 2.0 * width / TWO_PI) + 1
+    count = math.ceil(nodes * min(gauss, trapezoid))
+    if gauss <= trapezoid:
+        x, w = hermegauss(count)
+    else:
+        x = np.linspace(-width, width, count)
+        w = np.exp(-0.5 * x**2)
+    return x, w / w.sum()
+
+
+def _wave_means(phi: Tensor, weight: Tensor, highest: int) -> Tensor:
+    """``E e^{ik . Phi}``: shape ``(n, highest + 1)`` for k >= 0, or ``(n, 2 highest + 1, highest + 1)`` on T^2."""
+    if phi.shape[2] == 1:
+        wave = torch.polar(torch.ones_like(phi[..., 0]), phi[..., 0])
+        power, means = weight.to(wave.dtype).expand(wave.shape).clone(), []
+        for _ in range(highest + 1):
+            means.append(power.sum(1))
+            power *= wave
+        return torch.stack(means, 1)
+    a = torch.fft.fftfreq(2 * highest + 1, 1.0 / (2 * highest + 1), dtype=torch.float64)
+    first = torch.polar(weight.expand(phi.shape[:2])[..., None], phi[..., :1] * a)
+    second = phi[..., 1:] * torch.arange(highest + 1, dtype=torch.float64)
+    return first.transpose(1, 2) @ torch.polar(torch.ones_like(second), second)
+
+
+def _from_waves(means: Waves, grid: Grid) -> Array:
+    """The matrix from the rows ``E e^{ik Phi(theta_j)}``: their band-limited transform to the grid."""
+    shape = (grid.points,) * grid.dimensions
+    axes = tuple(range(1, 1 + grid.dimensions))
+    return np.asarray(np.fft.irfftn(means.conj(), s=shape, axes=axes).reshape(len(means), -1))
+
+
+def noiseless(sde: SDE) -> bool:
+    """Whether the equation is an ODE."""
+    return not np.any(np.asarray(sde.variance(0.0, sde.horizon)))
+
+
+def propagate(method: Method, sde: SDE, density: Array, grid: Grid, steps: int) -> Array:
+    """The density of the method's output after ``steps`` equal steps over the horizon.
+
+    A matrix is made once where all steps are alike. Without noise the steps are maps, whose composition is exact.
+    """
+    h = sde.horizon / steps
+    if noiseless(sde):
+        return _compose(method, sde, density, grid, steps)
+    probe = torch.tensor([[[0.0]], [[1.3]]], dtype=torch.float64).expand(2, 1 + method.levy_area, grid.dimensions)
+    matrix, seen = np.empty(0), torch.empty(0)
+    for i in range(steps):
+        image = _image(method.step, sde, i * h, h, method.levy_area)(grid.theta, probe)
+        if not torch.equal(image, seen):
+            matrix = markov_matrix(method.step, sde, i * h, h, grid, levy_area=method.levy_area)
+        density, seen = matrix.T @ density, image
+    return observe(method, sde, density, h, grid)
+
+
+def observe(method: Method, sde: SDE, density: Array, h: float, grid: Grid) -> Array:
+    """The density of the output, given that of the state that the chain carries after a last step of length ``h``."""
+    if method.observe is None:
+        return density
+    return markov_matrix(method.observe, sde, sde.horizon - h, h, grid, levy_area=True).T @ density
+
+
+def refine(density: Array, grid: Grid, points: int) -> Array:
+    """The same band-limited density on more points, an odd number."""
+    axes = tuple(range(grid.dimensions))
+    spectrum = np.fft.fftshift(np.fft.fftn(density.reshape((grid.points,) * grid.dimensions)), axes)
+    spectrum = np.fft.ifftshift(np.pad(spectrum, (points - grid.points) // 2), axes)
+    return np.asarray(np.fft.ifftn(spectrum).real.ravel() * (points / grid.points) ** grid.dimensions)
+
+
+def _compose(method: Method, sde: SDE, density: Array, grid: Grid, steps: int) -> Array:
+    """The law of points that all the steps move, as maps, in the modes of ``grid``."""
+    h, still = sde.horizon / steps, torch.zeros(1, 1 + method.levy_area, grid.dimensions, dtype=torch.float64)
+
+    def flow(theta: Tensor) -> Tensor:
+        for i in range(steps):
+            theta = _image(method.step, sde, i * h, h, method.levy_area)(theta, still)[:, 0]
+        return theta
+
+    if grid.dimensions == 1:
+        theta, measure = _adapted(flow)
+        k = np.fft.fftfreq(grid.points, 1.0 / grid.points)
+        waves = np.exp(1j * theta[:, :1].numpy() * k) @ np.fft.fft(density) / grid.points
+        weight = measure * torch.from_numpy(waves.real)
+    else:
+        fine = Grid(5 * grid.points, 2)
+        theta, weight = fine.theta, torch.from_numpy(refine(density, grid, fine.points) * fine.cell)
+    means = _wave_means(flow(theta)[None], weight, grid.points // 2).numpy()
+    return np.asarray(_from_waves(means, grid)[0] / grid.cell)
+
+
+def _adapted(flow: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Points and weights on the circle: Gauss-Legendre on intervals that the flow stretches to about 0.1 rad."""
+    edges = torch.linspace(0.0, TWO_PI, 129, dtype=torch.float64)
+    for _ in range(12):
+        parts = (flow(edges[:, None])[:, 0].diff().abs() / 0.1).ceil().clamp(1, 32).long()
+        if parts.max() == 1:
+            break
+        start, width = edges[:-1].repeat_interleave(parts), (edges.diff() / parts).repeat_interleave(parts)
+        first = (parts.cumsum(0) - parts).repeat_interleave(parts)
+        edges = torch.cat((start + width * (torch.arange(len(start)) - first), edges[-1:]))
+    x, w = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(12))
+    half = 0.5 * edges.diff()[:, None]
+    return (edges[:-1, None] + half * (1.0 + x)).reshape(-1, 1), (half * w).flatten()
