@@ -174,7 +174,10 @@ def _ahead(path: Brownian, streams: Streams, drawn: int, widths: Sequence[float]
 
         return buffer, finish
 
-    chunks = [widths[i : i + chunk] for i in range(0, len(widths), chunk)]
+    chunks, done = [], 0
+    while done < len(widths):
+        chunks.append(widths[done : done + max(1, min(done, chunk))])  # few at first, while the caller must wait
+        done += len(chunks[-1])
     with ThreadPoolExecutor(path.workers) as pool:
         following = start(len(chunks[0]))
         for i, steps in enumerate(chunks):
@@ -183,7 +186,7 @@ def _ahead(path: Brownian, streams: Streams, drawn: int, widths: Sequence[float]
             if i + 1 < len(chunks):
                 following = start(len(chunks[i + 1]))
             for k, h in enumerate(steps):
-                yield torch.stack([rows * scale for rows, scale in zip(buffer[:, :, k], _scales(h), strict=False)])
+                yield buffer[:, :, k] * torch.tensor(_scales(h)[:kinds], dtype=path.dtype)[:, None, None]
 
 
 def _padded(count: int) -> int:
