@@ -243,7 +243,6 @@ def main() -> None:
     table += second((64, 1024), rounds)
     if not arguments.quick:
         table += forward((128, 3, 32, 32), rounds)
-        table += second((128, 3, 32, 32), rounds)
         table += windows((128, 3, 32, 32), rounds)
     if arguments.out is not None:
         packages = ["torch", "torchsde", "numpy", *(["jax", "diffrax"] if "jax" in sys.modules else [])]

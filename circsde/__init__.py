@@ -1,7 +1,8 @@
 """Stochastic and ordinary differential equations on the torus.
 
 Equations (:class:`SDE`, :class:`KuramotoSDE`, :func:`reverse`, :func:`probability_flow`), how to integrate them
-(:func:`sdeint`), and the laws of angles (:class:`WrappedNormal`, :class:`VonMises`, :class:`MeanFieldGibbs`).
+(:func:`sdeint`, :func:`odeint`), likelihoods (:func:`log_prob`), and the laws of angles (:class:`WrappedNormal`,
+:class:`VonMises`, :class:`MeanFieldGibbs`).
 """
 
 from circsde.coupling import GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
@@ -11,7 +12,7 @@ from circsde.gibbs import MeanFieldGibbs
 from circsde.kuramoto import KuramotoSDE
 from circsde.schedule import Schedule
 from circsde.sde import SDE, probability_flow, reverse, transition
-from circsde.solvers import Solution, sdeint
+from circsde.solvers import LogProb, Solution, log_prob, normalisation, odeint, sdeint
 from circsde.torus import (
     difference,
     distance,
@@ -29,6 +30,7 @@ __all__ = [
     "GraphCoupling",
     "KuramotoSDE",
     "LocalCoupling",
+    "LogProb",
     "MeanFieldGibbs",
     "NoCoupling",
     "PhaseEncoding",
@@ -38,8 +40,11 @@ __all__ = [
     "WrappedNormal",
     "difference",
     "distance",
+    "log_prob",
     "mean_direction",
     "mean_resultant_length",
+    "normalisation",
+    "odeint",
     "order_parameter",
     "probability_flow",
     "reverse",

@@ -1,22 +1,31 @@
-"""How to integrate: Brownian paths, one-step methods, the time loop."""
+"""How to integrate: Brownian paths, one-step methods, the time loop, flows and the likelihoods that they give."""
 
 if __name__ != "circsde.solvers":
     raise ImportError("import circsde.solvers, not solvers")
 
 from circsde.solvers.brownian import Brownian, BrownianPath, Noise, join
+from circsde.solvers.flow import odeint
 from circsde.solvers.grid import step_grid
 from circsde.solvers.integrate import Solution, Stats, sdeint
+from circsde.solvers.latent import from_latent, latent
+from circsde.solvers.likelihood import LogProb, log_prob, normalisation
 from circsde.solvers.methods import METHODS, Method
 
 __all__ = [
     "METHODS",
     "Brownian",
     "BrownianPath",
+    "LogProb",
     "Method",
     "Noise",
     "Solution",
     "Stats",
+    "from_latent",
     "join",
+    "latent",
+    "log_prob",
+    "normalisation",
+    "odeint",
     "sdeint",
     "step_grid",
 ]
