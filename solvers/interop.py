@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchsde import BrownianInterval
 from torchsde._core.base_sde import ForwardSDE
 from torchsde._core.base_solver import BaseSDESolver
@@ -19,7 +19,7 @@ from torchsde._core.methods import select
 from circsde.sde import SDE
 from circsde.solvers.brownian import Noise
 from circsde.solvers.methods import METHODS, Method
-from circsde.typing import Angles, Field
+from circsde.typing import Angles, Tangent, Time
 
 
 @runtime_checkable
@@ -38,16 +38,29 @@ class DiagonalSDE(Protocol):
 def from_torchsde(sde: DiagonalSDE, dim: int, horizon: float) -> SDE:
     """An SDE on the torus of ``dim`` angles from a torchsde SDE with diagonal, additive noise.
 
+    It is given times as torchsde gives them, as tensors in the dtype of the state. Its parameters, if it is a module,
+    are parameters of the result.
+
     Raises:
         ValueError: If its noise is not diagonal, or its diffusion depends on the state.
     """
     if sde.noise_type != "diagonal":
         raise ValueError(f'the SDE must have noise_type "diagonal", got {sde.noise_type!r}')
-    origin = torch.zeros(1, dim, dtype=torch.float64)
-    if not torch.equal(sde.g(torch.zeros(()), origin), sde.g(torch.zeros(()), origin + 1.0)):
+    own = next(iter(sde.parameters()), None) if isinstance(sde, nn.Module) else None
+    origin = torch.zeros(1, dim, dtype=torch.float64) if own is None else own.new_zeros(1, dim)
+
+    def drift(t: Time, theta: Angles) -> Tangent:
+        return sde.f(torch.as_tensor(t, dtype=theta.dtype, device=theta.device), theta)
+
+    def diffusion(t: Time) -> Tensor:
+        return sde.g(torch.as_tensor(t, dtype=origin.dtype, device=origin.device), origin)[0]
+
+    if not torch.equal(diffusion(0.0), sde.g(torch.zeros_like(origin[0, 0]), origin + 1.0)[0]):
         raise ValueError("the diffusion must not depend on the state (additive noise), but g(0, y) changes with y")
-    drift: Field = sde.f
-    return SDE(drift, lambda t: sde.g(torch.as_tensor(t), origin)[0], horizon, event_shape=(dim,))
+    converted = SDE(drift, diffusion, horizon, event_shape=(dim,))
+    if isinstance(sde, nn.Module):
+        converted.add_module("torchsde", sde)
+    return converted
 
 
 @dataclass(frozen=True)
@@ -64,9 +77,10 @@ class TorchsdePath:
 
     def increments(self, grid: Sequence[float], *, levy_area: bool) -> Iterator[Noise]:
         """The noise over each interval of ``grid``."""
+        shape = (-1, *self.event_shape)
         for t0, t1 in pairwise(grid):
-            drawn = self.motion(t0, t1, return_U=True) if levy_area else (self.motion(t0, t1),)
-            yield Noise(*(x.reshape(-1, *self.event_shape) for x in drawn))
+            dW, dZ = self.motion(t0, t1, return_U=True) if levy_area else (self.motion(t0, t1), None)
+            yield Noise(dW.reshape(shape), None if dZ is None else dZ.reshape(shape))
 
 
 def torchsde_method(name: str) -> Method:
@@ -117,8 +131,13 @@ def torchsde_solver(method: str | Method) -> type[BaseSDESolver]:
     """One of our methods as a torchsde solver class, running on torchsde's Brownian motion.
 
     torchsde finds its own solvers by name, so a class like this is used directly, as :func:`integrate_torchsde` does.
+
+    Raises:
+        ValueError: If the method's output is not its state: torchsde writes down the state.
     """
     chosen = METHODS[method] if isinstance(method, str) else method
+    if chosen.observe is not None:
+        raise ValueError(f"torchsde would write down the state of {chosen.name}, which is not its output; use sdeint")
 
     class Solver(BaseSDESolver):  # type: ignore[misc]  # torchsde has no types
         strong_order = chosen.strong_order
@@ -151,9 +170,12 @@ def integrate_torchsde(
         sde: An SDE of this package with ``sde_type="ito"``.
         y0: Flattened angles ``(batch, d)``.
         ts: Increasing times; converted to float64.
-        method: A method of ours that does not post-process its output (all but ``leimkuhler_matthews``).
+        method: A method of ours whose state is its output (all but ``leimkuhler_matthews``).
         dt: The step; torchsde interpolates where ``ts`` are not multiples of it.
-        bm: Its Brownian motion; by default a new one from torchsde's global random state.
+        bm: Its Brownian motion; by default a new one from numpy's global random state, as torchsde does.
+
+    Raises:
+        ValueError: If the method's output is not its state, or the Brownian motion lacks the areas that it reads.
     """
     solver_class = torchsde_solver(method)
     ts = ts.double()

@@ -57,8 +57,8 @@ class Method:
 
 
 def axpy(theta: Tensor, a: Amplitude, x: Tensor) -> Tensor:
-    """``theta + a x``, in one pass where ``a`` is a number."""
-    return torch.add(theta, x, alpha=a) if isinstance(a, float) else theta + a * x
+    """``theta + a x`` in the dtype of ``theta``, in one pass where ``a`` is a number."""
+    return torch.add(theta, x, alpha=a) if isinstance(a, float) else theta + (a * x).to(theta.dtype)
 
 
 def root_mean_square_diffusion(sde: SDE, t: float, h: float) -> Amplitude:

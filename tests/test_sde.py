@@ -147,6 +147,7 @@ def test_each_oscillator_may_have_its_own_noise() -> None:
         spread = sdeint(sde, theta, (0.0, 1.0), n_steps=3, method=method, generator=1).lifted[-1].std(0)
         torch.testing.assert_close(spread, amplitude, rtol=0.06, atol=0)  # 5.4 sigma of 4000 samples: 1e-7
     assert sde.g(0.0, theta[:2]).tolist() == [amplitude.tolist()] * 2
+    assert sdeint(sde, theta[:2].float(), (0.0, 1.0), n_steps=3).theta.dtype == torch.float32
 
 
 @given(couplings, seeds, times)
