@@ -198,7 +198,8 @@ class Rotor(nn.Module):
         self.sigma = nn.Parameter(torch.tensor([0.5, 0.0, 1.0], dtype=dtype), requires_grad=False)
 
     def f(self, t: Any, y: Tensor) -> Tensor:
-        return torch.cat((t.expand(len(y), 1), y), 1)[:, :1].cos() - y.sin()
+        drift: Tensor = torch.cat((t.expand(len(y), 1), y), 1)[:, :1].cos() - y.sin()
+        return drift
 
     def g(self, t: Any, y: Tensor) -> Tensor:
         return torch.ones_like(y) * self.sigma * (1.0 + t)
