@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from circsde.schedule import Rate
 from circsde.typing import Angles, Tangent, Time
 
+CLOCK = 64
+"""Features of the time that each block reads."""
+
 
 class ScoreMLP(nn.Module):
     r"""``score_i = (b_i cos theta_i - a_i sin theta_i) / sigma(t)``, with a and b from a residual network (eq. 7).
@@ -43,15 +46,20 @@ class ScoreMLP(nn.Module):
         smallest_noise: float = 0.02,
     ) -> None:
         super().__init__()
+        self.arguments: dict[str, Any] = {
+            "event_shape": tuple(event_shape),
+            "diffusion": diffusion,
+            "width": width,
+            "depth": depth,
+            "harmonics": harmonics,
+            "smallest_noise": smallest_noise,
+        }
         self.event_shape, self.diffusion, self.smallest_noise = tuple(event_shape), diffusion, smallest_noise
-        self.options: dict[str, Any] = {
-            "width": width, "depth": depth, "harmonics": harmonics, "smallest_noise": smallest_noise
-        }  # fmt: skip
         angles = math.prod(self.event_shape)
         self.harmonics = harmonics
         self.enter = nn.Linear(2 * harmonics * angles, width)
         self.clock = nn.Sequential(
-            NoiseFeatures(32), nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+            NoiseFeatures(32), nn.Linear(32, CLOCK), nn.SiLU(), nn.Linear(CLOCK, CLOCK), nn.SiLU()
         )
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, 2 * angles))
@@ -100,7 +108,7 @@ class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulate = nn.Linear(width, 2 * width)
+        self.modulate = nn.Linear(CLOCK, 2 * width)
         self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
         nn.init.zeros_(self.outer.weight)
 

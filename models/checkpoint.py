@@ -1,0 +1,145 @@
+"""Checkpoints: one safetensors file with the weights, everything needed to go on, and all that made them.
+
+A file is tensors by name and, in its header, JSON: ``describe``d equation and network, and the rest of the state. It is
+written beside its place and then renamed, so a kill or a full disk leaves the previous one. Loading runs no code.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
+from circsde.kuramoto import KuramotoSDE
+from circsde.models.mlp import ScoreMLP
+from circsde.record import replacing
+from circsde.schedule import Cosine, Linear, Schedule
+
+FORMAT = 1
+
+DESCRIBED = {
+    described.__name__: described
+    for described in (Linear, Cosine, Schedule, NoCoupling, GlobalCoupling, LocalCoupling, KuramotoSDE, ScoreMLP)
+}
+"""What a checkpoint can name. A network needs ``arguments``, those that made it."""
+
+
+def describe(value: Any) -> Any:
+    """``value`` as JSON that :func:`rebuild` makes it from again.
+
+    Raises:
+        ValueError: If it is, or holds, something that a checkpoint cannot name, such as a :class:`Custom` rate.
+
+    >>> describe(Linear(0.1, 2.0))
+    {'type': 'Linear', 'start': 0.1, 'end': 2.0, 'horizon': 1.0}
+    """
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, tuple | list):
+        return [describe(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if type(value).__name__ not in DESCRIBED:
+        raise ValueError(f"a checkpoint can hold {', '.join(DESCRIBED)}, not {type(value).__name__}: {value!r}")
+    if isinstance(value, KuramotoSDE):
+        names = ("event_shape", "coupling", "schedule", "reference_phase", "natural_frequency", "sde_type")
+        arguments = {name: getattr(value, name) for name in names}
+    elif is_dataclass(value):
+        arguments = {field.name: getattr(value, field.name) for field in fields(value)}
+    else:
+        arguments = value.arguments
+    return {"type": type(value).__name__, **{name: describe(argument) for name, argument in arguments.items()}}
+
+
+def rebuild(description: Any) -> Any:
+    """The object that :func:`describe` described; networks get new random weights."""
+    if not isinstance(description, Mapping):
+        return description
+    arguments = {name: rebuild(argument) for name, argument in description.items() if name != "type"}
+    if description["type"] == "KuramotoSDE":
+        for name in ("reference_phase", "natural_frequency"):
+            arguments[name] = torch.tensor(arguments[name], dtype=torch.float64)
+    return DESCRIBED[description["type"]](**arguments)
+
+
+def save(state: Mapping[str, Any], path: Path) -> None:
+    """Write a tree of dicts, lists, tensors, numbers and text.
+
+    Raises:
+        OSError: If the file cannot be written; what was at ``path`` is still there.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = _without_tensors(state, "", tensors)
+    with replacing(path, force=True) as temporary:
+        save_file(tensors, temporary, metadata={"format": str(FORMAT), "state": json.dumps(tree)})
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What :func:`save` wrote, on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is truncated, or no checkpoint of this package.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a checkpoint, or only a part of one (was a copy cut off?): {error}") from error
+    if metadata.get("format") != str(FORMAT) or "state" not in metadata:
+        raise ValueError(f"{path} is a safetensors file, but no checkpoint of circsde in format {FORMAT}")
+    state: dict[str, Any] = _with_tensors(json.loads(metadata["state"]), tensors)
+    return state
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Put ``weights``, read from ``path``, into ``network``.
+
+    Raises:
+        ValueError: If they are those of another architecture, with what differs.
+    """
+    own = network.state_dict()
+    differing = [
+        f"{name} is {tuple(weights[name].shape)} and not {tuple(tensor.shape)}"
+        if name in weights
+        else f"{name} is missing"
+        for name, tensor in own.items()
+        if name not in weights or weights[name].shape != tensor.shape
+    ] + [f"{name} is unknown" for name in weights if name not in own]
+    if differing:
+        raise ValueError(
+            f"the weights in {path} are those of another network than {type(network).__name__} with"
+            f" {getattr(network, 'arguments', {})}: {'; '.join(differing[:3])}"
+            + (f" and {len(differing) - 3} more differences" if len(differing) > 3 else "")
+        )
+    network.load_state_dict(dict(weights))
+
+
+def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """``value`` as JSON, with its tensors moved to ``tensors``; a dict becomes a list, for its keys may be integers."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"items": [[key, _without_tensors(item, f"{name}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, tuple | list):
+        return [_without_tensors(item, f"{name}/{i}", tensors) for i, item in enumerate(value)]
+    return value
+
+
+def _with_tensors(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(tree, list):
+        return [_with_tensors(item, tensors) for item in tree]
+    if isinstance(tree, dict):
+        if "tensor" in tree:
+            return tensors[tree["tensor"]]
+        return {key: _with_tensors(item, tensors) for key, item in tree["items"]}
+    return tree

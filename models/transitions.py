@@ -1,0 +1,150 @@
+"""Training pairs without end: a pool of paths, each at its own time, that are advanced as they are used."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circsde.kuramoto import KuramotoSDE
+from circsde.matching import Chain, Pairs, Paths, advance, denoising, one_step, pathwise, start, walk
+from circsde.typing import Angles
+
+Starts = Callable[[int, torch.Generator], Angles]
+"""Draws data: ``(count, generator) -> theta0``."""
+
+
+class Objective(StrEnum):
+    """What the network regresses on; see :mod:`circsde.matching`."""
+
+    DENOISING = "denoising"
+    ONE_STEP = "one-step"
+    PATHWISE = "pathwise"
+
+
+def resampled(theta: Angles) -> Starts:
+    """Draws rows of ``theta``, with replacement."""
+
+    def draw(count: int, generator: torch.Generator) -> Angles:
+        rows = torch.randint(len(theta), (count,), generator=generator, device=generator.device)
+        return theta[rows.to(theta.device)].to(generator.device)
+
+    return draw
+
+
+@dataclass
+class Transitions:
+    """Pairs for one objective, their times even over the steps of the chain.
+
+    A pool of paths is at steps spread evenly; every use takes the next part of the pool, advances it by ``stride``
+    steps, and starts paths that have arrived anew from data. So a pair costs ``stride`` steps of simulation instead of
+    half a path. Pairs of one path are correlated; a larger pool uses them further apart. Denoising needs no
+    paths: its times are even within each step of the chain.
+
+    Attributes:
+        chain: The chain.
+        objective: What to regress on.
+        starts: Where paths begin.
+        batch: Pairs per draw.
+        generator: Source of all randomness; everything lives on its device.
+        pool: How many draws until a path is used again.
+        stride: Steps between two uses of a path.
+        states: One-step: next states per path and use, dividing ``batch``. Published: 5.
+    """
+
+    chain: Chain
+    objective: Objective
+    starts: Starts
+    batch: int
+    generator: torch.Generator
+    pool: int = 4
+    stride: int = 1
+    states: int = 1
+
+    def __post_init__(self) -> None:
+        """Start the paths and bring them to steps spread evenly over the chain."""
+        if min(self.batch, self.pool, self.stride, self.states) < 1 or self.batch % self.states:
+            raise ValueError(
+                "batch, pool, stride and states must be positive and states divide batch, got"
+                f" batch={self.batch}, pool={self.pool}, stride={self.stride}, states={self.states}"
+            )
+        if self.objective is not Objective.ONE_STEP and self.states != 1:
+            raise ValueError(
+                f"several next states are for one-step score matching, got {self.objective} with {self.states}"
+            )
+        self._parts: list[Paths] = []
+        self._next = 0
+        if self.objective is not Objective.DENOISING:
+            self._parts = [self._staggered() for _ in range(self.pool)]
+
+    def draw(self) -> Pairs:
+        """The next ``batch`` pairs."""
+        if self.objective is Objective.DENOISING:
+            return self._denoising()
+        paths = self._parts[self._next]
+        for _ in range(self.stride - 1):
+            paths = self._step(paths)
+        if self.objective is Objective.ONE_STEP:
+            paths = self._restarted(paths)
+            pairs = one_step(self.chain, paths, self.states, self.generator)
+            paths = self._step(paths)
+        else:
+            paths = self._step(paths)
+            pairs = pathwise(self.chain, paths)
+        self._parts[self._next] = paths
+        self._next = (self._next + 1) % self.pool
+        return pairs
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides about the pairs to come."""
+        return {
+            "generator": self.generator.get_state(),
+            "next": self._next,
+            "parts": [paths._asdict() for paths in self._parts],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.generator.set_state(state["generator"].cpu())
+        self._next = state["next"]
+        device = self.generator.device
+        self._parts = [Paths(**{name: x.to(device) for name, x in part.items()}) for part in state["parts"]]
+
+    def _denoising(self) -> Pairs:
+        assert isinstance(self.chain.sde, KuramotoSDE)
+        theta0, times = self.starts(self.batch, self.generator), torch.tensor(self.chain.times, dtype=torch.float64)
+        at = torch.rand(self.batch, dtype=torch.float64, generator=self.generator, device=self.generator.device)
+        times, at = times.to(at.device), (1.0 - at) * len(self.chain)  # in (0, n]
+        n = (at.ceil().long() - 1).clamp(0, len(self.chain) - 1)
+        return denoising(self.chain.sde, theta0, torch.lerp(times[n], times[n + 1], at - n), self.generator)
+
+    def _staggered(self) -> Paths:
+        count, steps = self.batch // self.states, len(self.chain)
+        paths = start(self.starts(count, self.generator))
+        wanted = torch.arange(count, device=paths.n.device) * steps // count
+        for _ in range(steps - 1):
+            moved = self._step(paths)
+            paths = _where(paths.n < wanted, moved, paths)
+        return paths
+
+    def _step(self, paths: Paths) -> Paths:
+        paths = self._restarted(paths)
+        step = advance if self.objective is Objective.PATHWISE else walk
+        return step(self.chain, paths, self.generator)
+
+    def _restarted(self, paths: Paths) -> Paths:
+        """Paths with those that have arrived begun anew."""
+        arrived = paths.n == len(self.chain)
+        rows = arrived.nonzero()[:, 0]
+        if not len(rows):
+            return paths
+        fresh = start(self.starts(len(rows), self.generator))
+        return Paths(*(old.index_copy(0, rows, new) for old, new in zip(paths, fresh, strict=True)))
+
+
+def _where(condition: Tensor, yes: Paths, no: Paths) -> Paths:
+    """``yes`` for the paths that meet the condition, ``no`` for the others."""
+    rows = condition.nonzero()[:, 0]
+    return Paths(*(old.index_copy(0, rows, new[rows]) for old, new in zip(no, yes, strict=True)))

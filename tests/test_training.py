@@ -1,0 +1,338 @@
+"""Training goes on after a kill as if nothing had happened, learns exact scores, and says what is wrong."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from circsde.coupling import Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
+from circsde.distributions import WrappedNormal
+from circsde.kuramoto import KuramotoSDE
+from circsde.matching import Chain
+from circsde.models import checkpoint
+from circsde.models.loop import BEST, LAST, METRICS, averaging
+from circsde.models.mlp import ScoreMLP
+from circsde.models.training import Settings, Trained, train, trained
+from circsde.models.transitions import Objective
+from circsde.schedule import Cosine, Custom, Schedule
+from circsde.typing import Angles, Tangent, Time
+
+START = WrappedNormal(torch.tensor([2.0, -1.0]), 0.4)
+DATA = START.sample((1000,), generator=torch.Generator().manual_seed(0)).float()
+SCHEDULES = {
+    Objective.DENOISING: Schedule.linear((0.0, 0.0, 0.05), (0.0, 0.0, 2.0)),
+    Objective.ONE_STEP: Schedule.published(100),
+    Objective.PATHWISE: Schedule.published(100),
+}
+SHORT = Settings(epochs=3, updates=4, batch=32, warmup=3, pool=2, stride=3)
+
+
+def network(width: int = 8, schedule: Schedule = SCHEDULES[Objective.PATHWISE]) -> ScoreMLP:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return ScoreMLP((2,), schedule.diffusion, width=width, depth=1, harmonics=2)
+
+
+def run_of(
+    folder: Path,
+    objective: Objective = Objective.PATHWISE,
+    settings: Settings = SHORT,
+    progress: Callable[[int], object] | None = None,
+    **changes: Any,
+) -> Trained:
+    schedule = SCHEDULES[objective]
+    sde = KuramotoSDE((2,), NoCoupling() if objective is Objective.DENOISING else GlobalCoupling(), schedule)
+    net = changes.pop("net", network(schedule=schedule))
+    data = changes.pop("data", DATA)
+    chain = Chain.uniform(sde, 10)
+    return train(
+        net, chain, objective, data[:800], data[800:], folder, settings, progress=progress, accelerator="cpu", **changes
+    )
+
+
+def state_of(path: Path) -> dict[str, Any]:
+    """All that a checkpoint holds but how long it took."""
+    state = checkpoint.load(path)
+    record = state["callbacks"]["Record"]
+    record.pop("seconds")
+    for row in record["rows"]:
+        row.pop("seconds")
+    return state
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equality of trees, bit for bit in their tensors."""
+    if isinstance(a, Tensor):
+        return isinstance(b, Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return isinstance(b, list) and len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+class Stop(BaseException):
+    """Not an error that anything would handle."""
+
+
+def stop_at(update: int) -> Callable[[int], None]:
+    def progress(done: int) -> None:
+        if done == update:
+            raise Stop
+
+    return progress
+
+
+@pytest.mark.parametrize("update", [2, 6, 8])
+@pytest.mark.parametrize("objective", list(Objective))
+def test_interrupted_training_goes_on_to_the_same_state(objective: Objective, update: int, tmp_path: Path) -> None:
+    """Weights, averages, moments of the optimiser, random states and log: before and after an epoch, and at its end."""
+    run_of(tmp_path / "whole", objective)
+    with pytest.raises(Stop):
+        run_of(tmp_path / "parts", objective, progress=stop_at(update))
+    run_of(tmp_path / "parts", objective)
+    whole, parts = (state_of(tmp_path / name / LAST) for name in ("whole", "parts"))
+    assert same(whole, parts)
+    parts["state_dict"]["network.enter.bias"][0] += 1e-7
+    assert not same(whole, parts)
+
+
+KILLED = """
+import os, signal, sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+torch.set_num_threads(1)
+import test_training as t
+t.run_of(Path(sys.argv[1]), progress=lambda done: os.kill(os.getpid(), signal.SIGKILL) if done == 7 else None)
+"""
+
+
+@pytest.mark.slow
+def test_training_killed_without_warning_goes_on_to_the_same_state(tmp_path: Path) -> None:
+    run_of(tmp_path / "whole")
+    here = str(Path(__file__).parent)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "parts"), here], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not list((tmp_path / "parts").glob(".*"))
+    run_of(tmp_path / "parts")
+    assert same(state_of(tmp_path / "whole" / LAST), state_of(tmp_path / "parts" / LAST))
+
+
+def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    run_of(tmp_path)
+    updates: list[int] = []
+    run_of(tmp_path, progress=updates.append)
+    assert updates == []
+
+
+@pytest.mark.parametrize("objective", [Objective.DENOISING, pytest.param(Objective.PATHWISE, marks=pytest.mark.slow)])
+def test_a_network_learns_the_exact_score(objective: Objective, tmp_path: Path) -> None:
+    """Independent angles under pure diffusion have a score in closed form; the error is a tenth of its size."""
+    schedule = SCHEDULES[Objective.DENOISING]
+    chain = Chain.uniform(KuramotoSDE((2,), NoCoupling(), schedule), 20)
+    data = START.sample((8000,), generator=torch.Generator().manual_seed(1)).float()
+    settings = Settings(epochs=4, updates=100, batch=256, learning_rate=5e-3, warmup=20, averaging=0.98, stride=4)
+    net = network(32, schedule)
+    got = train(net, chain, objective, data[:7000], data[7000:], tmp_path, settings, accelerator="cpu")
+    for t in (0.15, 0.4):
+        variance = 0.16 + 2 * schedule.diffusion.integral(0.0, t)
+        law = WrappedNormal(START.loc, variance**0.5)
+        theta = law.sample((2000,), generator=torch.Generator().manual_seed(2)).float()
+        error = (got.network(t, theta) - law.score(theta)).square().mean() / law.score(theta).square().mean()
+        assert error.sqrt() < 0.1
+
+
+def test_the_log_has_a_line_per_epoch(tmp_path: Path) -> None:
+    run_of(tmp_path)
+    with (tmp_path / METRICS).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["update"]) for row in rows] == [4, 8, 12]
+    assert set(rows[0]) == {"update", "seconds", "learning_rate", "loss", "validation_loss"}
+    assert float(rows[-1]["learning_rate"]) == 0.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([LAST, BEST, METRICS])
+
+
+def test_the_learning_rate_rises_and_falls_by_half_a_cosine() -> None:
+    settings = Settings(epochs=4, updates=25, warmup=10)
+    assert settings.rate(0) == pytest.approx(0.1)
+    assert settings.rate(50) == pytest.approx(0.5)
+    assert settings.rate(100) == pytest.approx(0.0)
+    assert max(settings.rate(i) for i in range(100)) == settings.rate(9) > 0.97
+
+
+def test_the_averaged_weights_are_those_of_the_recursion() -> None:
+    net, callback = nn.Linear(1, 1, bias=False), averaging(0.9)
+    model = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=callback._kwargs["multi_avg_fn"])
+    expected = 0.0
+    for n in range(200):
+        with torch.no_grad():
+            net.weight.fill_(float(n % 7))
+        model.update_parameters(net)
+        decay = 0.0 if n == 0 else min(0.9, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * (n % 7)
+    assert model.get_parameter("module.weight").item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_stops_early_where_validation_does_not_improve(tmp_path: Path) -> None:
+    settings = Settings(epochs=8, updates=2, batch=32, warmup=0, learning_rate=0.0, patience=2, pool=1)
+    run_of(tmp_path, settings=settings)
+    assert len((tmp_path / METRICS).read_text().splitlines()) == 1 + 3
+
+
+class Failing(nn.Module):
+    """NaN from the ``after``-th training update on."""
+
+    def __init__(self, after: int, where: str) -> None:
+        super().__init__()
+        self.inner, self.after, self.where, self.calls = network(), after, where, 0
+        self.zero = nn.Parameter(torch.zeros(()))
+        self.arguments = self.inner.arguments
+
+    def forward(self, t: Time, theta: Angles) -> Tangent:
+        self.calls += self.training
+        score: Tensor = self.inner(t, theta)
+        if self.calls <= self.after:
+            return score
+        if self.where == "loss":
+            return score.index_fill(0, torch.tensor([3]), torch.nan)
+        return score + 0.0 * self.zero.sqrt()
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [("loss", r"the loss .* update 7, for 1 of 32 pairs, first at t = 0\.\d"), ("gradient", "update 7;")],
+)
+def test_a_number_that_is_not_finite_stops_training_and_keeps_the_last_state(
+    where: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(checkpoint.DESCRIBED, "Failing", ScoreMLP)
+    with pytest.raises(FloatingPointError, match=message):
+        run_of(tmp_path, net=Failing(6, where))
+    state = checkpoint.load(tmp_path / LAST)
+    assert state["global_step"] == 4
+    assert all(weight.isfinite().all() for weight in state["state_dict"].values())
+
+
+def test_what_a_checkpoint_says_is_enough_to_use_it(tmp_path: Path) -> None:
+    made = run_of(tmp_path, about={"columns": ["phi", "psi"], "unit": "deg"})
+    read = trained(tmp_path / LAST)
+    assert read.about == {"columns": ["phi", "psi"], "unit": "deg"}
+    assert (read.update, read.objective) == (12, Objective.PATHWISE)
+    assert read.chain.discounts is not None
+    assert (read.chain.times, read.chain.discounts) == (made.chain.times, made.chain.discounts)
+    assert isinstance(read.sde.coupling, GlobalCoupling)
+    assert read.sde.schedule == SCHEDULES[Objective.PATHWISE]
+    assert not read.network.training
+    theta = DATA[:5]
+    averaged = checkpoint.load(tmp_path / LAST)["state_dict"]["network.enter.weight"]
+    assert torch.equal(read.network.get_parameter("enter.weight"), averaged)
+    assert read.network(0.3, theta).shape == theta.shape
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"settings": replace(SHORT, batch=64)},
+            "settings.batch was 32 and is now 64",
+        ),
+        ({"net": network(16)}, "network.width was 8 and is now 16"),
+        ({"data": DATA.flip(0)}, "data.training"),
+    ],
+)
+def test_a_folder_with_another_training_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    run_of(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        run_of(tmp_path, **changes)
+
+
+def test_a_missing_checkpoint_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        trained(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.99])
+def test_a_checkpoint_that_is_cut_off_is_refused(kept: float, tmp_path: Path) -> None:
+    run_of(tmp_path)
+    whole = (tmp_path / BEST).read_bytes()
+    (tmp_path / BEST).write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ValueError, match="only a part of one"):
+        trained(tmp_path)
+
+
+def test_a_file_of_someone_else_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="no checkpoint of circsde"):
+        trained(tmp_path / "other.safetensors")
+
+
+def test_weights_of_another_architecture_are_refused_with_what_differs() -> None:
+    with pytest.raises(ValueError, match=r"enter.weight is \(16, 8\) and not \(8, 8\).* more differences"):
+        checkpoint.load_weights(network(8), network(16).state_dict(), Path("other"))
+    weights = network(8).state_dict()
+    weights["extra"] = weights.pop("enter.bias")
+    with pytest.raises(ValueError, match="enter.bias is missing; extra is unknown"):
+        checkpoint.load_weights(network(8), weights, Path("other"))
+
+
+def test_a_failed_write_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:  # noqa: ARG001
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "state.safetensors"
+    checkpoint.save({"a": torch.ones(2)}, path)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save_file", no_space)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoint.save({"a": torch.zeros(2)}, path)
+    assert checkpoint.load(path)["a"].tolist() == [1.0, 1.0]
+    assert os.listdir(tmp_path) == ["state.safetensors"]
+
+
+def test_a_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    state = {
+        "a": [1, 2.5, None, {"b": torch.arange(3), 7: "text"}],
+        "c": torch.ones(2, 3, dtype=torch.float64).T,
+        "d": {},
+    }
+    checkpoint.save(state, tmp_path / "state")
+    back = checkpoint.load(tmp_path / "state")
+    assert same(state, back)
+    assert back["c"].dtype == torch.float64
+
+
+@pytest.mark.parametrize("coupling", [NoCoupling(), GlobalCoupling(), LocalCoupling(1, "reflecting")])
+def test_an_equation_comes_back_as_it_was_described(coupling: Coupling) -> None:
+    schedule = Schedule(Cosine(0.0, 2.0), Cosine(0.1, 1.0), Cosine(0.3, 1.5))
+    phases, frequencies = (
+        torch.linspace(-1, 1, 12).reshape(3, 4).double(),
+        torch.linspace(0, 2, 12).reshape(3, 4).double(),
+    )
+    sde = KuramotoSDE((3, 4), coupling, schedule, reference_phase=phases, natural_frequency=frequencies)
+    back = checkpoint.rebuild(checkpoint.describe(sde))
+    assert (back.coupling, back.schedule, back.event_shape) == (coupling, schedule, sde.event_shape)
+    theta = torch.rand(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(back.drift(0.4, theta), sde.drift(0.4, theta))
+
+
+def test_what_cannot_be_saved_is_refused_before_training(tmp_path: Path) -> None:
+    schedule = Schedule(Custom(lambda t: 0.0 * t, lambda t: 0.0 * t), Cosine(0.1, 1.0), Cosine(0.1, 1.0))
+    for sde in (
+        KuramotoSDE((2,), schedule=schedule),
+        KuramotoSDE((2,), GraphCoupling(torch.ones(2, 2)), SCHEDULES[Objective.PATHWISE]),
+    ):
+        chain = Chain.uniform(sde, 5)
+        with pytest.raises(ValueError, match="a checkpoint can hold"):
+            train(network(), chain, Objective.PATHWISE, DATA, DATA, tmp_path, SHORT, accelerator="cpu")
