@@ -11,7 +11,7 @@ from torch import Tensor
 
 from circsde.sde import SDE, evaluate
 from circsde.solvers.brownian import Brownian
-from circsde.solvers.quadrature import Vector, hermite, inner_nodes, weights
+from circsde.solvers.quadrature import INNER, Vector, hermite, inner_nodes, rule
 from circsde.torus import wrap
 from circsde.typing import Angles, Field, Tangent, Time
 
@@ -156,18 +156,18 @@ def integrate_divergence(
             have ``k`` integrals of their own; drawn afresh at each, their errors average out along the path.
 
     Returns:
-        The integrals, shape ``(k, batch)``, and the error of the quadrature plus the size of the correction, shape
-        ``(batch,)``, nats.
+        The integrals, shape ``(k, batch)``, and the errors of the quadrature plus the sizes of the corrections, summed
+        over the steps, shape ``(batch,)``, nats.
     """
 
     def linearise(node: int, t: float, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return flow.linearise(torch.tensor(t, dtype=torch.float64), wrap(x).to(dtype), probes(node))
 
-    ends = [linearise(3 * i, t, x) for i, (t, x) in enumerate(zip(mesh, states, strict=True))]
+    ends = [linearise((INNER + 1) * i, t, x) for i, (t, x) in enumerate(zip(mesh, states, strict=True))]
     known = torch.stack((states, torch.stack([velocity.double() for velocity, _, _ in ends])))
     samples, residuals = [ends[0][2]], [torch.zeros_like(states[0]).flatten(1).sum(1)]
     for step, times in enumerate(inner_nodes(mesh)):
-        for i, t in enumerate(times, start=3 * step + 1):
+        for i, t in enumerate(times, start=(INNER + 1) * step + 1):
             stencil = hermite(mesh, step, t)
             near = known[:, stencil.first : stencil.first + stencil.position.shape[1]]
             x, speed = (torch.tensordot(near.new_tensor(w), near, 2) for w in (stencil.position, stencil.velocity))
@@ -177,8 +177,9 @@ def integrate_divergence(
             residuals.append(residual)
         samples.append(ends[step + 1][2])
         residuals.append(residuals[0])
-    total, error = (states.new_tensor(w) for w in weights(mesh))
-    values = torch.stack(samples)
-    quadrature = torch.tensordot(error, values.mean(1), 1).abs().sum(0)
-    correction = torch.tensordot(total, torch.stack(residuals), 1).abs()
-    return torch.tensordot(total, values, 1), quadrature + correction
+    quadrature = rule(mesh)
+    weights, embedded = states.new_tensor(quadrature.weights), states.new_tensor(quadrature.embedded)
+    values, corrections = torch.stack(samples)[quadrature.samples], torch.stack(residuals)[quadrature.samples]
+    error = torch.einsum("sn,snkb->sb", weights - embedded, values).abs().sum(0) / values.shape[2]
+    correction = torch.einsum("sn,snb->sb", embedded, corrections).abs().sum(0)
+    return torch.einsum("sn,snkb->kb", weights, values), error + correction

@@ -14,22 +14,30 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from circsde.sde import SDE
 from circsde.solvers.brownian import draw_seed
 from circsde.solvers.divergence import FlowField, Probes, integrate_divergence
 from circsde.solvers.integrate import NON_FINITE, SUCCESS
-from circsde.solvers.quadrature import Vector
+from circsde.solvers.quadrature import INNER, Vector
 from circsde.solvers.trajectory import FIXED, MAX_STEPS, Trajectory, check_angles, trajectory
 from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles, Field, PerSample
 
 MAX_PROBES = "max_probes"
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """A law at the horizon: a ``torch.distributions.Distribution``, or anything else with a log-density."""
+
+    def log_prob(self, value: Tensor, /) -> Tensor:
+        """Log-densities in nats, per angle or per sample."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +47,9 @@ class LogProb:
     Attributes:
         value: ``log p_0(theta)`` in nats with respect to ``d theta`` on ``[-pi, pi)^d``, float64; NaN where it failed.
         stderr: Its standard error over probes: 0 where the divergence is exact, NaN with a single probe.
-        error: An estimate of the discretisation error, nats: of the quadrature, plus the size of the correction for
-            the residual of the path. Usually far above the true error. It knows nothing of rounding.
-        nfe: Evaluations of the score; with its derivative at the nodes of the quadrature, which are ``3 steps + 1``.
+        error: An estimate of the discretisation error, nats: over all steps, the errors of the quadrature plus the
+            sizes of the corrections for the residual. Usually far above the true error; it knows nothing of rounding.
+        nfe: Evaluations of the score; with its derivative at the nodes of the quadrature, which are ``4 steps + 1``.
         probes: The number of probes; 0 where the divergence is exact.
         status: ``"success"``, ``"max_probes"`` (``stderr`` missed its target), or why the flow was given up.
         message: About the first sample that failed.
@@ -62,7 +70,7 @@ def log_prob(
     score: Field,
     theta: Angles,
     *,
-    prior: Distribution | None = None,
+    prior: Prior | None = None,
     divergence: str = "exact",
     probes: int = 1,
     probe_law: str = "rademacher",
@@ -147,7 +155,7 @@ def _log_prob(
     theta: Angles,
     first: int,
     solve: Callable[..., Trajectory],
-    prior: Distribution,
+    prior: Prior,
     average: Callable[..., tuple[Tensor, ...]],
 ) -> LogProb:
     """The log-densities of the samples number ``first`` and following, solved together; who fails is left behind."""
@@ -164,12 +172,13 @@ def _log_prob(
             mesh, states = np.array(list(path.states)), torch.stack(list(path.states.values()))
             integral, stderr[kept], error[kept], probes[kept], passes = average(flow, mesh, states, theta, kept)
             value[kept] = log_density(prior, wrap(states[-1])) + integral
-            nfe[kept] += passes * (3 * len(mesh) - 2)
+            nfe[kept] += passes * ((INNER + 1) * (len(mesh) - 1) + 1)
             break
         lost = set(kept) if stats.status == MAX_STEPS else {kept[i] for i in stats.samples}
         for i in lost:
             status[i] = stats.status
-        message = message or f"sample {first + min(lost)}: {stats.message.partition(': ')[2]}"
+        reason = f"{stats.message.partition(',')[0]}, sample {first + min(lost)}:{stats.message.partition(':')[2]}"
+        message = message or reason
         kept = [i for i in kept if i not in lost]
     for i in (~value.isfinite()).nonzero().flatten().tolist():
         if status[i] == SUCCESS:
@@ -220,7 +229,7 @@ def _join(parts: list[LogProb]) -> LogProb:
     return LogProb(value, stderr, error, nfe, probes, status, message)
 
 
-def log_density(prior: Distribution, theta: Angles) -> PerSample:
+def log_density(prior: Prior, theta: Angles) -> PerSample:
     """``log p(theta)`` of each sample, nats, for a law of one angle, of every angle, or of all of them together.
 
     Raises:
@@ -237,13 +246,13 @@ def log_density(prior: Distribution, theta: Angles) -> PerSample:
     return value.double()
 
 
-def _default_prior(sde: SDE) -> Distribution:
+def _default_prior(sde: SDE) -> Prior:
     law = getattr(sde, "terminal_law", None)
     if law is None:
         raise ValueError(
             f"{type(sde).__name__} knows no law at its horizon: give prior=, a distribution of the angles there"
         )
-    prior: Distribution = law()
+    prior: Prior = law()
     return prior
 
 

@@ -75,7 +75,8 @@ def kuiper(a: Tensor, b: Tensor) -> Tensor:
     """
     a, b = wrap(a.double()).sort().values, wrap(b.double()).sort().values
     at = torch.cat((a, b))
-    gap = torch.searchsorted(a, at, right=True) / len(a) - torch.searchsorted(b, at, right=True) / len(b)
+    below_a, below_b = (torch.searchsorted(x, at, right=True).double() / len(x) for x in (a, b))
+    gap = below_a - below_b
     return gap.max().clamp(min=0.0) - gap.min().clamp(max=0.0)
 
 
