@@ -202,7 +202,8 @@ class Rotor(nn.Module):
         return drift
 
     def g(self, t: Any, y: Tensor) -> Tensor:
-        return torch.ones_like(y) * self.sigma * (1.0 + t)
+        amplitude: Tensor = torch.ones_like(y) * self.sigma * (1.0 + t)
+        return amplitude
 
 
 def test_a_torchsde_equation_becomes_one_of_ours() -> None:
