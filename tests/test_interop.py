@@ -128,11 +128,11 @@ def test_torchsdes_loop_takes_the_asked_number_of_our_steps(n: int) -> None:
 def test_torchsde_itself_miscounts_its_steps() -> None:
     """What the step above avoids."""
     wrong = 0
-    for n in range(90, 110):
+    for n in range(97, 105):
         sde = Counting()
         torchsde.sdeint(sde, torch.zeros(1, 2), [0.0, 1.0], method="euler", dt=1 / n)
         wrong += sde.calls - 1 != n  # one call checks shapes
-    assert wrong > 5
+    assert wrong >= 2
 
 
 class Counting(KuramotoSDE):
