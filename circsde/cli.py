@@ -3,6 +3,7 @@
 import typer
 
 from circsde.commands.simulate import EXAMPLES, simulate
+from circsde.commands.study import SELECT_EXAMPLES, STUDY_EXAMPLES, problems, select, study
 
 app = typer.Typer(
     name="circsde",
@@ -13,6 +14,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=EXAMPLES)(simulate)
+app.command(epilog=STUDY_EXAMPLES)(study)
+app.command(epilog=SELECT_EXAMPLES)(select)
+app.command()(problems)
 
 
 def _print_version(wanted: bool | None) -> None:

@@ -1,1 +1,25 @@
-"""Accuracy studies as xarray results."""
+"""Accuracy studies as xarray Datasets: errors with intervals, orders, cost, and the choice of a method."""
+
+from circsde.fokker_planck import fokker_planck
+from circsde.studies.accuracy import exact_convergence, study
+from circsde.studies.convergence import strong_convergence, weak_convergence
+from circsde.studies.experiment import Simulation
+from circsde.studies.flows import flow_convergence
+from circsde.studies.runner import Runner
+from circsde.studies.selection import select
+from circsde.studies.transfer import transfer_operator
+from circsde.studies.work_precision import work_precision
+
+__all__ = [
+    "Runner",
+    "Simulation",
+    "exact_convergence",
+    "flow_convergence",
+    "fokker_planck",
+    "select",
+    "strong_convergence",
+    "study",
+    "transfer_operator",
+    "weak_convergence",
+    "work_precision",
+]

@@ -1,0 +1,110 @@
+"""Studies as tables on the terminal."""
+
+import math
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_SHOWN = 24  # candidates of a selection
+_PIPED = 160  # columns where there is no terminal to ask
+
+
+def show(table: Table) -> None:
+    """Print a table on stdout, as wide as it needs where that is not a terminal."""
+    Console(width=None if sys.stdout.isatty() else _PIPED).print(table)
+
+
+def study_table(study: "xr.Dataset") -> Table:
+    """Errors by solver and step count, hollow ones dim, with the order that they show and the order claimed."""
+    from circsde.studies.plots import describe_order
+
+    table = Table(title=_title(study), caption="dim: not resolved, the interval is wider than a quarter of the error")
+    table.add_column("method", no_wrap=True)
+    for n in study["steps"].values:
+        table.add_column(f"{n} steps", justify="right", no_wrap=True)
+    for name in ("order", "claims", "verdict"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in range(study.sizes["solver"]):
+        one = study.isel(solver=row)
+        errors = [
+            Text(f"{error:.2e}", "" if resolved else "dim")
+            for error, resolved in zip(one["error"].values, one["resolved"].values, strict=True)
+        ]
+        order, claim = (
+            describe_order(float(one["order"]), float(one["order_standard_error"])),
+            float(one["claimed_order"]),
+        )
+        verdict = str(one["verdict"].item())
+        style = {"below its claim": "bold red", "not resolved": "dim"}.get(verdict, "green")
+        name = str(one["solver"].item())
+        table.add_row(name, *errors, order, "-" if math.isnan(claim) else f"{claim:g}", Text(verdict, style))
+    return table
+
+
+def cost_table(study: "xr.Dataset") -> Table:
+    """Errors beside drift evaluations and measured time, cheapest first."""
+    table = Table(title=_title(study), caption=f"time of {study.attrs['timed_paths']:,} paths, median and quartiles")
+    for name in ("method", "steps", "drift evaluations", "milliseconds", "quartiles", "error"):
+        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+    flat = study.stack(candidate=("solver", "steps")).sortby("nfe")  # noqa: PD013
+    for i in range(flat.sizes["candidate"]):
+        one = flat.isel(candidate=i)
+        low, middle, high = (1e3 * float(one[name]) for name in ("seconds_low", "seconds", "seconds_high"))
+        table.add_row(
+            str(one["solver"].item()),
+            str(one["steps"].item()),
+            f"{float(one['nfe']):g}",
+            f"{middle:.3g}",
+            f"{low:.3g} to {high:.3g}",
+            Text(f"{float(one['error']):.2e}", "" if one["resolved"] else "dim"),
+        )
+    return table
+
+
+def selection_table(choice: "xr.Dataset") -> Table:
+    """Candidates, cheapest first, up to one or two beyond the choice; the choice in bold."""
+    setting = str(choice["error"].dims[1])
+    table = Table(title=f"{_title(choice)}, tolerance {choice.attrs['tolerance']:g}")
+    for name in ("method", setting, "drift evaluations", "error", "interval", "paths", "verdict"):
+        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+    flat = choice.stack(candidate=("solver", setting)).dropna("candidate", subset=["error"]).sortby("nfe")
+    chosen = choice.attrs["selected_nfe"]
+    for i in range(min(_SHOWN, flat.sizes["candidate"])):
+        one = flat.isel(candidate=i)
+        if float(one["nfe"]) > 2 * chosen:
+            break
+        picked = float(one["nfe"]) == chosen and one["method"].item() == choice.attrs["selected_method"]
+        verdict = "meets it" if one["accepted"] else "too large" if one["rejected"] else "open"
+        table.add_row(
+            str(one["solver"].item()),
+            f"{one[setting].item():g}",
+            f"{float(one['nfe']):g}",
+            f"{float(one['error']):.2e}",
+            f"{float(one['lower']):.2e} to {float(one['upper']):.2e}",
+            f"{int(one['paths']):,}" if one["paths"] > 0 else "-",
+            verdict,
+            style="bold green" if picked else "",
+        )
+    return table
+
+
+def problem_table() -> Table:
+    """Every named problem in a line."""
+    from circsde import problems
+
+    table = Table("name", "what it is", title="Problems with exact answers")
+    for name in problems.names():
+        table.add_row(name, problems.describe(name))
+    return table
+
+
+def _title(study: "xr.Dataset") -> str:
+    from circsde.studies.plots import title
+
+    return title(study)

@@ -1,0 +1,148 @@
+"""One call for every kind of accuracy study: without sampling noise where the law is known, else by Monte Carlo."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+
+from circsde.problems import Problem
+from circsde.sde import SDE
+from circsde.solvers.methods import METHODS, Method
+from circsde.studies.convergence import STEPS, strong_convergence, weak_convergence
+from circsde.studies.exact import law_convergence, stationary_convergence
+from circsde.studies.experiment import Experiment, as_problem, experiment
+from circsde.studies.paths import find_method, method_name
+from circsde.studies.result import KINDS, STATIONARY, STRONG, WEAK, ByObservable, Errors, assemble
+from circsde.studies.runner import Runner
+
+
+def study(
+    subject: Experiment | SDE | str,
+    kind: str = WEAK,
+    methods: Sequence[str | Method] | None = None,
+    steps: Sequence[int] | None = None,
+    *,
+    monte_carlo: bool = False,
+    paths: int | None = None,
+    seed: int = 0,
+    confidence: float = 0.95,
+    runner: Runner | None = None,
+) -> xr.Dataset:
+    """Errors and orders of methods on a problem.
+
+    Weak errors of problems with one phase and a known law, and stationary errors, come from transfer operators, free of
+    sampling noise; all others from :func:`strong_convergence` and :func:`weak_convergence`.
+
+    Args:
+        subject: A problem or its name, an SDE, or a :class:`~circsde.studies.experiment.Simulation`.
+        kind: ``"strong"``, ``"weak"`` or ``"stationary"``.
+        methods: By default all of ours to which the kind applies.
+        steps: By default the problem's own.
+        monte_carlo: Sample, even where the law is known.
+        paths: See :func:`strong_convergence` and :func:`weak_convergence`.
+        seed: The same.
+        confidence: The same.
+        runner: Where cells are computed and kept.
+
+    Returns:
+        As :func:`strong_convergence`, in one form for all kinds.
+
+    Raises:
+        ValueError: For an unknown kind, method or problem, or where there is no stationary law to compare with.
+    """
+    subject = experiment(subject)
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of study {kind!r}; choose one of {', '.join(KINDS)}")
+    steps = tuple(steps) if steps is not None else subject.steps if isinstance(subject, Problem) else STEPS
+    if kind == STATIONARY or (kind == WEAK and has_law(subject) and not monte_carlo):
+        return exact_convergence(subject, kind, methods, steps, runner=runner)
+    converge = strong_convergence if kind == STRONG else weak_convergence
+    more = {} if paths is None else {"paths": paths}
+    return converge(subject, methods, steps, seed=seed, confidence=confidence, runner=runner, **more)
+
+
+def has_law(subject: Experiment) -> bool:
+    """Whether the law that a method makes of this problem is quickly computed, and compared with the exact one."""
+    problem, phases = as_problem(subject), torch.Size(subject.sde.event_shape or (1,)).numel()
+    return problem is not None and problem.target is not None and phases == 1
+
+
+def exact_convergence(
+    subject: Experiment | str,
+    kind: str = WEAK,
+    methods: Sequence[str | Method] | None = None,
+    steps: Sequence[int] = STEPS,
+    *,
+    runner: Runner | None = None,
+) -> xr.Dataset:
+    """Weak or stationary errors from transfer operators (eq. 9), in the form of :func:`weak_convergence`.
+
+    The interval is what is left of the grid's refinement, and the uncertainty of the expected values.
+
+    Args:
+        subject: A problem with a known law, or its name.
+        kind: ``"weak"``: the largest error of an observable's mean at the horizon; or ``"stationary"``: the largest
+            error of a trigonometric moment under the stationary law.
+        methods: Names or methods; by default all of ours.
+        steps: Numbers of steps over the horizon.
+        runner: Where cells are computed and kept.
+
+    Raises:
+        ValueError: If the law is not known, or a method is not.
+    """
+    subject = experiment(subject)
+    problem = as_problem(subject)
+    if problem is None or (problem.target if kind == WEAK else problem.stationary) is None:
+        raise ValueError(
+            f"the {kind} law of {subject.name or 'this SDE'} is not known: use a Monte-Carlo study, or a"
+            " problem of one or two phases" + (" at constant rates" if kind == STATIONARY else "")
+        )
+    chosen = [find_method(method) for method in (list(METHODS) if methods is None else methods)]
+    ladder = sorted(set(steps))
+    cells = [ExactCell(subject, kind, method, n) for method in (methods or METHODS) for n in ladder]
+    results = (runner or Runner()).map(cells)
+    shape = len(chosen), len(ladder)
+    signed = np.stack([result["bias"].to_numpy() for result in results]).reshape(*shape, -1)
+    uncertainty = np.array([float(result["resolution"]) for result in results]).reshape(shape)
+    uncertainty = uncertainty + problem.uncertainty
+    reach = uncertainty[..., None]
+    names = [o.name for o in subject.observables] if kind == WEAK else ["largest moment"]
+    error = np.abs(signed).max(-1)
+    errors = Errors(
+        error=error,
+        lower=np.maximum(0.0, error - uncertainty),
+        upper=error + uncertainty,
+        standard_error=np.zeros(shape),
+        floor=uncertainty,
+        paths_needed=np.zeros(shape),
+        covariance=np.zeros((*shape, shape[1])),
+    )
+    details = ByObservable(names, signed, signed - reach, signed + reach)
+    nfe = np.array([[n * method.evaluations(subject.sde) for n in ladder] for method in chosen], dtype=np.float64)
+    return assemble(kind, subject, chosen, ladder, nfe, errors, details, evidence="transfer operators")
+
+
+@dataclass(frozen=True)
+class ExactCell:
+    """The law that one method makes with one number of steps, against the exact one."""
+
+    subject: Experiment
+    kind: str
+    method: str | Method
+    steps: int
+
+    def key(self) -> str:
+        """What determines the result, as text."""
+        return f"exact {json.dumps([self.subject.name, self.kind, method_name(self.method), self.steps])}"
+
+    def compute(self) -> xr.Dataset:
+        """``bias`` over observable, and ``resolution``."""
+        problem = as_problem(self.subject)
+        assert problem is not None
+        converge = law_convergence if self.kind == WEAK else stationary_convergence
+        result = converge(problem, [find_method(self.method)], [self.steps]).squeeze(drop=True)
+        bias = result["bias"] if self.kind == WEAK else result["moment_error"].expand_dims("observable")
+        return xr.Dataset({"bias": ("observable", bias.to_numpy()), "resolution": ((), float(result["resolution"]))})

@@ -1,0 +1,126 @@
+r"""Strong and weak errors by Monte Carlo, with intervals, a floor, and orders fitted only where they are resolved.
+
+Every method and step count is solved on the same Brownian paths as a reference with many more steps. The reference's
+own error is bounded by its distance from itself with half the steps: if halving the step at least halves its error,
+which holds from order one on, the triangle inequality makes that distance the larger of the two.
+"""
+
+from collections.abc import Sequence
+
+import xarray as xr
+
+from circsde.sde import SDE
+from circsde.solvers.methods import METHODS, Method
+from circsde.studies.experiment import Experiment, experiment
+from circsde.studies.paths import PathBlock, find_method
+from circsde.studies.result import STRONG, WEAK
+from circsde.studies.runner import Runner
+from circsde.studies.sampling import simulate
+
+STEPS = (5, 10, 20, 40, 80)
+
+
+def strong_convergence(
+    subject: Experiment | SDE | str,
+    methods: Sequence[str | Method] | None = None,
+    steps: Sequence[int] = STEPS,
+    *,
+    paths: int = 8192,
+    refinement: int = 8,
+    seed: int = 0,
+    confidence: float = 0.95,
+    target: float | None = None,
+    runner: Runner | None = None,
+) -> xr.Dataset:
+    r"""The root-mean-square distance ``sqrt(E d(theta_n, theta)^2)`` at the horizon, on one Brownian path.
+
+    ``d^2`` is the squared distance averaged over the angles of a path: geodesic on the torus, and for comparison on the
+    lift. Its mean has a Student t interval; that of the root follows on the logarithm by the delta method. Both ends
+    are moved out by the bound on the reference's error, which is also the floor.
+
+    Args:
+        subject: A problem or its name, an SDE, or a :class:`~circsde.studies.experiment.Simulation`.
+        methods: Names, torchsde's as ``"torchsde:srk"``, or methods; by default ours that follow the path.
+        steps: Numbers of steps over the horizon.
+        paths: Independent paths. With the same seed, more paths begin with the same ones.
+        refinement: The reference takes at least this many times the largest number of steps.
+        seed: Of starts and paths.
+        confidence: Of the intervals.
+        target: ``paths_needed`` brings the half-width down to this, rad; by default to a quarter of each error.
+        runner: Where cells are computed and kept.
+
+    Returns:
+        ``error``, ``lower``, ``upper`` (rad), ``standard_error``, ``floor``, ``resolved``, ``paths_needed``, ``nfe``
+        over (solver, steps); ``order``, ``order_standard_error`` over solver; ``observable_error`` and its interval
+        also over observable, which is geodesic or lifted.
+
+    Raises:
+        ValueError: For an unknown method or problem, or numbers that make no study.
+    """
+    followed = [name for name, method in METHODS.items() if method.strong_order is not None]
+    block = plan(subject, STRONG, followed if methods is None else methods, steps, refinement, seed)
+    return block.tabulate(simulate(block, paths, runner), confidence, target)
+
+
+def weak_convergence(
+    subject: Experiment | SDE | str,
+    methods: Sequence[str | Method] | None = None,
+    steps: Sequence[int] = STEPS,
+    *,
+    paths: int = 65536,
+    refinement: int = 4,
+    seed: int = 0,
+    confidence: float = 0.95,
+    target: float | None = None,
+    runner: Runner | None = None,
+) -> xr.Dataset:
+    r"""The largest error of an expectation at the horizon, ``max_k |E phi_k(theta_n) - E phi_k(theta)|``.
+
+    Each error is the mean over coupled paths of ``phi(theta_n) - phi(reference)``, whose variance is that of the strong
+    error; where the exact expectation is known, the reference's own deviation from it is a control variate. Every
+    observable has a Student t interval; those of the largest error cover together (Bonferroni). Intervals include the
+    bound on the reference's own bias.
+
+    Args:
+        subject: A problem or its name, an SDE, or a :class:`~circsde.studies.experiment.Simulation`.
+        methods: Names, torchsde's as ``"torchsde:srk"``, or methods; by default all of ours.
+        steps: Numbers of steps over the horizon.
+        paths: Independent paths. With the same seed, more paths begin with the same ones.
+        refinement: The reference takes at least this many times the largest number of steps.
+        seed: Of starts and paths.
+        confidence: Of the intervals.
+        target: ``paths_needed`` brings the half-width down to this; by default to a quarter of each error.
+        runner: Where cells are computed and kept.
+
+    Returns:
+        As for :func:`strong_convergence`; ``observable_error`` is signed.
+
+    Raises:
+        ValueError: For an unknown method or problem, or numbers that make no study.
+    """
+    block = plan(subject, WEAK, list(METHODS) if methods is None else methods, steps, refinement, seed)
+    return block.tabulate(simulate(block, paths, runner), confidence, target)
+
+
+def plan(
+    subject: Experiment | SDE | str,
+    kind: str,
+    methods: Sequence[str | Method],
+    steps: Sequence[int],
+    refinement: int,
+    seed: int,
+) -> PathBlock:
+    """What to simulate, its first path given.
+
+    Raises:
+        ValueError: For an unknown method or problem, or numbers that make no study.
+    """
+    ladder = tuple(sorted(set(steps)))
+    if not ladder or ladder[0] < 1 or refinement < 2 or not methods:
+        raise ValueError(
+            f"a study needs methods, positive steps and a refinement of at least 2, got {list(methods)},"
+            f" {list(steps)} and {refinement}"
+        )
+    for method in methods:
+        find_method(method)
+    return PathBlock(experiment(subject), kind, seed, 0, 0, tuple(methods), ladder, refinement)

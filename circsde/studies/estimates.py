@@ -1,0 +1,106 @@
+"""From the moments of a sample of paths to errors with intervals, and what they leave open."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from circsde.problems import Observable
+from circsde.studies.result import STRONG, ByObservable, Errors
+from circsde.studies.statistics import RESOLUTION, Array, Moments, paths_needed, quantile
+
+_TINY = np.finfo(np.float64).tiny
+
+
+def estimate(
+    kind: str, moments: Moments, observables: Sequence[Observable], confidence: float, target: float | None = None
+) -> tuple[Errors, ByObservable]:
+    """Strong or weak errors with intervals, from the moments of :meth:`~circsde.studies.sampling.Block.features`."""
+    if kind == STRONG:
+        return strong_errors(moments, confidence, target)
+    return weak_errors(moments, observables, confidence, target)
+
+
+def strong_errors(moments: Moments, confidence: float, target: float | None) -> tuple[Errors, ByObservable]:
+    """Root-mean-square distances from mean squared ones; see :meth:`~circsde.studies.sampling.Block.features`."""
+    n = moments.mean.shape[-1] // 2  # settings, the last the coarse reference
+    mean = moments.mean.reshape(-1, 2, n)
+    error = np.sqrt(mean)
+    slope = 0.5 / np.maximum(error, _TINY)  # of the square root
+    whole = moments.covariance()
+    covariance = np.stack([whole[:, :n, :n], whole[:, n:, n:]], 1) * slope[..., :, None] * slope[..., None, :]
+    standard_error = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+    ratio = np.exp(quantile(confidence, moments.count) * standard_error / np.maximum(error, _TINY))
+    bound = (error * ratio)[..., -1:]
+    lower, upper = np.maximum(0.0, error / ratio - bound)[..., :-1], (error * ratio + bound)[..., :-1]
+    geodesic = error[:, 0, :-1]
+    errors = Errors(
+        error=geodesic,
+        lower=lower[:, 0],
+        upper=upper[:, 0],
+        standard_error=standard_error[:, 0, :-1],
+        floor=np.broadcast_to(bound[:, 0], geodesic.shape),
+        paths_needed=_needed(moments.count, geodesic, upper[:, 0] - bound[:, 0] - geodesic, bound[:, 0], target),
+        covariance=covariance[:, 0, :-1, :-1],
+    )
+    details = (np.moveaxis(x, 1, -1) for x in (error[..., :-1], lower, upper))
+    return errors, ByObservable(("geodesic distance", "lifted distance"), *details)
+
+
+def weak_errors(
+    moments: Moments, observables: Sequence[Observable], confidence: float, target: float | None
+) -> tuple[Errors, ByObservable]:
+    """Errors of expectations from coupled differences; see :meth:`~circsde.studies.sampling.Block.features`.
+
+    With ``D = phi(theta_n) - phi(Y)`` and ``C = phi(Y) - E phi`` for the reference Y, the estimate is the mean of
+    ``D + (1 - b) C`` with the ``b`` of least variance (1 where ``E phi`` is not known); it is off by ``b`` times the
+    reference's bias.
+    """
+    count, K = moments.count, len(observables)
+    levels = moments.mean.shape[-1] // K - 2  # settings; then come the coarse reference and the control
+    known = np.array([not math.isnan(observable.expected) for observable in observables])
+    whole = moments.covariance()
+    variance = np.diagonal(whole, axis1=-2, axis2=-1)
+    halved, control = slice(levels * K, (levels + 1) * K), np.arange((levels + 1) * K, (levels + 2) * K)
+    places = np.arange(levels * K).reshape(levels, K)
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = -whole[:, places, control] / variance[:, None, control]  # 1 - b
+    share = np.where(known & np.isfinite(share), share, 0.0)
+    combine = np.zeros((*whole.shape[:1], levels * K, whole.shape[-1]))
+    combine[:, places, places] = 1.0
+    combine[:, places, control] = share
+    error = (combine @ moments.mean[..., None])[..., 0].reshape(-1, levels, K)
+    covariance = combine @ whole @ np.swapaxes(combine, -1, -2)
+    standard_error = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1)).reshape(error.shape)
+
+    single, joint = quantile(confidence, count), quantile(confidence, count, K)
+    bias = np.abs(moments.mean[:, halved]) + joint * np.sqrt(variance[:, halved])
+    bias = np.abs(1.0 - share) * bias[:, None, :]
+    reach = single * standard_error + bias
+    details = ByObservable([o.name for o in observables], error, error - reach, error + reach)
+
+    width = joint * standard_error
+    worst = np.where(np.isnan(error), np.inf, np.abs(error)).argmax(-1)[..., None]
+
+    def at_worst(x: Array) -> Array:
+        return np.take_along_axis(x, worst, -1)[..., 0]
+
+    largest = at_worst(np.abs(error))
+    sign = np.sign(at_worst(error))
+    pick = np.arange(levels) * K + worst[..., 0]
+    chosen = np.stack([rows[np.ix_(i, i)] for rows, i in zip(covariance, pick, strict=True)])
+    errors = Errors(
+        error=largest,
+        lower=np.maximum(0.0, np.abs(error) - width - bias).max(-1),
+        upper=(np.abs(error) + width + bias).max(-1),
+        standard_error=at_worst(standard_error),
+        floor=(width + bias).max(-1),
+        paths_needed=_needed(count, largest, at_worst(width), at_worst(bias), target),
+        covariance=chosen * sign[..., :, None] * sign[..., None, :],
+    )
+    return errors, details
+
+
+def _needed(paths: int, error: Array, half_width: Array, reference: Array, target: float | None) -> Array:
+    return paths_needed(paths, half_width, (RESOLUTION * error if target is None else target) - reference)

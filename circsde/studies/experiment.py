@@ -1,0 +1,147 @@
+"""What a study integrates: a named problem with exact answers, or any SDE with a start and observables."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from circsde import problems
+from circsde.problems import ORDERS, Observable, Problem
+from circsde.sde import SDE, ReverseSDE, reverse
+from circsde.torus import TWO_PI
+from circsde.typing import Angles, PerSample
+
+
+@runtime_checkable
+class Experiment(Protocol):
+    """An equation, where its paths start and what is compared at the horizon; a :class:`Problem` is one."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it; cells on disk are found by it."""
+
+    @property
+    def sde(self) -> SDE:
+        """The equation."""
+
+    @property
+    def observables(self) -> tuple[Observable, ...]:
+        """What is compared at the horizon; the expected value is NaN where it is not known."""
+
+    def sample(self, batch: int, generator: torch.Generator) -> Angles:
+        """Independent starts, shape ``(batch, *event)``."""
+
+
+@dataclass(frozen=True)
+class Wave:
+    """``cos(m theta)`` or ``sin(m theta)``, averaged over the oscillators of a sample."""
+
+    wave: str
+    m: int
+
+    def __call__(self, theta: Angles) -> PerSample:
+        """Shape ``(batch,)``."""
+        angle = self.m * theta.flatten(1)
+        return (angle.cos() if self.wave == "cos" else angle.sin()).mean(1)
+
+
+WAVES = tuple(Observable(f"E {wave} {m} theta", Wave(wave, m), math.nan) for m in ORDERS for wave in ("cos", "sin"))
+"""The first five trigonometric moments, expected values unknown."""
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Any SDE as an :class:`Experiment`.
+
+    To compute its cells in other processes, all parts must be importable there: no lambdas.
+
+    Attributes:
+        sde: The equation; without a ``start`` of its own it must know its ``event_shape``.
+        start: ``(batch, generator) -> angles``, shape ``(batch, *event)``; they fix dtype and device. By default
+            uniform on the torus, float64.
+        observables: What is compared at the horizon; by default the first five trigonometric moments.
+        name: What tables call it.
+    """
+
+    sde: SDE
+    start: Callable[[int, torch.Generator], Angles] | None = None
+    observables: tuple[Observable, ...] = WAVES
+    name: str = ""
+
+    def sample(self, batch: int, generator: torch.Generator) -> Angles:
+        """Independent starts, shape ``(batch, *event)``.
+
+        Raises:
+            ValueError: If neither a start nor an event shape is known.
+        """
+        if self.start is not None:
+            return self.start(batch, generator)
+        if self.sde.event_shape is None:
+            raise ValueError("the SDE does not know its event_shape: give it one, or give the simulation a start")
+        uniform = torch.rand((batch, *self.sde.event_shape), dtype=torch.float64, generator=generator)
+        return TWO_PI * uniform - math.pi
+
+
+@dataclass(frozen=True)
+class Variation:
+    """An experiment on a reversed SDE, with another stochasticity; the laws to compare with stay the same.
+
+    Attributes:
+        base: The experiment; its equation is a :func:`~circsde.sde.reverse` of another.
+        stochasticity: ``l`` of eq. (4).
+
+    Raises:
+        ValueError: If the equation is not a reversed one.
+    """
+
+    base: Experiment
+    stochasticity: float
+
+    def __post_init__(self) -> None:
+        """Refuse an equation whose stochasticity cannot be chosen."""
+        if not isinstance(self.base.sde, ReverseSDE):
+            raise ValueError(
+                f"only a reversed SDE has a stochasticity to choose, got {type(self.base.sde).__name__};"
+                " make it with reverse(sde, score)"
+            )
+
+    @property
+    def name(self) -> str:
+        """The name of the base and the stochasticity; empty where the base has none."""
+        return self.base.name and f"{self.base.name}, l = {self.stochasticity:g}"
+
+    @cached_property
+    def sde(self) -> SDE:
+        """The equation with this stochasticity."""
+        assert isinstance(self.base.sde, ReverseSDE)
+        return reverse(self.base.sde.forward_sde, self.base.sde.score, self.stochasticity)
+
+    @property
+    def observables(self) -> tuple[Observable, ...]:
+        """Those of the base."""
+        return self.base.observables
+
+    def sample(self, batch: int, generator: torch.Generator) -> Angles:
+        """Starts of the base."""
+        return self.base.sample(batch, generator)
+
+
+def as_problem(subject: Experiment) -> Problem | None:
+    """The problem that an experiment is, or varies; None where its laws are not known.
+
+    The problem of a :class:`Variation` must not be sent to another process: it would arrive as its base.
+    """
+    if isinstance(subject, Variation):
+        base = as_problem(subject.base)
+        return None if base is None else replace(base, sde=subject.sde)
+    return subject if isinstance(subject, Problem) else None
+
+
+def experiment(subject: Experiment | SDE | str) -> Experiment:
+    """A problem by its name, an SDE with the defaults of :class:`Simulation`, or an experiment as it is."""
+    if isinstance(subject, str):
+        return problems.get(subject)
+    return Simulation(subject) if isinstance(subject, SDE) else subject

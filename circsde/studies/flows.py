@@ -1,0 +1,130 @@
+"""Probability flows: errors of torchdiffeq's adaptive methods over their tolerance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
+
+import xarray as xr
+
+from circsde.sde import SDE, ReverseSDE
+from circsde.solvers.flow import odeint
+from circsde.solvers.trajectory import ADAPTIVE
+from circsde.studies.estimates import estimate
+from circsde.studies.experiment import Experiment, experiment
+from circsde.studies.result import STRONG, error_dataset
+from circsde.studies.runner import Runner
+from circsde.studies.sampling import Block, End, Sample, Solved, simulate
+
+REFERENCE, FINEST = "dopri8", 1e-13
+
+TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+
+
+def is_flow(subject: Experiment) -> bool:
+    """Whether the equation is a reversed SDE without noise: a probability flow."""
+    return isinstance(subject.sde, ReverseSDE) and subject.sde.stochasticity == 0.0
+
+
+def flow_convergence(
+    subject: Experiment | SDE | str,
+    methods: Sequence[str] = ADAPTIVE,
+    tolerances: Sequence[float] = TOLERANCES,
+    *,
+    kind: str = STRONG,
+    paths: int = 1024,
+    seed: int = 0,
+    confidence: float = 0.95,
+    runner: Runner | None = None,
+) -> xr.Dataset:
+    """Errors of adaptive methods on a probability flow, at the horizon, over the absolute tolerance.
+
+    Args:
+        subject: A reversed SDE with stochasticity 0, or a problem with one, or its name.
+        methods: Names of torchdiffeq's adaptive methods.
+        tolerances: The absolute tolerances ``atol``, rad.
+        kind: ``"strong"``: the root-mean-square distance from where a much smaller tolerance leads; or ``"weak"``: the
+            largest error of an expectation, as for :func:`~circsde.studies.convergence.weak_convergence`.
+        paths: Independent starts.
+        seed: Of the starts.
+        confidence: Of the intervals.
+        runner: Where cells are computed and kept.
+
+    Returns:
+        ``error`` with its interval, ``resolved`` and ``nfe`` over (solver, atol).
+
+    Raises:
+        ValueError: If the equation is no probability flow, or a method is not adaptive.
+    """
+    block = plan_flow(subject, kind, methods, tolerances, seed)
+    return block.tabulate(simulate(block, paths, runner), confidence)
+
+
+def plan_flow(
+    subject: Experiment | SDE | str, kind: str, methods: Sequence[str], tolerances: Sequence[float], seed: int
+) -> "FlowBlock":
+    """What to solve, its first path given.
+
+    Raises:
+        ValueError: If the equation is no probability flow, or a method is not adaptive.
+    """
+    subject = experiment(subject)
+    if not is_flow(subject):
+        raise ValueError("a probability flow is needed: reverse(sde, score, stochasticity=0)")
+    if unknown := [name for name in methods if name not in ADAPTIVE]:
+        raise ValueError(f"unknown adaptive method {unknown[0]!r}; choose among {', '.join(ADAPTIVE)}")
+    return FlowBlock(subject, kind, seed, 0, 0, tuple(methods), tuple(sorted(set(tolerances), reverse=True)))
+
+
+@dataclass(frozen=True)
+class FlowBlock(Block):
+    """Adaptive methods over absolute tolerances from the same starts."""
+
+    methods: tuple[str, ...]
+    tolerances: tuple[float, ...]
+
+    @property
+    def solvers(self) -> list[str]:
+        """The names of the methods."""
+        return list(self.methods)
+
+    @property
+    def settings(self) -> tuple[float, ...]:
+        """The tolerances."""
+        return self.tolerances
+
+    def describe(self) -> str:
+        """The methods and tolerances, as text."""
+        return f"{self.solvers} {self.tolerances}"
+
+    def narrow(self, solvers: Sequence[bool], settings: Sequence[bool]) -> "FlowBlock":
+        """Only some of the methods and tolerances."""
+        methods, tolerances = compress(self.methods, solvers), compress(self.tolerances, settings)
+        return replace(self, methods=tuple(methods), tolerances=tuple(tolerances))
+
+    def tabulate(self, sample: Sample, confidence: float, target: float | None = None) -> xr.Dataset:
+        """The errors and costs."""
+        errors, details = estimate(self.kind, sample.moments, self.subject.observables, confidence, target)
+        return error_dataset(
+            self.kind,
+            self.subject,
+            self.methods,
+            "atol",
+            sample.nfe,
+            errors,
+            details,
+            evidence="Monte Carlo",
+            paths=sample.moments.count,
+            seed=self.seed,
+            confidence=confidence,
+            reference=f"{REFERENCE}, atol {FINEST:g}",
+        ).assign_coords(atol=("atol", list(self.tolerances), {"long_name": "absolute tolerance", "units": "rad"}))
+
+    def solve(self) -> Solved:
+        """Every method and tolerance, and the reference, from the same starts."""
+        theta, sde = self.starts(), self.subject.sde
+
+        def end(method: str, atol: float) -> End:
+            return End.of(odeint(sde.drift, theta, (0.0, sde.horizon), method=method, atol=atol))
+
+        ends = [[end(method, atol) for atol in self.tolerances] for method in self.methods]
+        return Solved(ends, end(REFERENCE, FINEST), end(REFERENCE, 100 * FINEST))

@@ -1,0 +1,159 @@
+"""Many methods and step counts on the same Brownian paths."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress, pairwise
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from circsde.sde import SDE
+from circsde.solvers.brownian import Brownian, BrownianPath, Noise
+from circsde.solvers.integrate import sdeint
+from circsde.solvers.interop import torchsde_method
+from circsde.solvers.methods import METHODS, Method
+from circsde.studies.estimates import estimate
+from circsde.studies.result import assemble
+from circsde.studies.sampling import Block, End, Sample, Solved
+from circsde.typing import Angles
+
+REFERENCE = "sra1"
+"""The method that stands in for the exact solution: of those here it follows the path most closely."""
+
+
+@dataclass(frozen=True)
+class KnownPath:
+    """A Brownian path that is remembered, by ``W(t)`` and its integral, to be followed many times.
+
+    Attributes:
+        grid: Increasing times.
+        W: The path at those times, shape ``(times, batch, *event)``.
+        area: The integral of ``W`` from the first time, same shape.
+    """
+
+    grid: tuple[float, ...]
+    W: Tensor
+    area: Tensor
+
+    @classmethod
+    def of(cls, path: Brownian, grid: Sequence[float]) -> "KnownPath":
+        """``path`` on a ``grid`` that is coarser than its own or equal."""
+        W = torch.zeros(len(grid), *path.shape, dtype=path.dtype, device=path.device)
+        area = torch.zeros_like(W)
+        for i, noise in enumerate(path.increments(grid, levy_area=True)):
+            assert noise.dZ is not None
+            area[i + 1] = area[i] + (grid[i + 1] - grid[i]) * W[i] + noise.dZ
+            W[i + 1] = W[i] + noise.dW
+        return cls(tuple(grid), W, area)
+
+    def increments(self, grid: Sequence[float], *, levy_area: bool) -> Iterator[Noise]:
+        """The noise over each interval of ``grid``, every point of which must be a point of the path's own grid."""
+        slack = 1e-9 * (self.grid[-1] - self.grid[0]) / len(self.grid)
+        places = [bisect_left(self.grid, t - slack) for t in grid]
+        for i, j in pairwise(places):
+            h = self.grid[j] - self.grid[i]
+            dZ = self.area[j] - self.area[i] - h * self.W[i] if levy_area else None
+            yield Noise(self.W[j] - self.W[i], dZ)
+
+
+@dataclass(frozen=True)
+class PathBlock(Block):
+    """Methods over numbers of steps on the same Brownian paths.
+
+    Attributes:
+        methods: Names, as :func:`find_method` takes them, or methods.
+        steps: Increasing numbers of steps.
+        refinement: The reference takes at least this many times the largest of them.
+    """
+
+    methods: tuple[str | Method, ...]
+    steps: tuple[int, ...]
+    refinement: int
+
+    @property
+    def reference(self) -> int:
+        """Steps of the reference solution: an even multiple of all ``steps``."""
+        even = 2 * math.lcm(*self.steps)
+        return even * math.ceil(self.refinement * self.steps[-1] / even)
+
+    @property
+    def solvers(self) -> list[str]:
+        """The names of the methods."""
+        return [method_name(method) for method in self.methods]
+
+    @property
+    def settings(self) -> tuple[int, ...]:
+        """The numbers of steps."""
+        return self.steps
+
+    def describe(self) -> str:
+        """The methods and steps, as text."""
+        return f"{self.solvers} {self.steps} {self.reference}"
+
+    def narrow(self, solvers: Sequence[bool], settings: Sequence[bool]) -> "PathBlock":
+        """Only some of the methods and steps."""
+        return replace(
+            self, methods=tuple(compress(self.methods, solvers)), steps=tuple(compress(self.steps, settings))
+        )
+
+    def tabulate(self, sample: Sample, confidence: float, target: float | None = None) -> xr.Dataset:
+        """The errors, costs and orders."""
+        errors, details = estimate(self.kind, sample.moments, self.subject.observables, confidence, target)
+        return assemble(
+            self.kind,
+            self.subject,
+            [find_method(method) for method in self.methods],
+            self.steps,
+            sample.nfe,
+            errors,
+            details,
+            evidence="Monte Carlo",
+            paths=sample.moments.count,
+            seed=self.seed,
+            confidence=confidence,
+            reference=f"{REFERENCE}, {self.reference} steps",
+        )
+
+    def solve(self) -> Solved:
+        """Every method and step count, and the reference, on the same starts and Brownian paths."""
+        sde = self.subject.sde
+        theta = self.starts()
+        fine, common = (uniform_grid(sde.horizon, n) for n in (self.reference, math.lcm(*self.steps)))
+        path = Brownian(fine, tuple(theta.shape), self.seed, theta.dtype, theta.device, self.first)
+        coarse, exact = (end(sde, theta, REFERENCE, n, path) for n in (self.reference // 2, self.reference))
+        known = KnownPath.of(path, common)
+        methods = [find_method(method) for method in self.methods]
+        return Solved([[end(sde, theta, method, n, known) for n in self.steps] for method in methods], exact, coarse)
+
+
+def uniform_grid(horizon: float, n: int) -> tuple[float, ...]:
+    """``n`` equal steps."""
+    return (*(i * horizon / n for i in range(n)), horizon)
+
+
+def end(sde: SDE, theta: Angles, method: str | Method, n_steps: int, path: BrownianPath) -> End:
+    """Solve over the horizon on one path."""
+    return End.of(sdeint(sde, theta, (0.0, sde.horizon), method=method, n_steps=n_steps, brownian=path))
+
+
+def find_method(method: str | Method) -> Method:
+    """One of ``circsde.solvers.METHODS`` by its name, torchsde's as ``"torchsde:srk"``, or the method itself.
+
+    Raises:
+        ValueError: If there is no method of that name.
+    """
+    if isinstance(method, Method):
+        return method
+    if method.startswith("torchsde:"):
+        return torchsde_method(method.removeprefix("torchsde:"))
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}, torchsde:NAME, or a Method")
+    return METHODS[method]
+
+
+def method_name(method: str | Method) -> str:
+    """What tables call a method."""
+    return method.name if isinstance(method, Method) else method

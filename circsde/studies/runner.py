@@ -1,0 +1,135 @@
+"""The cells of a study: independent pieces of work that are computed anywhere, in any order, with the same result."""
+
+import hashlib
+import importlib
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+import xarray as xr
+
+from circsde.record import save_netcdf
+
+
+@runtime_checkable
+class Cell(Protocol):
+    """A piece of a study."""
+
+    def key(self) -> str:
+        """Everything that determines the result, as text: a finished cell is found by it."""
+
+    def compute(self) -> xr.Dataset:
+        """The result."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Where and how cells are computed. Results do not depend on it, bit for bit, on processors of one kind.
+
+    Attributes:
+        folder: Finished cells are kept there, each written whole or not at all, and are not computed again.
+        workers: Processes; each is started afresh and computes on one thread.
+        dask: The address of a Dask scheduler to compute on instead, such as ``tcp://host:8786``.
+        progress: Called with the numbers of finished cells and of all cells.
+    """
+
+    folder: Path | None = None
+    workers: int = 1
+    dask: str | None = None
+    progress: Callable[[int, int], object] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse fewer than one worker."""
+        if self.workers < 1:
+            raise ValueError(f"there must be at least one worker, got {self.workers}")
+
+    def map(self, cells: Sequence[Cell]) -> list[xr.Dataset]:
+        """The results of all cells, in their order.
+
+        An interruption lets the cells that are being computed finish, and keeps them.
+
+        Raises:
+            ImportError: If a Dask address is given and Dask is not installed.
+        """
+        results = {i: found for i, cell in enumerate(cells) if (found := self._find(cell)) is not None}
+        missing = [i for i in range(len(cells)) if i not in results]
+        self._report(len(results), len(cells))
+        for i, result in self._compute(cells, missing):
+            results[i] = self._keep(cells[i], result)
+            self._report(len(results), len(cells))
+        return [results[i] for i in range(len(cells))]
+
+    def _compute(self, cells: Sequence[Cell], wanted: Sequence[int]) -> Iterator[tuple[int, xr.Dataset]]:
+        if self.dask is None and (self.workers == 1 or len(wanted) < 2):
+            for i in wanted:
+                yield i, compute(cells[i])
+            return
+        with self._executor(len(wanted)) as executor:
+            futures = {executor.submit(compute, cells[i]): i for i in wanted}
+            try:
+                for future in as_completed(futures):
+                    yield futures.pop(future), future.result()
+            except BaseException:
+                for future in futures:
+                    future.cancel()
+                for future, i in futures.items():
+                    if not future.cancelled() and future.exception() is None:
+                        self._keep(cells[i], future.result())
+                raise
+
+    @contextmanager
+    def _executor(self, cells: int) -> Iterator[Executor]:
+        if self.dask is not None:
+            try:
+                distributed = importlib.import_module("dask.distributed")
+            except ImportError as error:
+                raise ImportError("computing on Dask needs pip install 'dask[distributed]'") from error
+            with distributed.Client(self.dask) as client, client.get_executor() as executor:
+                yield executor
+        else:
+            spawn = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(min(self.workers, cells), spawn, initializer=_ignore_interrupts) as executor:
+                yield executor
+
+    def _path(self, cell: Cell) -> Path:
+        assert self.folder is not None
+        name = hashlib.sha256(f"{version('circsde')} {cell.key()}".encode()).hexdigest()[:24]
+        return self.folder / f"{name}.nc"
+
+    def _find(self, cell: Cell) -> xr.Dataset | None:
+        if self.folder is None or not (path := self._path(cell)).exists():
+            return None
+        with xr.open_dataset(path) as found:
+            return found.load()
+
+    def _keep(self, cell: Cell, result: xr.Dataset) -> xr.Dataset:
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_netcdf(result.assign_attrs(cell=cell.key()), self._path(cell), force=True)
+        return result
+
+    def _report(self, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(done, total)
+
+
+def compute(cell: Cell) -> xr.Dataset:
+    """The result of a cell, computed on one thread: sums over several depend on how many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return cell.compute()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches every process of the terminal; only the first one decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,255 @@
+"""Which method, and how many steps: the cheapest that is certain to meet a tolerance."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from circsde.problems import Problem
+from circsde.sde import SDE
+from circsde.solvers.methods import METHODS, Method
+from circsde.solvers.trajectory import ADAPTIVE
+from circsde.studies.accuracy import exact_convergence, has_law
+from circsde.studies.convergence import STEPS, plan
+from circsde.studies.experiment import Experiment, Variation, experiment
+from circsde.studies.flows import TOLERANCES, is_flow, plan_flow
+from circsde.studies.paths import find_method
+from circsde.studies.result import KINDS, STATIONARY, STRONG, WEAK
+from circsde.studies.runner import Runner
+from circsde.studies.sampling import Block, block_size, simulate
+
+NEAR = 0.1
+"""An error that is known to a tenth of the tolerance is not worth more paths, even if the tolerance lies within."""
+
+LEAST = 64  # paths at the first look
+
+GROWTH = 4  # of the number of paths from look to look
+
+_EVIDENCE = ("error", "lower", "upper", "standard_error", "floor", "nfe", "claimed_order")
+
+
+def select(
+    subject: Experiment | SDE | str,
+    tolerance: float,
+    *,
+    metric: str = WEAK,
+    methods: Sequence[str | Method] | None = None,
+    steps: Sequence[int] | None = None,
+    atol: Sequence[float] = TOLERANCES,
+    stochasticity: Sequence[float] | None = None,
+    monte_carlo: bool = False,
+    budget: float = 1e9,
+    refinement: int = 8,
+    seed: int = 0,
+    confidence: float = 0.95,
+    runner: Runner | None = None,
+) -> xr.Dataset:
+    r"""The cheapest method and setting whose error has its upper confidence bound within ``tolerance``.
+
+    The cost is counted in drift evaluations per path. Problems with one phase and a known law are decided by transfer
+    operators, without sampling noise. All others are sampled, with four times as many fresh paths at each look, until
+    every cheaper candidate is ruled out, or known to a tenth of the tolerance, or the budget is spent. Look ``i``
+    spends ``6 / (pi i)^2`` of the error probability, so that the intervals cover at all looks together.
+
+    Args:
+        subject: A problem or its name, an SDE, or a :class:`~circsde.studies.experiment.Simulation`.
+        tolerance: The largest error that is accepted; in radians for the strong metric.
+        metric: ``"weak"``: the largest error of an observable's mean; ``"strong"``: the root-mean-square distance;
+            ``"stationary"``: as :func:`~circsde.studies.accuracy.exact_convergence` says.
+        methods: Candidates; by default ours to which the metric applies, on a probability flow torchdiffeq's adaptive
+            ones.
+        steps: Numbers of steps on offer; by default the problem's own.
+        atol: On a probability flow: absolute tolerances on offer, rad.
+        stochasticity: On a reversed SDE: values of ``l`` on offer; by default only the equation's own.
+        monte_carlo: Sample, even where the law is known.
+        budget: The most evaluations of the drift of one angle to spend on sampling.
+        refinement: The reference takes at least this many times the largest number of steps.
+        seed: Of starts and paths.
+        confidence: That the chosen candidate's error is below its upper bound.
+        runner: Where cells are computed and kept.
+
+    Returns:
+        The evidence: ``error`` with its interval, ``nfe``, ``paths``, ``accepted`` and ``rejected`` over (solver,
+        steps) or (solver, atol). The choice, as attributes: ``selected_method`` (empty where nothing qualifies),
+        ``selected_steps`` or ``selected_atol``, ``selected_stochasticity``, ``selected_nfe``; ``verdict``, which is
+        ``"resolved"`` where all that is cheaper is ruled out; and ``advice``: what is open, and what would settle it.
+
+    Raises:
+        ValueError: For a tolerance that is not positive, an unknown metric, method or problem.
+    """
+    subject = experiment(subject)
+    if not 0.0 < tolerance < math.inf:
+        raise ValueError(f"the tolerance must be positive and finite, got {tolerance}")
+    if metric not in KINDS:
+        raise ValueError(f"unknown metric {metric!r}; choose one of {', '.join(KINDS)}")
+    subjects = [subject] if stochasticity is None else [Variation(subject, level) for level in stochasticity]
+    ladder = sorted(steps if steps is not None else subject.steps if isinstance(subject, Problem) else STEPS)
+    if is_flow(subject) and stochasticity is None and all(name in ADAPTIVE for name in methods or ADAPTIVE):
+        flow = plan_flow(subject, metric, [str(name) for name in methods or ADAPTIVE], atol, seed)
+        return _choose(_sample([flow], tolerance, budget, confidence, runner), tolerance, confidence, budget)
+    chosen = [m for m in METHODS if metric != STRONG or METHODS[m].strong_order] if methods is None else list(methods)
+    if metric == STATIONARY or (metric == WEAK and has_law(subject) and not monte_carlo):
+        table = _climb(subjects, metric, chosen, ladder, tolerance, runner)
+    else:
+        blocks = [plan(one, metric, chosen, ladder, refinement, seed) for one in subjects]
+        table = _sample(blocks, tolerance, budget, confidence, runner)
+    return _choose(table, tolerance, confidence, budget)
+
+
+def _climb(
+    subjects: Sequence[Experiment],
+    metric: str,
+    methods: Sequence[str | Method],
+    ladder: Sequence[int],
+    tolerance: float,
+    runner: Runner | None,
+) -> xr.Dataset:
+    """Errors by transfer operators, for more and more steps until nothing cheaper is left."""
+    rungs: list[xr.Dataset] = []
+    cheapest = min(find_method(method).evaluations(one.sde) for method in methods for one in subjects)
+    for n in ladder:
+        rows = [_row(exact_convergence(one, metric, methods, [n], runner=runner), one) for one in subjects]
+        rungs.append(xr.concat(rows, "solver", join="exact", combine_attrs="override"))
+        table = xr.concat(rungs, "steps", data_vars="minimal", join="exact", combine_attrs="override")
+        accepted = table["nfe"].where(table["upper"] <= tolerance)
+        following = [cheapest * m for m in ladder if m > n]
+        if following and float(accepted.min()) <= following[0]:
+            break
+    return table
+
+
+def _sample(
+    blocks: Sequence[Block], tolerance: float, budget: float, confidence: float, runner: Runner | None
+) -> xr.Dataset:
+    """Errors by Monte Carlo: looks at more and more fresh paths, and at what is still open only.
+
+    As the candidates that are left become fewer and coarser, so does the reference that they need.
+    """
+    paths, first, work = max(LEAST, block_size(blocks[0].subject) // 8), 0, 0.0
+    table: xr.Dataset | None = None
+    for look in count(1):
+        level = 1.0 - (1.0 - confidence) * 6.0 / (math.pi * look) ** 2
+        samples = [simulate(replace(block, first=first), paths, runner) for block in blocks]
+        rows = [
+            _row(block.tabulate(sample, level), block.subject) for block, sample in zip(blocks, samples, strict=True)
+        ]
+        seen = xr.concat(rows, "solver", join="outer", combine_attrs="override")
+        table = seen if table is None else seen.reindex_like(table).fillna(table)
+        spent = sum(sample.work for sample in samples)
+        work += spent
+        left = _open(table, tolerance)
+        if not left.any() or work + GROWTH * spent > budget:
+            break
+        first, paths = first + paths, GROWTH * paths
+        blocks = [narrowed for block in blocks if (narrowed := _narrow(block, left)) is not None]
+    assert table is not None
+    return table.assign_attrs(work=work)
+
+
+def _narrow(block: Block, left: xr.DataArray) -> Block | None:
+    """What is still open of a block, if anything."""
+    labels = [_label(name, block.subject) for name in block.solvers]
+    mine = left.sel({"solver": labels, left.dims[1]: list(block.settings)}).to_numpy()
+    rows, columns = ([any(line) for line in lines.tolist()] for lines in (mine, mine.T))
+    return block.narrow(rows, columns) if any(rows) else None
+
+
+def _row(table: xr.Dataset, subject: Experiment) -> xr.Dataset:
+    """The evidence, its solvers named by method and, where that is to be chosen, stochasticity."""
+    methods = table["solver"].values.tolist()
+    level = subject.stochasticity if isinstance(subject, Variation) else math.nan
+    paths = xr.full_like(table["error"], table.attrs.get("paths", 0)).assign_attrs(long_name="paths", units="1")
+    labels = [_label(name, subject) for name in methods]
+    evidence = table[[name for name in _EVIDENCE if name in table]]
+    row = evidence.assign(paths=paths, method=("solver", methods)).assign_coords(solver=labels)
+    row["stochasticity"] = ("solver", [level] * len(methods))
+    return row.assign_attrs(problem=subject.base.name if isinstance(subject, Variation) else subject.name)
+
+
+def _label(method: str, subject: Experiment) -> str:
+    return f"{method}, l = {subject.stochasticity:g}" if isinstance(subject, Variation) else method
+
+
+def _open(table: xr.Dataset, tolerance: float) -> xr.DataArray:
+    """Candidates that more paths could still make the choice."""
+    price = table["nfe"].where(table["upper"] <= tolerance).min()
+    undecided = (table["upper"] > tolerance) & (table["lower"] <= tolerance)
+    vague = 4.0 * table["standard_error"] > NEAR * tolerance
+    return undecided & vague & ~(table["nfe"] >= price)
+
+
+def _choose(table: xr.Dataset, tolerance: float, confidence: float, budget: float) -> xr.Dataset:
+    """The choice, how certain it is, and what would make it certain, as attributes."""
+    setting = str(table["error"].dims[1])
+    accepted, rejected = table["upper"] <= tolerance, table["lower"] > tolerance
+    said: dict[str, Any] = {"selected_method": "", f"selected_{setting}": 0, "selected_nfe": math.inf}
+    if accepted.any():
+        best = table.isel(table["nfe"].where(accepted).argmin(...))
+        said = {
+            "selected_method": str(best["method"].item()),
+            f"selected_{setting}": best[setting].item(),
+            "selected_stochasticity": float(best["stochasticity"]),
+            "selected_nfe": float(best["nfe"]),
+        }
+    doubtful = ~accepted & ~rejected & table["error"].notnull() & (table["nfe"] < said["selected_nfe"])
+    said |= {
+        "verdict": "resolved" if accepted.any() and not doubtful.any() else "not resolved",
+        "advice": _advice(table, tolerance, accepted, doubtful),
+        "tolerance": tolerance,
+        "metric": table.attrs["kind"],
+        "confidence": confidence,
+        "budget": budget,
+    }
+    dims = table["error"].dims
+    chosen = table.assign(
+        accepted=(dims, accepted.to_numpy(), {"long_name": "upper bound within the tolerance"}),
+        rejected=(dims, rejected.to_numpy(), {"long_name": "lower bound above the tolerance"}),
+    )
+    about = {name: value for name, value in table.attrs.items() if name not in ("paths", "reference")}
+    chosen.attrs = about | said
+    return chosen
+
+
+def _advice(table: xr.Dataset, tolerance: float, accepted: xr.DataArray, doubtful: xr.DataArray) -> str:
+    """What is open, and what would settle it."""
+    if not doubtful.any() and accepted.any():
+        return ""
+    if doubtful.any():
+        gap = np.maximum(np.abs(tolerance - table["error"]), NEAR * tolerance)
+        needed = table["paths"] * ((table["upper"] - table["error"]) / gap) ** 2
+        one = table.assign(needed=needed).isel(needed.where(doubtful).argmin(...))
+        said = "cheaper, and not ruled out" if accepted.any() else "nothing is certain to qualify, nor ruled out"
+        return (
+            f"{said}: {describe(one)}, whose error lies between {float(one['lower']):.2g} and"
+            f" {float(one['upper']):.2g}; about {math.ceil(one['needed']):,} paths would tell, within a larger budget"
+        )
+    one = table.isel(table["error"].argmin(...))
+    said = f"nothing on offer qualifies: the least error is {float(one['error']):.2g}, with {describe(one)}"
+    if "steps" not in one.coords:
+        return f"{said}; offer smaller tolerances"
+    order = float(one["claimed_order"].fillna(1.0))
+    return f"{said}; at order {order:g} about {math.ceil(one['steps'] * (one['error'] / tolerance) ** (1 / order))} do"
+
+
+def describe(candidate: xr.Dataset) -> str:
+    """One solver and setting of a selection, in words."""
+    setting = (
+        f"{candidate['steps'].item()} steps" if "steps" in candidate.coords else f"atol {candidate['atol'].item():g}"
+    )
+    return f"{candidate['solver'].item()}, {setting}"
+
+
+def describe_choice(choice: xr.Dataset) -> str:
+    """What :func:`select` found, in a sentence or two."""
+    if not choice.attrs["selected_method"]:
+        return str(choice.attrs["advice"])
+    best = choice.isel(choice["nfe"].where(choice["accepted"]).argmin(...))
+    said = (
+        f"{describe(best)}: {float(best['nfe']):g} drift evaluations, {choice.attrs['metric']} error at most"
+        f" {float(best['upper']):.2g}"
+    )
+    return f"{said}\n{choice.attrs['advice']}" if choice.attrs["advice"] else said
