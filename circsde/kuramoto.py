@@ -78,7 +78,7 @@ class KuramotoSDE(SDE):
         """The right-hand side of eq. (1) without its noise, rad/time."""
         cos, sin = theta.cos(), theta.sin()
         field_cos, field_sin = self._field(cos, sin, *self._rates(t, theta))
-        velocity = cos.mul_(field_sin).addcmul_(sin, field_cos, value=-1.0)  # Im(H e^{-i theta})
+        velocity = cos.mul_(field_sin).sub_(sin.mul_(field_cos))  # Im(H e^{-i theta})
         return velocity + self.natural_frequency.to(theta.dtype) if self._rotates else velocity
 
     def diffusion(self, t: float | Tensor) -> Amplitude:

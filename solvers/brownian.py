@@ -5,6 +5,7 @@ generator of its own, so that a sample's path does not depend on the batch aroun
 """
 
 import math
+import operator
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, SupportsIndex, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -109,12 +110,12 @@ def join(first: Noise, second: Noise, second_width: float) -> Noise:
     return Noise(first.dW + second.dW, dZ)
 
 
-def draw_seed(generator: torch.Generator | int | None) -> int:
+def draw_seed(generator: torch.Generator | SupportsIndex | None) -> int:
     """A seed from a generator (which advances), from the global generator, or the given integer itself."""
-    if isinstance(generator, int):
-        return generator
-    device = "cpu" if generator is None else generator.device
-    return int(torch.randint(2**62, (), generator=generator, device=device).item())
+    if generator is None or isinstance(generator, torch.Generator):
+        device = "cpu" if generator is None else generator.device
+        return int(torch.randint(2**62, (), generator=generator, device=device).item())
+    return operator.index(generator)
 
 
 def _draw(path: Brownian, widths: Sequence[float], levy_area: bool) -> Iterator[Noise]:

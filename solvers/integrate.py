@@ -3,7 +3,7 @@ r"""The one SDE time loop, on the lift: a wrapped angle and whole turns, so that
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 import xarray as xr
@@ -104,7 +104,7 @@ def sdeint(
     dt: float | None = None,
     grid: Times | None = None,
     brownian: BrownianPath | None = None,
-    generator: torch.Generator | int | None = None,
+    generator: torch.Generator | SupportsIndex | None = None,
     first_sample: int = 0,
     compile: bool = False,
     progress: Callable[[int], object] | None = None,
@@ -148,6 +148,8 @@ def sdeint(
     if points[0] < 0 or points[-1] > sde.horizon * (1 + 1e-12):
         raise ValueError(f"ts must lie in [0, {sde.horizon:g}], the horizon, got [{points[0]:g}, {points[-1]:g}]")
     ahead = torch.get_num_threads() - 1 if compile and sde.elementary and theta0.device.type == "cpu" else 0
+    if brownian is not None and (generator is not None or first_sample):
+        raise ValueError("a given Brownian path has its own seed and samples: leave out generator and first_sample")
     if brownian is None:
         seed, shape = draw_seed(generator), tuple(theta0.shape)
         brownian = Brownian(tuple(points), shape, seed, theta0.dtype, theta0.device, first_sample, workers=ahead)

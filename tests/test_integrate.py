@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -316,3 +317,25 @@ def test_a_path_without_areas_is_refused_by_methods_that_read_them() -> None:
 def test_mobius_strang_is_refused_for_a_drift_that_is_not_sinusoidal() -> None:
     with pytest.raises(TypeError, match=r"mobius_strang needs a drift w \+ Im\(H e\^\(-i theta\)\).*got SDE; use"):
         sdeint(equation(still), torch.zeros(1, 1), (0, 1), n_steps=1, method="mobius_strang")
+
+
+def test_a_given_path_and_a_generator_for_a_new_one_are_refused_together() -> None:
+    path = Brownian((0.0, 1.0), (1, 2), 0)
+    with pytest.raises(ValueError, match="leave out generator"):
+        sdeint(KuramotoSDE((2,)), torch.zeros(1, 2), (0.0, 1.0), n_steps=1, brownian=path, generator=1)
+
+
+def test_an_integer_of_any_kind_is_a_seed() -> None:
+    ends = [
+        sdeint(KuramotoSDE((2,)), torch.zeros(1, 2), (0.0, 1.0), n_steps=2, generator=seed).theta
+        for seed in (3, np.int64(3), torch.tensor(3))
+    ]
+    assert torch.equal(ends[0], ends[1])
+    assert torch.equal(ends[0], ends[2])
+
+
+def test_the_drift_can_be_mapped_over_a_new_axis() -> None:
+    theta = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sde = KuramotoSDE((5,))
+    mapped = torch.vmap(lambda x: sde.drift(0.5, x))(theta)
+    torch.testing.assert_close(mapped, torch.stack([sde.drift(0.5, x) for x in theta]), rtol=0, atol=1e-14)
