@@ -13,6 +13,7 @@ length at ``(k + 8) 16 / 2 pi`` nodes, where Gauss-Hermite would need ``k^2 / 2`
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,7 +30,8 @@ Array = NDArray[np.float64]
 Waves = NDArray[np.complex128]
 Image = Callable[[Tensor, Tensor], Tensor]
 
-_ACCURACY = {1: 1e-13, 2: 1e-9}  # of the quadrature, by the number of phases
+_ACCURACY = {1: 1e-13, 2: 1e-7}  # of the quadrature, by the number of phases
+_CHUNK = 1 << 17  # complex numbers at a time, to stay in the cache
 
 
 @dataclass(frozen=True)
@@ -96,60 +98,42 @@ def markov_matrix(
         levy_area: Whether ``step`` reads ``noise.dZ``.
         nodes: Multiplies the number of quadrature nodes, to check it.
     """
-    image = _image(step, sde, t, h, levy_area)
-    steepest, gentlest = _slopes(image, grid, levy_area)
-    highest = grid.points // 2
-    if gentlest > 0 and 10.0 / gentlest < highest:  # the noise blurs shorter waves away
-        means = _means(image, grid, steepest, math.ceil(10.0 / gentlest), nodes)
-        if abs(means[:, -1]).max() < 1e-12:
-            return _from_waves(np.pad(means, ((0, 0), (0, highest + 1 - means.shape[1]))), grid)
-    return _from_waves(_means(image, grid, steepest, highest, nodes), grid)
-
-
-def _means(image: Image, grid: Grid, slopes: list[float], highest: int, nodes: float) -> Waves:
-    """``E e^{ik . Phi}`` up to ``|k_i| = highest`` by quadrature over the noise, a row for each point of the grid."""
-    rules = [_normal_rule(highest * slope, _ACCURACY[grid.dimensions], nodes) for slope in slopes]
+    image, highest = partial(_image, step, sde, t, h, levy_area), grid.points // 2
+    accuracy, slopes = _ACCURACY[grid.dimensions], _slopes(image, grid, levy_area)
+    rules = [_normal_rule(highest * slope, accuracy, nodes) for slope in slopes]
     axes = [torch.from_numpy(x) for x, _ in rules for _ in range(grid.dimensions)]
     xi = torch.cartesian_prod(*axes).reshape(-1, len(rules), grid.dimensions)
     weights = torch.cartesian_prod(*[torch.from_numpy(w) for _, w in rules for _ in range(grid.dimensions)])
     weight = weights.reshape(len(xi), -1).prod(1)
-    rows = max(1, 1_000_000 // (len(xi) * (grid.points if grid.dimensions == 2 else 1)))
+    rows = max(1, _CHUNK // (len(xi) * (grid.points if grid.dimensions == 2 else 1)))
     blocks = [_wave_means(image(block, xi), weight, highest) for block in torch.split(grid.theta, rows)]
-    return np.asarray(torch.cat(blocks).numpy())
+    return _from_waves(torch.cat(blocks).numpy(), grid)
 
 
-def _image(step: Step, sde: SDE, t: float, h: float, levy_area: bool) -> Image:
-    """``(theta (n, d), xi (q, 1 or 2, d)) -> Phi (n, q, d)`` for standard normal xi: dW, then what dZ adds to it."""
-    event = (1,) if sde.event_shape is None else tuple(sde.event_shape)
+def _image(step: Step, sde: SDE, t: float, h: float, levy_area: bool, theta: Tensor, xi: Tensor) -> Tensor:
+    """``Phi``, shape ``(n, q, d)``, of angles ``(n, d)`` and standard normals ``(q, 1 or 2, d)``.
 
-    def image(theta: Tensor, xi: Tensor) -> Tensor:
-        n, q, d = len(theta), len(xi), theta.shape[1]
-        dW = (math.sqrt(h) * xi[:, 0]).repeat(n, 1).reshape(-1, *event)
-        dZ = None
-        if levy_area:
-            dZ = 0.5 * h * dW + (h**1.5 / math.sqrt(12.0) * xi[:, 1]).repeat(n, 1).reshape(-1, *event)
-        start = theta.repeat_interleave(q, 0).reshape(-1, *event)
-        return step(sde, t, h, start, Noise(dW, dZ)).reshape(n, q, d)
-
-    return image
-
-
-def _slopes(image: Image, grid: Grid, levy_area: bool) -> tuple[list[float], float]:
-    """The steepest slope of Phi along each kind of noise, and on the circle the gentlest along dW.
-
-    From differences between -6 and 6 standard deviations; the gentlest is 0 where the slope changes sign.
+    The first normals make dW; the second, where there is levy_area, what dZ has besides.
     """
-    theta, ladder, steepest, gentlest = grid.theta, torch.arange(-6.0, 7.0, dtype=torch.float64), [], 0.0
+    event, (n, d), q = (1,) if sde.event_shape is None else tuple(sde.event_shape), theta.shape, len(xi)
+    dW = (math.sqrt(h) * xi[:, 0]).repeat(n, 1).reshape(-1, *event)
+    dZ = None
+    if levy_area:
+        dZ = 0.5 * h * dW + (h**1.5 / math.sqrt(12.0) * xi[:, 1]).repeat(n, 1).reshape(-1, *event)
+    start = theta.repeat_interleave(q, 0).reshape(-1, *event)
+    return step(sde, t, h, start, Noise(dW, dZ)).reshape(n, q, d)
+
+
+def _slopes(image: Image, grid: Grid, levy_area: bool) -> list[float]:
+    """The steepest slope of Phi along each kind of noise, from differences between -6 and 6 standard deviations."""
+    theta, ladder, steepest = grid.theta, torch.arange(-6.0, 7.0, dtype=torch.float64), []
     for kind in range(1 + levy_area):
         steepest.append(0.0)
         for phase in range(grid.dimensions):
             xi = torch.zeros(len(ladder), 1 + levy_area, grid.dimensions, dtype=torch.float64)
             xi[:, kind, phase] = ladder
-            slope = image(theta, xi).diff(dim=1)
-            steepest[-1] = max(steepest[-1], slope.abs().max().item())
-            if kind == 0 and grid.dimensions == 1:
-                gentlest = max(slope.min().item(), 0.0)
-    return steepest, gentlest
+            steepest[-1] = max(steepest[-1], image(theta, xi).diff(dim=1).abs().max().item())
+    return steepest
 
 
 def _normal_rule(reach: float, accuracy: float, nodes: float) -> tuple[Array, Array]:
@@ -208,7 +192,7 @@ def propagate(method: Method, sde: SDE, density: Array, grid: Grid, steps: int) 
     probe = torch.tensor([[[0.0]], [[1.3]]], dtype=torch.float64).expand(2, 1 + method.levy_area, grid.dimensions)
     matrix, seen = np.empty(0), torch.empty(0)
     for i in range(steps):
-        image = _image(method.step, sde, i * h, h, method.levy_area)(grid.theta, probe)
+        image = _image(method.step, sde, i * h, h, method.levy_area, grid.theta, probe)
         if not torch.equal(image, seen):
             matrix = markov_matrix(method.step, sde, i * h, h, grid, levy_area=method.levy_area)
         density, seen = matrix.T @ density, image
@@ -236,7 +220,7 @@ def _compose(method: Method, sde: SDE, density: Array, grid: Grid, steps: int) -
 
     def flow(theta: Tensor) -> Tensor:
         for i in range(steps):
-            theta = _image(method.step, sde, i * h, h, method.levy_area)(theta, still)[:, 0]
+            theta = _image(method.step, sde, i * h, h, method.levy_area, theta, still)[:, 0]
         return theta
 
     if grid.dimensions == 1:

@@ -87,8 +87,9 @@ def numerical_law(
         logs = [law.log_prob(x) for law, x in zip(laws, grid.theta.unbind(-1), strict=True)]
         return propagate(method, sde, torch.stack(logs).sum(0).exp().numpy(), grid, steps)
 
-    finest_only = noiseless(sde) and dimensions(sde) == 1  # the grid costs nothing there
-    return _refined(attempt, dimensions(sde), tolerance, skip=3 * finest_only)
+    d = dimensions(sde)
+    ladder = POINTS[d][3:] if noiseless(sde) and d == 1 else _ladder(method, d)
+    return _refined(attempt, d, ladder, tolerance)
 
 
 def stationary_law(method: Method, sde: SDE, h: float, tolerance: float | None = None) -> NumericalLaw:
@@ -102,7 +103,8 @@ def stationary_law(method: Method, sde: SDE, h: float, tolerance: float | None =
         matrix = markov_matrix(method.step, sde, 0.0, h, grid, levy_area=method.levy_area)
         return observe(method, sde, invariant_density(matrix, grid), h, grid)
 
-    return _refined(attempt, dimensions(sde), tolerance)
+    d = dimensions(sde)
+    return _refined(attempt, d, _ladder(method, d), tolerance)
 
 
 def transfer_operator(
@@ -197,11 +199,16 @@ def invariant_density(matrix: Array, grid: Grid) -> Array:
     return np.asarray(np.linalg.solve(system, target))
 
 
-def _refined(attempt: Callable[[Grid], Array], d: int, tolerance: float | None, skip: int = 0) -> NumericalLaw:
+def _ladder(method: Method, d: int) -> tuple[int, ...]:
+    """The grids to try: the finest would take minutes where a step reads two noises per phase."""
+    return POINTS[d][: {1: -1, 2: 2}[d]] if method.levy_area and method.observe is None else POINTS[d]
+
+
+def _refined(attempt: Callable[[Grid], Array], d: int, ladder: Sequence[int], tolerance: float | None) -> NumericalLaw:
     """The density on the first grid that agrees with the one before, and has no more to gain, or on the last."""
     limit = TOLERANCE[d] if tolerance is None else tolerance
     laws = list[NumericalLaw]()
-    for points in POINTS[d][skip:]:
+    for points in ladder:
         grid = Grid(points, d)
         density = attempt(grid)
         k = np.abs(np.indices((points,) * d) - points // 2).max(0)
