@@ -1,7 +1,7 @@
 r"""A drift step ``F(theta) = theta + h f(t, theta)`` with its Jacobian, for pathwise score matching (eq. 10).
 
-With ``M = dF/dtheta``: the solution of ``M^T x = v``, and ``grad log|det M|``. For a Kuramoto equation both are closed
-forms, a few means per step and no matrices; for any other drift M is built from vector-Jacobian products.
+With ``M = dF/dtheta``: ``M^T v``, the solution of ``M^T x = v``, ``grad log|det M|``. A Kuramoto equation has closed
+forms, a few means each and no matrices; for any other drift M is built from vector-Jacobian products.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,13 @@ class DriftStep(NamedTuple):
 
     Attributes:
         moved: ``F(theta)`` on the lift, radians.
+        apply: ``v -> M^T v``.
         solve: ``v -> M^{-T} v``.
         log_det_gradient: ``grad log|det M|``, 1/rad.
     """
 
     moved: Angles
+    apply: Callable[[Tangent], Tangent]
     solve: Callable[[Tangent], Tangent]
     log_det_gradient: Tangent
 
@@ -39,7 +41,7 @@ def drift_step(sde: SDE, t: Time, h: Time, theta: Angles) -> DriftStep:
     Args:
         sde: The equation.
         t: Where its rates are read.
-        h: The step, so short that F is invertible: ``h (K + K_ref) < 1`` for a Kuramoto equation.
+        h: The step, of either sign, so short that F is invertible: ``|h| (K + K_ref) < 1`` for a Kuramoto equation.
         theta: Angles in radians.
 
     Raises:
@@ -68,8 +70,14 @@ def _kuramoto(sde: KuramotoSDE, t: Time, h: Time, theta: Angles) -> DriftStep:
     along, across = field_cos * cos + field_sin * sin, field_sin * cos - field_cos * sin
     moved, mean = theta + h * (across + sde.natural_frequency.to(theta.dtype)), sde.coupling.mean
 
+    def gather(v: Tensor) -> Tensor:
+        return cos * mean(v * cos) + sin * mean(v * sin)  # Re(mean(v e^{i theta}) e^{-i theta})
+
     def turn(v: Tensor) -> Tensor:
         return cos * mean(v * sin) - sin * mean(v * cos)  # Im(mean(v e^{i theta}) e^{-i theta})
+
+    def apply(v: Tangent) -> Tangent:
+        return v + h * (K * gather(v) - along * v)
 
     if isinstance(sde.coupling, GlobalCoupling):
         solve, inverse = _woodbury(1.0 - h * along, h * K, cos, sin)
@@ -81,11 +89,11 @@ def _kuramoto(sde: KuramotoSDE, t: Time, h: Time, theta: Angles) -> DriftStep:
         def solve(v: Tangent) -> Tangent:
             x = v / diagonal
             for _ in range(2 * sde.coupled):
-                x = (v - h * K * (cos * mean(x * cos) + sin * mean(x * sin) - own * x)) / diagonal
+                x = (v - h * K * (gather(x) - own * x)) / diagonal
             return x
 
         inverse, pairs = 1.0 / diagonal, 0.0
-    return DriftStep(moved, solve, -h * (inverse * across + K * turn(inverse) + pairs))
+    return DriftStep(moved, apply, solve, -h * (inverse * across + K * turn(inverse) + pairs))
 
 
 def _woodbury(
@@ -123,8 +131,11 @@ def _dense(sde: SDE, t: Time, h: Time, theta: Angles) -> DriftStep:
         gradient = torch.zeros_like(theta) if constant else torch.autograd.grad(log_det, x)[0]
     transposed = jacobian.detach().mT
 
+    def apply(v: Tangent) -> Tangent:
+        return (transposed @ v.flatten(1)[..., None]).reshape(v.shape)
+
     def solve(v: Tangent) -> Tangent:
         x: Tensor = torch.linalg.solve(transposed, v.flatten(1))
         return x.reshape(v.shape)
 
-    return DriftStep(moved.detach(), solve, gradient)
+    return DriftStep(moved.detach(), apply, solve, gradient)

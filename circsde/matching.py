@@ -9,9 +9,11 @@ They differ in how much the target varies around that mean.
 * :func:`pathwise` uses all the noise of a path, for any smooth drift, at the cost of a Jacobian per step.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -86,31 +88,36 @@ def start(theta0: Angles) -> Paths:
 
 @dataclass(frozen=True)
 class Chain:
-    r"""The Euler-Maruyama chain ``theta_{n+1} = theta_n + h_n f + sigma_n xi_n``, ``sigma_n^2 = h_n g^2``.
+    r"""A discretisation of an SDE: steps of an invertible map F of the angles and of noise ``sigma_n xi``.
+
+    By default half of the noise comes before and half after ``F``, which is the trapezoidal rule with rates read in the
+    middle of the step: its law is that of the SDE to second order, and so is the score that pathwise pairs teach.
+    The published chain is Euler-Maruyama with rates read at the left end; one-step pairs are always those of
+    Euler-Maruyama.
 
     Attributes:
         sde: The equation.
         times: ``t_0 < t_1 < ...``; data is at ``t_0``.
         discounts: ``d_n`` of eq. (10), positive, one per step. All are unbiased; :meth:`calibrated` finds the best.
-        rates_at: Where in a step f and g are read: 0.5, its middle, which gives linear rates their exact integrals; 0.0
-            for the published chain.
+        published: Whether it is the published chain.
     """
 
     sde: SDE
     times: tuple[float, ...]
     discounts: tuple[float, ...] | None = None
-    rates_at: float = 0.5
+    published: bool = False
 
     @classmethod
-    def uniform(cls, sde: SDE, n_steps: int, rates_at: float = 0.5) -> "Chain":
+    def uniform(cls, sde: SDE, n_steps: int, *, published: bool = False) -> "Chain":
         """``n_steps`` equal steps from 0 to the horizon."""
-        return cls(sde, tuple(sde.horizon * i / n_steps for i in range(n_steps + 1)), rates_at=rates_at)
+        return cls(sde, tuple(sde.horizon * i / n_steps for i in range(n_steps + 1)), published=published)
 
     @classmethod
-    def geometric(cls, sde: SDE, n_steps: int, smallest: float) -> "Chain":
+    def geometric(cls, sde: SDE, n_steps: int, smallest: float, linear_from: float = math.inf) -> "Chain":
         """Steps at whose ends the noise variance is ``smallest^2`` (rad^2), then grows by one factor to the horizon.
 
-        Times drawn evenly from them are even in the logarithm of the noise, as data with sharp peaks wants.
+        Above ``linear_from`` (rad^2) it grows by one amount. Times drawn evenly from the steps are even in the log of
+        the noise, as data with sharp peaks wants.
 
         Raises:
             ValueError: If there are fewer than 2 steps, or all the noise is smaller.
@@ -121,9 +128,14 @@ class Chain:
                 f"expected at least 2 steps and a smallest noise between 0 and {total**0.5:g} rad, got {n_steps} steps"
                 f" and {smallest:g} rad"
             )
-        wanted = [smallest**2 * (total / smallest**2) ** (i / (n_steps - 1)) for i in range(n_steps - 1)]
-        inside = [brentq(lambda t, v=v: _mean(sde.variance(0.0, t)) - v, 0.0, sde.horizon, xtol=1e-14) for v in wanted]
-        return cls(sde, (0.0, *inside, sde.horizon))
+        bend = max(smallest**2, min(linear_from, total))
+        growth, rest = math.log(bend / smallest**2), total / bend - 1.0
+        times = [0.0]
+        for i in range(n_steps - 1):
+            u = (growth + rest) * i / (n_steps - 1)
+            v = smallest**2 * math.exp(u) if u < growth else bend * (1.0 + u - growth)
+            times.append(brentq(lambda t, v=v: _mean(sde.variance(0.0, t)) - v, 0.0, sde.horizon, xtol=1e-14))
+        return cls(sde, (*times, sde.horizon))
 
     def __len__(self) -> int:
         """The number of steps."""
@@ -132,33 +144,45 @@ class Chain:
     def step(self, n: int) -> tuple[float, float, float]:
         """When the rates of step ``n`` are read, how long it is, and the noise variance that it adds."""
         h = self.times[n + 1] - self.times[n]
-        t = self.times[n] + self.rates_at * h
+        t = self.times[n] if self.published else self.times[n] + 0.5 * h
         return t, h, h * _mean(self.sde.diffusion(t) ** 2)
+
+    @property
+    def first(self) -> float:
+        """The part of the noise of a step that comes before F."""
+        return 0.0 if self.published else 0.5
 
     @cached_property
     def variances(self) -> tuple[float, ...]:
         """``S_n`` of eq. (10), the discounted sum of the noise variances of the first ``n`` steps, rad^2."""
         S = [0.0]
         for n in range(len(self)):
-            S.append((1.0 if self.discounts is None else self.discounts[n]) * S[n] + self.step(n)[2])
+            S.append(self._grown(S[n], self.step(n)[2], 1.0 if self.discounts is None else self.discounts[n]))
         return tuple(S)
 
     def calibrated(self, theta0: Angles, generator: torch.Generator | None = None) -> "Chain":
         r"""The same chain with the discounts that make the target vary least, measured on paths from ``theta0``.
 
-        With ``u = M^{-T} (carried + S_n grad log|det M|)`` the target at step ``n + 1`` mixes ``-u / S_n`` and
-        ``-xi / sigma_n``, which are uncorrelated. Their best mixture has ``d_n = S_n / E u^2``, and then
-        ``E target^2 = 1 / S_{n+1}`` per angle. Where the drift is linear that is ``M_n^2``, and the target becomes
-        the score of ``theta_n`` given ``theta_0``.
+        With ``u = M^{-T} (carried + S grad log|det M|)`` the target after F and the next noise ``sigma xi`` mixes
+        ``-u / S`` and ``-xi / sigma``, which are uncorrelated. Their best mixture has ``d = S / E u^2``, and then
+        ``E target^2 = 1 / S_{n+1}`` per angle. Where the drift is linear that is ``M^2``, and the target becomes the
+        score of ``theta_n`` given ``theta_0``.
         """
-        discounts, S, (_, theta, carried) = [], 0.0, start(theta0)
+        discounts: list[float] = []
+
+        def best(u: Tangent, S: float) -> float:
+            discounts.append(S / float(u.double().square().mean()) if S else 1.0)
+            return discounts[-1]
+
+        S, (_, theta, carried) = 0.0, start(theta0)
         for n in range(len(self)):
             t, h, added = self.step(n)
-            moved, u = _transport(self.sde, t, h, S, theta, carried)
-            discounts.append(S / float(u.double().square().mean()) if S else 1.0)
-            theta, carried = _kick(self.sde, t, h, added, moved, discounts[n] * u, generator)
-            S = discounts[n] * S + added
+            theta, carried = _step(self, t, h, added, S, best, theta, carried, generator)
+            S = self._grown(S, added, discounts[n])
         return replace(self, discounts=tuple(discounts))
+
+    def _grown(self, S: float, added: float, d: float) -> float:
+        return d * (S + self.first * added) + (1.0 - self.first) * added
 
     def _at(self, n: Int[Tensor, " batch"]) -> tuple[Tensor, ...]:
         """``t, h, added, S, d`` of each path's next step."""
@@ -180,10 +204,9 @@ class Chain:
 
 
 def advance(chain: Chain, paths: Paths, generator: torch.Generator | None = None) -> Paths:
-    r"""One step of each path, ``carried <- d M^{-T} (carried + S grad log|det M|) + sigma xi`` (eq. 10)."""
+    r"""One step of each path, with what it carries."""
     t, h, added, S, d = chain._at(paths.n)
-    moved, u = _transport(chain.sde, t, h, S, paths.theta, paths.carried)
-    theta, carried = _kick(chain.sde, t, h, added, moved, spread(d, u) * u, generator)
+    theta, carried = _step(chain, t, h, added, S, lambda u, _: spread(d, u), paths.theta, paths.carried, generator)
     return Paths(paths.n + 1, theta, carried)
 
 
@@ -217,17 +240,49 @@ def _mean(x: Amplitude) -> float:
     return float(torch.as_tensor(x, dtype=torch.float64).mean())
 
 
-def _transport(sde: SDE, t: Time, h: Time, S: Time, theta: Angles, carried: Tangent) -> tuple[Angles, Tangent]:
-    """``F(theta)``, and what was carried to ``theta`` as it acts there: ``M^{-T} (carried + S grad log|det M|)``."""
-    step = drift_step(sde, t, h, theta)
-    return step.moved, step.solve(carried + spread(S, theta) * step.log_det_gradient)
+def _step(
+    chain: Chain,
+    t: Time,
+    h: Time,
+    added: Time,
+    S: Time,
+    discount: Callable[[Tangent, Any], float | Tensor],
+    theta: Angles,
+    carried: Tangent,
+    generator: torch.Generator | None,
+) -> tuple[Angles, Tangent]:
+    r"""Noise, ``carried <- d M^{-T} (carried + S grad log|det M|)``, noise (eq. 10)."""
+    first, last = chain.first, 1.0 - chain.first
+    if first:
+        theta, carried = _kick(chain.sde, t, first * h, first * added, theta, carried, generator)
+    S = S + first * added
+    theta, u = _transport(chain, t, h, S, theta, carried)
+    return _kick(chain.sde, t, last * h, last * added, theta, discount(u, S) * u, generator)
+
+
+def _transport(chain: Chain, t: Time, h: Time, S: Time, theta: Angles, carried: Tangent) -> tuple[Angles, Tangent]:
+    """``F(theta)``, and what was carried to ``theta`` as it acts there: ``M^{-T} (carried + S grad log|det M|)``.
+
+    The trapezoidal rule is half a step by Euler's, then half a step by its adjoint: to the x of which ``x - h/2 f(x)``
+    is known, so that the M of that half is the inverse of a Jacobian.
+    """
+    S, h = spread(S, theta), h if chain.published else 0.5 * h
+    step = drift_step(chain.sde, t, h, theta)
+    halfway, carried = step.moved, step.solve(carried + S * step.log_det_gradient)
+    if chain.published:
+        return halfway, carried
+    x = 2.0 * halfway - theta
+    for _ in range(4):  # converges like (h/2 (K + K_ref))^i, from second order
+        x = halfway + spread(h, theta) * chain.sde.drift(t, x)
+    step = drift_step(chain.sde, t, -h, x)
+    return x, step.apply(carried) - S * step.log_det_gradient
 
 
 def _kick(
-    sde: SDE, t: Time, h: Time, added: Time, moved: Angles, carried: Tangent, generator: torch.Generator | None
+    sde: SDE, t: Time, h: Time, added: Time, theta: Angles, carried: Tangent, generator: torch.Generator | None
 ) -> tuple[Angles, Tangent]:
     """The noise ``sigma xi`` added to the angles, and ``added / sigma xi``, equal for one sigma, to what is carried."""
-    h, added = (spread(x, moved) for x in (h, added))
-    sigma = evaluate(sde.diffusion, t, moved) * h**0.5
-    xi = torch.randn(moved.shape, dtype=moved.dtype, device=moved.device, generator=generator)
-    return wrap(moved + sigma * xi), carried + added / sigma * xi
+    h, added = (spread(x, theta) for x in (h, added))
+    sigma = evaluate(sde.diffusion, t, theta) * h**0.5
+    xi = torch.randn(theta.shape, dtype=theta.dtype, device=theta.device, generator=generator)
+    return wrap(theta + sigma * xi), carried + added / sigma * xi

@@ -4,5 +4,6 @@ if __name__ != "circsde.models":
     raise ImportError("import circsde.models, not models")
 
 from circsde.models.mlp import ScoreMLP
+from circsde.models.relative import Relative
 
-__all__ = ["ScoreMLP"]
+__all__ = ["Relative", "ScoreMLP"]

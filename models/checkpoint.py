@@ -18,15 +18,14 @@ from torch import Tensor, nn
 from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.models.mlp import ScoreMLP
+from circsde.models.relative import Relative
 from circsde.record import replacing
 from circsde.schedule import Cosine, Linear, Schedule
 
 FORMAT = 1
 
-DESCRIBED = {
-    described.__name__: described
-    for described in (Linear, Cosine, Schedule, NoCoupling, GlobalCoupling, LocalCoupling, KuramotoSDE, ScoreMLP)
-}
+_EQUATION = (KuramotoSDE, NoCoupling, GlobalCoupling, LocalCoupling, Schedule, Linear, Cosine)
+DESCRIBED = {described.__name__: described for described in (*_EQUATION, ScoreMLP, Relative)}
 """What a checkpoint can name. A network needs ``arguments``, those that made it."""
 
 

@@ -150,7 +150,7 @@ def train(
     description = {
         "network": checkpoint.describe(network),
         "sde": checkpoint.describe(chain.sde),
-        "chain": {"times": list(chain.times), "discounts": chain.discounts, "rates_at": chain.rates_at},
+        "chain": {"times": list(chain.times), "discounts": chain.discounts, "published": chain.published},
         "objective": str(objective),
         "settings": asdict(settings),
         "data": {"training": _digest(theta), "validation": _digest(validation)},
@@ -205,7 +205,7 @@ def trained(run: Path) -> Trained:
         checkpoint.rebuild(description["sde"]),
         tuple(steps["times"]),
         None if steps["discounts"] is None else tuple(steps["discounts"]),
-        steps["rates_at"],
+        published=steps["published"],
     )
     return Trained(network, chain, Objective(description["objective"]), description["about"], state["global_step"])
 
