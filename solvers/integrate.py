@@ -12,7 +12,8 @@ from torch import Tensor
 from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian, BrownianPath, Noise, draw_seed
 from circsde.solvers.grid import Times, step_grid
-from circsde.solvers.methods import METHODS, Method
+from circsde.solvers.interop import find_method
+from circsde.solvers.methods import Method
 from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles
 
@@ -118,7 +119,7 @@ def sdeint(
         sde: The equation. A reversed one runs forwards in ``s = horizon - t``.
         theta0: Initial angles ``(batch, *event)``, radians; they fix dtype and device.
         ts: Increasing output times in ``[0, horizon]``, the first of which is the initial time.
-        method: A name in ``circsde.solvers.METHODS`` or a :class:`Method`.
+        method: A name in ``circsde.solvers.METHODS``, one of torchsde's as ``"torchsde:srk"``, or a :class:`Method`.
         n_steps: The number of steps in all; give exactly one of ``n_steps``, ``dt`` and ``grid``.
         dt: A largest step; each interval of ``ts`` is divided evenly.
         grid: Every step, explicitly.
@@ -143,7 +144,7 @@ def sdeint(
     >>> solution.theta.shape, solution.stats.nfe
     (torch.Size([2, 2, 4]), 20)
     """
-    method = _find(method)
+    method = find_method(method)
     points, marks = step_grid(ts, n_steps=n_steps, dt=dt, grid=grid)
     if points[0] < 0 or points[-1] > sde.horizon * (1 + 1e-12):
         raise ValueError(f"ts must lie in [0, {sde.horizon:g}], the horizon, got [{points[0]:g}, {points[-1]:g}]")
@@ -262,14 +263,6 @@ def _locate(
         "take smaller steps, or check the drift there"
     )
     return Stats((i + 1) * method.evaluations(sde), i, OVERFLOW if finite else NON_FINITE, message, samples)
-
-
-def _find(method: str | Method) -> Method:
-    if isinstance(method, Method):
-        return method
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}, or pass a Method")
-    return METHODS[method]
 
 
 def _check_state(sde: SDE, theta0: Tensor) -> None:

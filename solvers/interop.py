@@ -127,6 +127,21 @@ def torchsde_method(name: str) -> Method:
     return Method(f"torchsde:{name}", step, strong_order, weak_order, weak_order, nfe, levy_area=name == "srk")
 
 
+def find_method(method: str | Method) -> Method:
+    """One of ``circsde.solvers.METHODS`` by its name, torchsde's as ``"torchsde:srk"``, or the method itself.
+
+    Raises:
+        ValueError: If there is no method of that name.
+    """
+    if isinstance(method, Method):
+        return method
+    if method.startswith("torchsde:"):
+        return torchsde_method(method.removeprefix("torchsde:"))
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}, torchsde:NAME, or a Method")
+    return METHODS[method]
+
+
 def torchsde_solver(method: str | Method) -> type[BaseSDESolver]:
     """One of our methods as a torchsde solver class, running on torchsde's Brownian motion.
 
@@ -135,7 +150,7 @@ def torchsde_solver(method: str | Method) -> type[BaseSDESolver]:
     Raises:
         ValueError: If the method's output is not its state: torchsde writes down the state.
     """
-    chosen = METHODS[method] if isinstance(method, str) else method
+    chosen = find_method(method)
     if chosen.observe is not None:
         raise ValueError(f"torchsde would write down the state of {chosen.name}, which is not its output; use sdeint")
 

@@ -10,11 +10,12 @@ import xarray as xr
 
 from circsde.problems import Problem
 from circsde.sde import SDE
+from circsde.solvers.interop import find_method
 from circsde.solvers.methods import METHODS, Method
 from circsde.studies.convergence import STEPS, strong_convergence, weak_convergence
 from circsde.studies.exact import law_convergence, stationary_convergence
 from circsde.studies.experiment import Experiment, as_problem, experiment
-from circsde.studies.paths import find_method, method_name
+from circsde.studies.paths import method_name
 from circsde.studies.result import KINDS, STATIONARY, STRONG, WEAK, ByObservable, Errors, assemble
 from circsde.studies.runner import Runner
 

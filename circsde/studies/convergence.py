@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import xarray as xr
 
 from circsde.sde import SDE
+from circsde.solvers.interop import find_method
 from circsde.solvers.methods import METHODS, Method
 from circsde.studies.experiment import Experiment, experiment
-from circsde.studies.paths import PathBlock, find_method
+from circsde.studies.paths import PathBlock
 from circsde.studies.result import STRONG, WEAK
 from circsde.studies.runner import Runner
 from circsde.studies.sampling import simulate

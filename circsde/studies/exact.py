@@ -9,8 +9,9 @@ from circsde import problems
 from circsde.fokker_planck import Law
 from circsde.problems import Problem
 from circsde.record import provenance
+from circsde.solvers.interop import find_method
 from circsde.solvers.methods import METHODS, Method
-from circsde.studies.transfer import NumericalLaw, find, numerical_law, stationary_law
+from circsde.studies.transfer import NumericalLaw, numerical_law, stationary_law
 
 DISTANCES = {
     "moment_error": ("1", "largest error of a low trigonometric moment"),
@@ -57,7 +58,7 @@ def law_convergence(
     bias = np.array([[[law.mean(o.function) for o in problem.observables] for law in row] for row in laws]) - exact
     data["bias"] = (("solver", "steps", "observable"), bias, {"units": "1", "long_name": "numerical minus exact mean"})
     data = data.assign_coords(observable=names)
-    data["claimed_order"] = ("solver", [find(method).weak_order for method in methods], {"units": "1"})
+    data["claimed_order"] = ("solver", [find_method(method).weak_order for method in methods], {"units": "1"})
     return data
 
 
@@ -91,7 +92,7 @@ def stationary_convergence(
         return stationary_law(method, problem.sde, problem.sde.horizon / n, tolerance)
 
     data, _ = _table(problem, problem.stationary, methods, counts, solve)
-    data["claimed_order"] = ("solver", [find(method).invariant_order for method in methods], {"units": "1"})
+    data["claimed_order"] = ("solver", [find_method(method).invariant_order for method in methods], {"units": "1"})
     return data
 
 
@@ -103,7 +104,7 @@ def _table(
     solve: Callable[[Method, int], NumericalLaw],
 ) -> tuple[xr.Dataset, list[list[NumericalLaw]]]:
     """The distances of every law from the exact one, and the laws."""
-    chosen = [find(method) for method in methods]
+    chosen = [find_method(method) for method in methods]
     laws = [[solve(method, n) for n in counts] for method in chosen]
     distances = np.array([[law.against(exact) for law in row] for row in laws])
     grid = ("solver", "steps")

@@ -13,8 +13,8 @@ from torch import Tensor
 from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian, BrownianPath, Noise
 from circsde.solvers.integrate import sdeint
-from circsde.solvers.interop import torchsde_method
-from circsde.solvers.methods import METHODS, Method
+from circsde.solvers.interop import find_method
+from circsde.solvers.methods import Method
 from circsde.studies.estimates import estimate
 from circsde.studies.result import assemble
 from circsde.studies.sampling import Block, End, Sample, Solved
@@ -22,6 +22,8 @@ from circsde.typing import Angles
 
 REFERENCE = "sra1"
 """The method that stands in for the exact solution: of those here it follows the path most closely."""
+
+_REMEMBERED = 1 << 22  # angles times steps of a path that is drawn once and remembered; longer ones are drawn anew
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,10 @@ class PathBlock(Block):
         theta = self.starts()
         fine, common = (uniform_grid(sde.horizon, n) for n in (self.reference, math.lcm(*self.steps)))
         path = Brownian(fine, tuple(theta.shape), self.seed, theta.dtype, theta.device, self.first)
-        coarse, exact = (end(sde, theta, REFERENCE, n, path) for n in (self.reference // 2, self.reference))
-        known = KnownPath.of(path, common)
+        fits = theta.numel() * len(fine) <= _REMEMBERED
+        known = KnownPath.of(path, fine if fits else common)
+        followed = known if fits else path
+        exact, coarse = (end(sde, theta, REFERENCE, n, followed) for n in (self.reference, self.reference // 2))
         methods = [find_method(method) for method in self.methods]
         return Solved([[end(sde, theta, method, n, known) for n in self.steps] for method in methods], exact, coarse)
 
@@ -137,21 +141,6 @@ def uniform_grid(horizon: float, n: int) -> tuple[float, ...]:
 def end(sde: SDE, theta: Angles, method: str | Method, n_steps: int, path: BrownianPath) -> End:
     """Solve over the horizon on one path."""
     return End.of(sdeint(sde, theta, (0.0, sde.horizon), method=method, n_steps=n_steps, brownian=path))
-
-
-def find_method(method: str | Method) -> Method:
-    """One of ``circsde.solvers.METHODS`` by its name, torchsde's as ``"torchsde:srk"``, or the method itself.
-
-    Raises:
-        ValueError: If there is no method of that name.
-    """
-    if isinstance(method, Method):
-        return method
-    if method.startswith("torchsde:"):
-        return torchsde_method(method.removeprefix("torchsde:"))
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}, torchsde:NAME, or a Method")
-    return METHODS[method]
 
 
 def method_name(method: str | Method) -> str:

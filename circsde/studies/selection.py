@@ -11,13 +11,13 @@ import xarray as xr
 
 from circsde.problems import Problem
 from circsde.sde import SDE
+from circsde.solvers.interop import find_method
 from circsde.solvers.methods import METHODS, Method
 from circsde.solvers.trajectory import ADAPTIVE
 from circsde.studies.accuracy import exact_convergence, has_law
 from circsde.studies.convergence import STEPS, plan
 from circsde.studies.experiment import Experiment, Variation, experiment
 from circsde.studies.flows import TOLERANCES, is_flow, plan_flow
-from circsde.studies.paths import find_method
 from circsde.studies.result import KINDS, STATIONARY, STRONG, WEAK
 from circsde.studies.runner import Runner
 from circsde.studies.sampling import Block, block_size, simulate

@@ -15,7 +15,8 @@ import xarray as xr
 from circsde.fokker_planck import Law
 from circsde.record import provenance
 from circsde.sde import SDE
-from circsde.solvers.methods import METHODS, Method
+from circsde.solvers.interop import find_method
+from circsde.solvers.methods import Method
 from circsde.spectral import Complex
 from circsde.studies.markov import Array, Grid, dimensions, markov_matrix, noiseless, observe, propagate, refine
 from circsde.typing import Angles, PerSample
@@ -135,7 +136,7 @@ def transfer_operator(
     >>> bool(abs(operator.sum("theta_next") - 1).max() < 1e-12)
     True
     """
-    method, d = find(method), dimensions(sde)
+    method, d = find_method(method), dimensions(sde)
     if points is not None and points % 2 == 0:
         raise ValueError(f"the number of points must be odd, so that every wave has its partner; got {points}")
     for count in POINTS[d] if points is None else (points,):
@@ -169,19 +170,6 @@ def _low(moments: Complex) -> Complex:
     """The moments with ``|k_i| <= WAVES``."""
     d = moments.ndim
     return np.asarray(moments[np.ix_(*(np.r_[-WAVES[d] : WAVES[d] + 1],) * d)])
-
-
-def find(method: str | Method) -> Method:
-    """A method by its name, or as it is.
-
-    Raises:
-        ValueError: If there is none of that name.
-    """
-    if isinstance(method, Method):
-        return method
-    if method not in METHODS:
-        raise ValueError(f"there is no method {method!r}; there are {', '.join(METHODS)}")
-    return METHODS[method]
 
 
 def density_on(law: Law, grid: Grid) -> Array:

@@ -10,10 +10,10 @@ import xarray as xr
 
 from circsde.sde import SDE
 from circsde.solvers.integrate import sdeint
+from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method
 from circsde.studies.accuracy import study
 from circsde.studies.experiment import Experiment, experiment
-from circsde.studies.paths import find_method
 from circsde.studies.result import WEAK
 from circsde.studies.runner import Runner
 from circsde.typing import Angles
