@@ -119,9 +119,9 @@ def test_heun_with_g_at_the_left_end_is_caught() -> None:
         return theta + 0.5 * h * (slope + sde.drift(t + h, predicted)) + amplitude * noise.dW
 
     broken = replace(HEUN, name="broken", step=left_end)
-    study = exact_convergence("published_doubled", WEAK, [HEUN, broken], (40, 80, 160, 320))
+    study = exact_convergence("published_doubled", WEAK, [HEUN, broken], (40, 80, 160))
     assert study["verdict"].values.tolist() == ["resolved", "below its claim"]
-    assert study["order"].values == pytest.approx([2.0, 1.0], abs=0.1)
+    assert study["order"].values == pytest.approx([2.0, 1.0], abs=0.15)
     sampled = weak_convergence("wrapped_brownian_motion", [HEUN, broken], (4, 8, 16), paths=8192)
     assert sampled["verdict"].values.tolist() == ["not resolved", "below its claim"]  # Heun's is exact there
     assert sampled["order"].values[1] == pytest.approx(1.0, abs=0.15)

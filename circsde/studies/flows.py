@@ -15,7 +15,7 @@ from circsde.studies.result import STRONG, error_dataset
 from circsde.studies.runner import Runner
 from circsde.studies.sampling import Block, End, Sample, Solved, simulate
 
-REFERENCE, FINEST = "dopri8", 1e-13
+REFERENCE = "dopri8"
 
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 
@@ -83,6 +83,11 @@ class FlowBlock(Block):
     tolerances: tuple[float, ...]
 
     @property
+    def reference(self) -> float:
+        """The tolerance of the reference: a thousandth of the smallest, or near rounding."""
+        return max(1e-13, 1e-3 * self.tolerances[-1])
+
+    @property
     def solvers(self) -> list[str]:
         """The names of the methods."""
         return list(self.methods)
@@ -116,7 +121,7 @@ class FlowBlock(Block):
             paths=sample.moments.count,
             seed=self.seed,
             confidence=confidence,
-            reference=f"{REFERENCE}, atol {FINEST:g}",
+            reference=f"{REFERENCE}, atol {self.reference:g}",
         ).assign_coords(atol=("atol", list(self.tolerances), {"long_name": "absolute tolerance", "units": "rad"}))
 
     def solve(self) -> Solved:
@@ -127,4 +132,4 @@ class FlowBlock(Block):
             return End.of(odeint(sde.drift, theta, (0.0, sde.horizon), method=method, atol=atol))
 
         ends = [[end(method, atol) for atol in self.tolerances] for method in self.methods]
-        return Solved(ends, end(REFERENCE, FINEST), end(REFERENCE, 100 * FINEST))
+        return Solved(ends, end(REFERENCE, self.reference), end(REFERENCE, 50 * self.reference))

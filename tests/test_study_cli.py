@@ -1,0 +1,250 @@
+"""The commands study, select and problems, and the cells behind them: resumed, spread, and the same to the last bit."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+from typer.testing import CliRunner
+
+from circsde import problems
+from circsde.cli import app
+from circsde.studies import Runner, Simulation, plots, strong_convergence, weak_convergence
+from circsde.studies.runner import Cell
+
+SMALL = ["--methods", "heun,euler_maruyama", "--steps", "5,10,20"]
+
+
+@dataclass(frozen=True)
+class Square:
+    """A cell that computes a square, and fails where it is told to."""
+
+    value: int
+    fail: bool = False
+
+    def key(self) -> str:
+        return f"square {self.value}"
+
+    def compute(self) -> xr.Dataset:
+        if self.fail:
+            raise KeyboardInterrupt
+        return xr.Dataset({"square": self.value**2, "pid": os.getpid()})
+
+
+def run(*arguments: str, status: int = 0) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == status, result.output
+    return re.sub(r"\s+", " ", result.output)
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_finished_cells_are_not_computed_again(tmp_path: Path) -> None:
+    """The first run is interrupted at its third cell; the second computes only what is missing."""
+    steps = list[tuple[int, int]]()
+    with pytest.raises(KeyboardInterrupt):
+        Runner(tmp_path).map([Square(1), Square(2), Square(3, fail=True), Square(4)])
+    assert len(list(tmp_path.glob("*.nc"))) == 2
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    results = Runner(tmp_path, progress=lambda *x: steps.append(x)).map([Square(n) for n in (1, 2, 3, 4)])
+    assert [int(result["square"]) for result in results] == [1, 4, 9, 16]
+    assert steps == [(2, 4), (3, 4), (4, 4)]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_another_version_computes_cells_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Runner(tmp_path).map([Square(1)])
+    monkeypatch.setattr("circsde.studies.runner.version", lambda name: "99")
+    Runner(tmp_path).map([Square(1)])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_cells_know_all_that_they_depend_on(tmp_path: Path) -> None:
+    """Any change of a study makes other cells; another number of paths shares whole blocks."""
+
+    def files(**changed: object) -> set[str]:
+        wanted: dict[str, object] = {"subject": "von_mises_well", "methods": ["heun"], "steps": [5], "paths": 16}
+        before = {path.name for path in tmp_path.iterdir()}
+        strong_convergence(**(wanted | changed), runner=Runner(tmp_path))  # type: ignore[arg-type]
+        return {path.name for path in tmp_path.iterdir()} - before
+
+    changes: list[dict[str, object]] = [{}, {"seed": 1}, {"steps": [4]}, {"methods": ["sra1"]}]
+    changes += [{"subject": "drifting"}, {"refinement": 4}, {"paths": 17}]
+    assert [len(files(**change)) for change in changes] == [1] * len(changes)
+    assert not files()
+    assert not files(confidence=0.5)
+    weak_convergence("von_mises_well", ["heun"], [5], paths=16, refinement=8, runner=Runner(tmp_path))
+    assert len(list(tmp_path.iterdir())) == len(changes) + 1
+
+
+def test_a_simulation_without_a_name_is_not_kept(tmp_path: Path) -> None:
+    subject = Simulation(problems.get("von_mises_well").sde)
+    with pytest.raises(ValueError, match="give the simulation a name"):
+        strong_convergence(subject, ["heun"], [5], paths=8, runner=Runner(tmp_path))
+
+
+def test_no_workers_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one worker, got 0"):
+        Runner(workers=0)
+
+
+def studied(runner: Runner) -> xr.Dataset:
+    """Three blocks of paths, the last of them short."""
+    return weak_convergence("von_mises_well", ["heun", "sra1"], (3, 5), paths=20_000, refinement=2, runner=runner)
+
+
+def same_bits(a: xr.Dataset, b: xr.Dataset) -> bool:
+    return all(np.array_equal(a[name], b[name], equal_nan=a[name].dtype.kind == "f") for name in a.variables)
+
+
+@pytest.mark.slow
+def test_workers_and_dask_change_no_bit(tmp_path: Path) -> None:
+    """One process, two processes, a Dask cluster, and cells read back from disk."""
+    distributed = pytest.importorskip("dask.distributed")
+    alone = studied(Runner())
+    assert same_bits(studied(Runner(tmp_path / "cells", workers=2)), alone)
+    assert same_bits(studied(Runner(tmp_path / "cells")), alone)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        assert same_bits(studied(Runner(dask=cluster.scheduler_address)), alone)
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_finished_cells_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    """A signal to the running program and its workers; what it had finished is not computed again."""
+    command = [sys.executable, "-c", "from circsde.cli import main; main()", "study", "two_coupled", "--kind", "strong"]
+    command += ["--methods", "heun", "--steps", "10,20", "--paths", "80000", "--workers", "2", "--out", "x"]
+    program = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE, text=True)
+    cells = tmp_path / "x.cells"
+    deadline = time.monotonic() + 120
+    while len(list(cells.glob("[!.]*.nc"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(program.pid, signal.SIGINT)
+    said = program.communicate(timeout=60)[0]
+    finished = {path: path.stat().st_mtime_ns for path in cells.glob("*.nc")}
+    assert program.returncode == 130
+    assert "the same command goes on" in said
+    assert 2 <= len(finished) < 20
+    assert not (tmp_path / "x.nc").exists()
+    assert not list(cells.glob(".*"))
+    subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert (tmp_path / "x.nc").exists()
+
+
+def test_study_prints_a_table_and_writes_numbers_and_a_picture() -> None:
+    said = run("study", "von_mises_well", *SMALL)
+    assert re.search(r"heun \S+ [\d.]+e-\d\d .* 2\.\d\d\d? ± \d.\d+ \S+ 2 \S+ resolved", said)
+    assert "picture von_mises_well-weak.png" in said
+    with xr.open_dataset("von_mises_well-weak.nc") as study:
+        assert study["error"].sizes == {"solver": 2, "steps": 3}
+        assert study.attrs["evidence"] == "transfer operators"
+        assert '"problem": "von_mises_well"' in study.attrs["options"]
+    assert Path("von_mises_well-weak.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["--kind", "strong", "--paths", "64"], "drifting-strong"),
+        (["--monte-carlo", "--paths", "64"], "drifting-weak"),
+        (["--kind", "work-precision", "--paths", "64", "--monte-carlo"], "drifting-work-precision"),
+    ],
+)
+def test_every_kind_of_study_runs(arguments: list[str], name: str) -> None:
+    run("study", "drifting", *SMALL, *arguments)
+    with xr.open_dataset(f"{name}.nc") as study:
+        assert study["error"].notnull().all()
+        assert study.attrs["paths"] == 64
+    assert Path(f"{name}.png").exists()
+
+
+def test_stationary_errors_need_a_stationary_law() -> None:
+    run("study", "von_mises_well", "--kind", "stationary", *SMALL)
+    assert "the stationary law of drifting is not known" in run("study", "drifting", "--kind", "stationary", status=2)
+
+
+def test_results_are_not_overwritten_unless_asked() -> None:
+    run("study", "von_mises_well", *SMALL)
+    assert "exists already" in run("study", "von_mises_well", *SMALL, status=2)
+    run("study", "von_mises_well", *SMALL, "--force")
+
+
+def test_select_names_its_choice() -> None:
+    said = run("select", "published", "--tolerance", "1e-2", "--methods", "heun,mobius_strang")
+    assert "heun, 20 steps: 40 drift evaluations, weak error at most 0.0045" in said
+    assert re.search(r"heun \S+ 10 \S+ 20 .* too large", said)
+    with xr.open_dataset("published-select.nc") as choice:
+        assert (choice.attrs["selected_method"], choice.attrs["selected_steps"]) == ("heun", 20)
+    assert Path("published-select.png").stat().st_size > 10_000
+
+
+def test_select_says_what_would_be_needed() -> None:
+    said = run("select", "published", "--tolerance", "1e-3", "--methods", "heun", "--steps", "5,10,20")
+    assert "nothing on offer qualifies" in said
+    assert "at order 2 about 43 do" in said
+
+
+def test_select_offers_tolerances_for_a_flow() -> None:
+    said = run(
+        "select",
+        "probability_flow",
+        "--tolerance",
+        "1e-2",
+        "--metric",
+        "strong",
+        "--methods",
+        "dopri5",
+        "--atol",
+        "1e-2,1e-3",
+    )
+    assert re.search(r"dopri5, atol 0\.0\d+: \d+ drift evaluations, strong error at most 0\.00\d+", said)
+
+
+def test_problems_are_listed_with_what_they_are() -> None:
+    said = run("problems")
+    for name in problems.names():
+        assert name in said
+        assert problems.describe(name) in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["study", "nope"], "there is no problem 'nope'; there are wrapped_brownian_motion"),
+        (["study", "published", "--methods", "nope"], "unknown method 'nope'; choose one of euler_maruyama"),
+        (["study", "published", "--steps", "5,x"], "'5,x' is not a list of whole numbers: give steps as 5,10,20"),
+        (["study", "published", "--workers", "0"], "at least one worker"),
+        (["select", "published", "--tolerance", "-1"], "the tolerance must be positive"),
+        (["select", "reverse", "--tolerance", "1", "--stochasticity", "a"], "'a' is not a list of numbers"),
+    ],
+)
+def test_mistakes_are_answered_with_one_message(arguments: list[str], message: str) -> None:
+    assert message in run(*arguments, status=2)
+
+
+def test_a_picture_shows_what_is_not_resolved_as_hollow() -> None:
+    """Every resolved error is drawn filled, every other hollow, and the floor where it matters."""
+    study = weak_convergence("published_doubled", ["euler_maruyama", "sra1"], (5, 10, 20), paths=1000)
+    assert study["resolved"].any()
+    assert not study["resolved"].all()
+    figure = plots.convergence(study)
+    assert isinstance(figure, Figure)
+    points = [line for line in figure.axes[0].get_lines() if str(line.get_marker()) in plots.MARKERS]
+    filled = [np.size(line.get_xdata()) for line in points if line.get_markerfacecolor() != "white"]
+    assert sum(filled) == int(study["resolved"].sum())
+    assert any("told from zero" in str(text) for text in figure.axes[0].get_legend_handles_labels()[1])
+
+
+def test_cells_follow_the_protocol() -> None:
+    assert isinstance(Square(1), Cell)
