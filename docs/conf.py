@@ -1,5 +1,7 @@
 """Sphinx settings; `make docs` builds the pages with warnings as errors and needs no network."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -8,6 +10,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
 import circsde
+from circsde.solvers import METHODS
 
 project = "circsde"
 release = circsde.__version__
@@ -22,7 +25,7 @@ extensions = [
     "sphinx.ext.viewcode",
 ]
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "reference/*_table.md"]
 templates_path = ["_templates"]
 
 nitpicky = True  # a reference to a name of circsde must lead somewhere; those of other projects are plain text
@@ -53,6 +56,41 @@ def resolve_public_name(
     return env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, node["reftype"], target, node, content)
 
 
+def write_tables(app: Sphinx) -> None:
+    """Tables of methods, their claims and what benchmarks measured, from the objects and the committed results."""
+    results = Path(app.confdir).parent / "benchmarks" / "results"
+    folder = Path(app.srcdir) / "reference"
+    folder.mkdir(exist_ok=True)
+    rows = ["| method | strong | weak | stationary | drift evaluations | |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in json.loads((results / "orders.json").read_text())["results"]:
+        method = METHODS.get(row["method"])
+        cost = "" if method is None else "/".join(str(n) for n in (method.nfe, method.nfe_coupled) if n is not None)
+        cells = [
+            f"claims {row['claimed'][kind]:g}, measured {row[kind][0]:.2f} ± {row[kind][1]:.2f}" if row[kind] else "–"
+            for kind in ("strong", "weak", "stationary")
+        ]
+        rows.append(
+            "| " + " | ".join([f"`{row['method']}`", *cells, cost, "" if method is None else method.note]) + " |"
+        )
+    (folder / "methods_table.md").write_text("\n".join(rows) + "\n")
+
+    costs = json.loads((results / "stiff.json").read_text())["results"]
+    methods = list(costs[0]["drift_evaluations"])
+    rows = [
+        "Drift evaluations per path that a weak tolerance costs (`benchmarks/stiff.py`); – where 640 steps miss it.",
+        "",
+    ]
+    rows += [
+        "| problem | tolerance | " + " | ".join(f"`{m}`" for m in methods) + " |",
+        "| --- " * (2 + len(methods)) + "|",
+    ]
+    for row in costs:
+        cells = ["–" if n is None else f"{n:g}" for n in row["drift_evaluations"].values()]
+        rows.append("| " + " | ".join([f"`{row['problem']}`", f"{row['tolerance']:g}", *cells]) + " |")
+    (folder / "costs_table.md").write_text("\n".join(rows) + "\n")
+
+
 def setup(app: Sphinx) -> None:
     """Connect to Sphinx."""
+    app.connect("builder-inited", write_tables)
     app.connect("missing-reference", resolve_public_name)

@@ -1,0 +1,107 @@
+"""Do the methods have the orders that they claim? One table: claimed and measured strong, weak and stationary orders.
+
+    python benchmarks/orders.py --quick                    # half a minute, prints the table
+    python benchmarks/orders.py --out benchmarks/results/orders.json
+
+Weak and stationary orders come from transfer operators, free of sampling noise; strong orders from coupled Brownian
+paths, with a standard error. Two broken methods show that the studies can tell: Heun with the noise amplitude of the
+left end, and SRA1 without the area of the path.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import xarray as xr
+
+import circsde
+from circsde.sde import SDE
+from circsde.solvers import METHODS, Method, Noise
+from circsde.solvers.methods import axpy
+from circsde.studies import strong_convergence, study
+from circsde.typing import Angles
+
+WEAK, STATIONARY, STRONG = "published_doubled", "von_mises_well", "noise_dominated"
+
+
+def heun_left(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
+    """Heun with ``g`` at the left end of the step: the noise variance is wrong at first order."""
+    g, slope = sde.diffusion(t), sde.drift(t, theta)
+    predicted = axpy(axpy(theta, h, slope), g, noise.dW)
+    return axpy(axpy(theta, 0.5 * h, slope + sde.drift(t + h, predicted)), g, noise.dW)
+
+
+def sra1_without_area(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
+    """SRA1 with the expected area given ``dW`` in place of the area."""
+    return METHODS["sra1"].step(sde, t, h, theta, Noise(noise.dW, 0.5 * h * noise.dW))
+
+
+BROKEN = (
+    replace(METHODS["heun"], name="heun, g at the left end", step=heun_left),
+    replace(METHODS["sra1"], name="sra1 without dZ", step=sra1_without_area),
+)
+
+
+def order(result: xr.Dataset, name: str) -> tuple[float, float] | None:
+    """A fitted order and its standard error, where anything was resolved."""
+    row = result.sel(solver=name)
+    return None if row.order.isnull() else (round(float(row.order), 3), round(float(row.order_standard_error), 3))
+
+
+def measure(paths: int) -> list[dict[str, object]]:
+    """A row per method."""
+    methods: tuple[Method, ...] = (*METHODS.values(), *BROKEN)
+    pathwise = [method for method in methods if method.strong_order is not None]
+    weak = study(WEAK, "weak", methods=methods, steps=(20, 40, 80, 160))
+    stationary = study(STATIONARY, "stationary", methods=methods, steps=(5, 10, 20, 40))
+    strong = strong_convergence(STRONG, methods=pathwise, steps=(16, 32, 64, 128), paths=paths, seed=0)
+    return [
+        {
+            "method": method.name,
+            "claimed": {
+                "strong": method.strong_order,
+                "weak": method.weak_order,
+                "stationary": method.invariant_order,
+            },
+            "strong": None if method.strong_order is None else order(strong, method.name),
+            "weak": order(weak, method.name),
+            "stationary": order(stationary, method.name),
+        }
+        for method in methods
+    ]
+
+
+def main() -> None:
+    """Run, print, and keep the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer paths")
+    parser.add_argument("--paths", type=int, default=8192)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    table = measure(1024 if arguments.quick else arguments.paths)
+    for row in table:
+        cells = (f"{kind} {row[kind]} (claims {row['claimed'][kind]})" for kind in ("strong", "weak", "stationary"))
+        print(f"{row['method']:28s}", *cells, sep="   ")
+    if arguments.out is not None:
+        record = {
+            "command": "python benchmarks/orders.py " + " ".join(sys.argv[1:]),
+            "problems": {"weak": WEAK, "stationary": STATIONARY, "strong": STRONG},
+            "seed": 0,
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "versions": {
+                "circsde": circsde.__version__,
+                "python": platform.python_version(),
+                "torch": version("torch"),
+            },
+            "results": table,
+        }
+        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
