@@ -7,7 +7,7 @@ from circsde.solvers.brownian import Brownian, BrownianPath, Noise, join
 from circsde.solvers.flow import odeint
 from circsde.solvers.grid import step_grid
 from circsde.solvers.integrate import Solution, Stats, sdeint
-from circsde.solvers.latent import from_latent, latent
+from circsde.solvers.latent_space import from_latent, latent
 from circsde.solvers.likelihood import LogProb, log_prob, normalisation
 from circsde.solvers.methods import METHODS, Method
 

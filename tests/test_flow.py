@@ -16,7 +16,7 @@ from circsde.kuramoto import KuramotoSDE
 from circsde.schedule import Schedule
 from circsde.sde import probability_flow
 from circsde.solvers.flow import odeint, richardson
-from circsde.solvers.latent import from_latent, geodesic, latent
+from circsde.solvers.latent_space import from_latent, geodesic, latent
 from circsde.solvers.trajectory import ADAPTIVE, FIXED
 from circsde.torus import TWO_PI, difference, distance, wrap
 from circsde.typing import Angles, Tangent, Time
@@ -214,7 +214,7 @@ def test_a_trial_step_into_nonsense_is_taken_again_shorter() -> None:
         push = 40.0 * torch.exp(torch.as_tensor(-100.0 * t))
         return push + torch.where(theta > 0.5, math.nan, -theta)  # reached only by a stage of too long a step
 
-    solution = odeint(fragile, torch.zeros(1, 1), (0.0, 1.0))
+    solution = odeint(fragile, torch.zeros(1, 1), (0.0, 1.0), atol=1e-2)
     assert solution.succeeded
     assert solution.stats.rejected > 0
 
