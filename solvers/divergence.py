@@ -6,16 +6,17 @@ It is integrated along a path that was found before, at nodes of its own.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from circsde.sde import SDE, evaluate
 from circsde.solvers.brownian import Brownian
-from circsde.solvers.quadrature import INNER, Vector, hermite, inner_nodes, rule
+from circsde.solvers.quadrature import Vector, hermite, middle, nodes, rule
 from circsde.torus import wrap
 from circsde.typing import Angles, Field, Tangent, Time
 
-_ROWS, _DEVICE_ROWS = 1 << 10, 1 << 16  # samples times directions that go backwards at once, on a CPU and elsewhere
+_ROWS, _DEVICE_ROWS = 3 << 8, 1 << 16  # samples times directions to go backwards at once: in cache, and elsewhere
 
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 Directions = Callable[[int], Tensor | None]  # at the node of that number; None for all unit directions
@@ -64,7 +65,7 @@ def jacobian_trace(function: Function, theta: Angles, probes: Tensor | None) -> 
     """The first output of ``function`` at ``theta``, the trace of its Jacobian in every sample, and the second output.
 
     The Jacobian is pulled back along the unit directions, or estimated as ``probe . J probe`` (Hutchinson); both by
-    vector-Jacobian products, several at once where the batch is small.
+    vector-Jacobian products, as many at once as go well together.
 
     Args:
         function: ``theta -> (tangent, auxiliary)``; samples must not depend on one another. It must be made of torch
@@ -79,8 +80,19 @@ def jacobian_trace(function: Function, theta: Angles, probes: Tensor | None) -> 
     >>> jacobian_trace(rotate, torch.ones(1, 2), None)[1]
     tensor([[2.]], dtype=torch.float64)
     """
+    rows = _ROWS if theta.device.type == "cpu" else _DEVICE_ROWS
+    samples = max(1, rows // (theta[0].numel() if probes is None else len(probes)))
+    parts = [
+        _block(function, theta[i : i + samples], None if probes is None else probes[:, i : i + samples], rows)
+        for i in range(0, len(theta), samples)
+    ]
+    value, trace, auxiliary = zip(*parts, strict=True)
+    return torch.cat(value), torch.cat(trace, 1), torch.cat(auxiliary)
+
+
+def _block(function: Function, theta: Tensor, probes: Tensor | None, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     value, pull, auxiliary = torch.func.vjp(function, theta, has_aux=True)  # type: ignore[misc]
-    size = max(1, (_ROWS if theta.device.type == "cpu" else _DEVICE_ROWS) // len(theta))
+    size = max(1, rows // len(theta))
     traces = []
     for group in _unit_directions(theta, size) if probes is None else torch.split(probes, size):
         pulled = pull(group[0])[0].unsqueeze(0) if len(group) == 1 else torch.func.vmap(pull)(group)[0]
@@ -143,9 +155,12 @@ class Probes:
 
 
 def integrate_divergence(
-    flow: FlowField, mesh: Vector, states: Tensor, dtype: torch.dtype, probes: Directions
-) -> tuple[Tensor, Tensor]:
+    flow: FlowField, mesh: Vector, states: Tensor, dtype: torch.dtype, probes: Directions, tolerance: float
+) -> tuple[Tensor, Tensor, int]:
     """The integral of ``div v - score . (x' - v)`` along a numerical path, with its error.
+
+    Steps in which the quadrature misses the tolerance are halved, for the integral only, until there are four times as
+    many; the path stays what it is.
 
     Args:
         flow: The velocity v.
@@ -154,32 +169,40 @@ def integrate_divergence(
         dtype: That of the angles which the field is given.
         probes: The directions at a node, given its number: see :func:`jacobian_trace`. The same at all nodes, they
             have ``k`` integrals of their own; drawn afresh at each, their errors average out along the path.
+        tolerance: Of the quadrature in each step and sample, nats.
 
     Returns:
-        The integrals, shape ``(k, batch)``, and the errors of the quadrature plus the sizes of the corrections, summed
-        over the steps, shape ``(batch,)``, nats.
+        The integrals, shape ``(k, batch)``; the errors of the quadrature plus the sizes of the corrections, summed over
+        the steps, shape ``(batch,)``, nats; and the evaluations of the score.
     """
+    samples: dict[float, tuple[Tensor, Tensor]] = {}
 
-    def linearise(node: int, t: float, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return flow.linearise(torch.tensor(t, dtype=torch.float64), wrap(x).to(dtype), probes(node))
+    def sample(t: float, x: Tensor, speed: Tensor | None) -> Tensor:
+        where = torch.tensor(t, dtype=torch.float64)
+        velocity, score, divergence = flow.linearise(where, wrap(x).to(dtype), probes(len(samples)))
+        velocity = velocity.double()
+        residual = (score.double() * (velocity if speed is None else speed).sub(velocity)).flatten(1).sum(1)
+        samples[t] = divergence - residual, residual
+        return velocity
 
-    ends = [linearise((INNER + 1) * i, t, x) for i, (t, x) in enumerate(zip(mesh, states, strict=True))]
-    known = torch.stack((states, torch.stack([velocity.double() for velocity, _, _ in ends])))
-    samples, residuals = [ends[0][2]], [torch.zeros_like(states[0]).flatten(1).sum(1)]
-    for step, times in enumerate(inner_nodes(mesh)):
-        for i, t in enumerate(times, start=(INNER + 1) * step + 1):
-            stencil = hermite(mesh, step, t)
-            near = known[:, stencil.first : stencil.first + stencil.position.shape[1]]
-            x, speed = (torch.tensordot(near.new_tensor(w), near, 2) for w in (stencil.position, stencil.velocity))
-            velocity, score, divergence = linearise(i, t, x)
-            residual = (score.double() * (speed - velocity.double())).flatten(1).sum(1)
-            samples.append(divergence - residual)
-            residuals.append(residual)
-        samples.append(ends[step + 1][2])
-        residuals.append(residuals[0])
-    quadrature = rule(mesh)
-    weights, embedded = states.new_tensor(quadrature.weights), states.new_tensor(quadrature.embedded)
-    values, corrections = torch.stack(samples)[quadrature.samples], torch.stack(residuals)[quadrature.samples]
-    error = torch.einsum("sn,snkb->sb", weights - embedded, values).abs().sum(0) / values.shape[2]
-    correction = torch.einsum("sn,snb->sb", embedded, corrections).abs().sum(0)
-    return torch.einsum("sn,snkb->kb", weights, values), error + correction
+    velocities = [sample(t, x, None) for t, x in zip(mesh.tolist(), states, strict=True)]
+    known, edges = torch.stack((states, torch.stack(velocities))), mesh
+    most = 4 * len(mesh)
+    while True:
+        times = nodes(edges).tolist()
+        for t in times:
+            if t not in samples:
+                stencil = hermite(mesh, t)
+                near = known[:, stencil.first : stencil.first + stencil.position.shape[1]]
+                x, speed = (torch.tensordot(near.new_tensor(w), near, 2) for w in (stencil.position, stencil.velocity))
+                sample(t, x, speed)
+        quadrature = rule(edges)
+        weights, embedded = states.new_tensor(quadrature.weights), states.new_tensor(quadrature.embedded)
+        values, residuals = (torch.stack(x)[quadrature.samples] for x in zip(*map(samples.get, times), strict=True))
+        errors = torch.einsum("sn,snkb->sb", weights - embedded, values).abs() / values.shape[2]
+        rough = (errors.amax(1) > tolerance).cpu().numpy()
+        if not rough.any() or len(edges) + rough.sum() > most:
+            break
+        edges = np.sort(np.append(edges, middle(edges)[rough]))
+    correction = torch.einsum("sn,snb->sb", embedded, residuals).abs().sum(0)
+    return torch.einsum("sn,snkb->kb", weights, values), errors.sum(0) + correction, len(samples)

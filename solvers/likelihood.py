@@ -24,7 +24,7 @@ from circsde.sde import SDE
 from circsde.solvers.brownian import draw_seed
 from circsde.solvers.divergence import FlowField, Probes, integrate_divergence
 from circsde.solvers.integrate import NON_FINITE, SUCCESS
-from circsde.solvers.quadrature import INNER, Vector
+from circsde.solvers.quadrature import Vector
 from circsde.solvers.trajectory import FIXED, MAX_STEPS, Trajectory, check_angles, trajectory
 from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles, Field, PerSample
@@ -49,7 +49,7 @@ class LogProb:
         stderr: Its standard error over probes: 0 where the divergence is exact, NaN with a single probe.
         error: An estimate of the discretisation error, nats: over all steps, the errors of the quadrature plus the
             sizes of the corrections for the residual. Usually far above the true error; it knows nothing of rounding.
-        nfe: Evaluations of the score; with its derivative at the nodes of the quadrature, which are ``4 steps + 1``.
+        nfe: Evaluations of the score; with its derivative at the nodes of the quadrature, ``4 steps + 1`` or more.
         probes: The number of probes; 0 where the divergence is exact.
         status: ``"success"``, ``"max_probes"`` (``stderr`` missed its target), or why the flow was given up.
         message: About the first sample that failed.
@@ -105,7 +105,7 @@ def log_prob(
             error; but ``value`` then changes within it with the steps, so with the tolerance and the batch, and
             ``error`` takes the noise for an error.
         method: As for :func:`circsde.odeint`.
-        atol: The tolerance of an adaptive method.
+        atol: The tolerance of an adaptive method, and of the quadrature in each of its steps.
         n_steps: The steps of a fixed-step method, at least 2.
         max_steps: The most steps to try.
         batch_size: Samples to work on together: a bound on memory. The path of a sample takes 16 bytes per angle and
@@ -137,15 +137,14 @@ def log_prob(
     solve = partial(trajectory, ts=(0.0, sde.horizon), method=method, atol=atol, n_steps=n_steps, max_steps=max_steps)
     seed = draw_seed(generator) if divergence == "hutchinson" else 0
     size = len(theta) if batch_size is None else batch_size
+    precision = math.inf if method in FIXED or fresh_probes else atol
     parts = []
     for first in range(0, len(theta), size):
         law = Probes(probe_law, seed, first_sample + first, fresh_probes) if divergence == "hutchinson" else None
-        average = partial(_average, law=law, probes=probes, target=stderr_target, most=max_probes)
+        average = partial(_average, precision, law, probes, stderr_target, max_probes)
         parts.append(_log_prob(FlowField(sde, score), theta[first : first + size], first, solve, prior, average))
     result = _join(parts)
-    if stderr_target is None:
-        return result
-    missed = (result.stderr > stderr_target).tolist()
+    missed = (result.stderr > (math.inf if stderr_target is None else stderr_target)).tolist()
     status = (MAX_PROBES if late else done for late, done in zip(missed, result.status, strict=True))
     return replace(result, status=tuple(status))
 
@@ -170,9 +169,9 @@ def _log_prob(
         nfe[kept] += stats.nfe
         if stats.status == SUCCESS:
             mesh, states = np.array(list(path.states)), torch.stack(list(path.states.values()))
-            integral, stderr[kept], error[kept], probes[kept], passes = average(flow, mesh, states, theta, kept)
+            integral, stderr[kept], error[kept], probes[kept], nodes = average(flow, mesh, states, theta, kept)
             value[kept] = log_density(prior, wrap(states[-1])) + integral
-            nfe[kept] += passes * ((INNER + 1) * (len(mesh) - 1) + 1)
+            nfe[kept] += nodes
             break
         lost = set(kept) if stats.status == MAX_STEPS else {kept[i] for i in stats.samples}
         for i in lost:
@@ -188,35 +187,38 @@ def _log_prob(
 
 
 def _average(
+    tolerance: float,
+    law: Probes | None,
+    probes: int,
+    target: float | None,
+    most: int,
     flow: FlowField,
     mesh: Vector,
     states: Tensor,
     theta: Angles,
     kept: list[int],
-    law: Probes | None,
-    probes: int,
-    target: float | None,
-    most: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Mean over probes of the integrated divergence, its standard error, discretisation error, probes and passes."""
+    """Mean over probes of the integrated divergence, its standard error, discretisation error, probes and nodes."""
+    none = torch.zeros(len(kept), dtype=torch.int64)
     if law is None:
-        integrals, error = integrate_divergence(flow, mesh, states, theta.dtype, lambda _: None)
-        zero = torch.zeros(len(kept), dtype=torch.int64)
-        return integrals[0], torch.zeros_like(error), error, zero, zero + 1
+        integrals, error, nodes = integrate_divergence(flow, mesh, states, theta.dtype, lambda _: None, tolerance)
+        return integrals[0], torch.zeros_like(error), error, none, none + nodes
     draws, error = states.new_empty(0, len(kept)), states.new_zeros(len(kept))
-    passes, rows = torch.zeros(len(kept), dtype=torch.int64), torch.arange(len(kept))
+    visited, rows = none.clone(), torch.arange(len(kept))
     count = probes if target is None else min(max(8, probes), most)
     while len(rows) and len(draws) < count:
         directions = law.along(theta, [kept[row] for row in rows.tolist()], len(draws), count)
         drawn = states.new_full((count - len(draws), len(kept)), math.nan)
-        drawn[:, rows], error[rows] = integrate_divergence(flow, mesh, states[:, rows], theta.dtype, directions)
-        passes[rows] += 1
+        drawn[:, rows], error[rows], nodes = integrate_divergence(
+            flow, mesh, states[:, rows], theta.dtype, directions, tolerance
+        )
+        visited[rows] += nodes
         draws = torch.cat((draws, drawn))
         mean, number = draws.nanmean(0), (~draws.isnan()).sum(0)
         stderr = ((draws - mean).square().nansum(0) / (number - 1) / number).sqrt()
         if target is not None:
             rows, count = (stderr > target).nonzero().flatten().cpu(), min(2 * count, most)
-    return mean, stderr, error, number.cpu(), passes
+    return mean, stderr, error, number.cpu(), visited
 
 
 def _join(parts: list[LogProb]) -> LogProb:
@@ -259,8 +261,8 @@ def _default_prior(sde: SDE) -> Prior:
 def _check_choices(
     sde: SDE, theta: Tensor, divergence: str, probes: int, target: float | None, method: str, n_steps: int | None
 ) -> None:
-    if sde.event_shape is not None and theta.shape[1:] != sde.event_shape:
-        raise ValueError(f"theta must have shape (batch, *{tuple(sde.event_shape)}), got {tuple(theta.shape)}")
+    if sde.event_shape not in (None, theta.shape[1:]):
+        raise ValueError(f"theta must have shape (batch, *{tuple(sde.event_shape or ())}), got {tuple(theta.shape)}")
     if divergence not in ("exact", "hutchinson"):
         raise ValueError(f'divergence must be "exact" or "hutchinson", got {divergence!r}')
     if divergence == "exact" and target is not None:

@@ -13,7 +13,7 @@ from scipy.interpolate import KroghInterpolator
 
 Vector = NDArray[np.float64]
 
-INNER = 3  # nodes inside a step
+_STRIDE = 4  # nodes to a step, an end counted once
 _INSIDE = 0.5 + 0.5 * np.sqrt(3.0 / 7.0) * np.array([-1.0, 0.0, 1.0])
 _LOBATTO = np.array([9.0, 49.0, 64.0, 49.0, 9.0]) / 180.0
 
@@ -33,15 +33,15 @@ class Stencil:
     velocity: Vector
 
 
-def hermite(mesh: Vector, step: int, t: float) -> Stencil:
-    """The Hermite interpolant at ``t``, in the given step, through the four points of ``mesh`` around it.
+def hermite(mesh: Vector, t: float) -> Stencil:
+    """The Hermite interpolant at ``t`` through the four points of ``mesh`` around it.
 
     >>> mesh = np.array([0.0, 1.0, 3.0])
-    >>> at = hermite(mesh, 1, 2.0)
+    >>> at = hermite(mesh, 2.0)
     >>> [round(float((w * (mesh**5, 5 * mesh**4)).sum()), 9) for w in (at.position, at.velocity)]
     [32.0, 80.0]
     """
-    first = min(max(step - 1, 0), max(len(mesh) - 4, 0))
+    first = min(max(int(np.searchsorted(mesh, t)) - 2, 0), max(len(mesh) - 4, 0))
     near = mesh[first : first + 4]
     scale = near[-1] - near[0]
     knots = np.repeat((near - near[0]) / scale, 2)
@@ -51,9 +51,19 @@ def hermite(mesh: Vector, step: int, t: float) -> Stencil:
     return Stencil(first, value.reshape(-1, 2).T * units, slope.reshape(-1, 2).T * units / scale)
 
 
-def inner_nodes(mesh: Vector) -> Vector:
-    """The Lobatto nodes inside each step, shape ``(steps, INNER)``."""
-    return np.asarray(mesh[:-1, None] + np.diff(mesh)[:, None] * _INSIDE)
+def nodes(mesh: Vector) -> Vector:
+    """The ends of every step and the Lobatto nodes inside it, in order: ``4 steps + 1`` times.
+
+    >>> nodes(np.array([0.0, 1.0, 3.0]))[[0, 2, 4, 6, 8]].tolist()
+    [0.0, 0.5, 1.0, 2.0, 3.0]
+    """
+    inside = mesh[:-1, None] + np.diff(mesh)[:, None] * _INSIDE
+    return np.append(np.column_stack((mesh[:-1], inside)).ravel(), mesh[-1])
+
+
+def middle(mesh: Vector) -> Vector:
+    """The node in the middle of every step: halved there, a step keeps the sample."""
+    return nodes(mesh)[2::_STRIDE]
 
 
 @dataclass(frozen=True)
@@ -75,25 +85,23 @@ def rule(mesh: Vector) -> Rule:
     """The quadrature over the steps between at least three increasing times.
 
     >>> mesh = np.array([0.0, 0.5, 2.0])
-    >>> nodes = np.append(np.column_stack((mesh[:-1], inner_nodes(mesh))).ravel(), mesh[-1])
     >>> used = rule(mesh)
-    >>> float((used.weights * nodes[used.samples] ** 8).sum()) - 2.0**9 / 9 < 1e-9
+    >>> float((used.weights * nodes(mesh)[used.samples] ** 8).sum()) - 2.0**9 / 9 < 1e-9
     True
     """
-    steps, stride = len(mesh) - 1, INNER + 1
-    nodes = np.append(np.column_stack((mesh[:-1], inner_nodes(mesh))).ravel(), mesh[-1])
-    first = stride * (np.arange(steps) - _joins_left(np.diff(mesh)))
-    samples = first[:, None] + np.arange(2 * stride + 1)
+    steps = len(mesh) - 1
+    first = _STRIDE * (np.arange(steps) - _joins_left(np.diff(mesh)))
+    samples = first[:, None] + np.arange(2 * _STRIDE + 1)
     weights, embedded = np.zeros(samples.shape), np.zeros(samples.shape)
-    k = np.arange(1, 2 * stride + 2)
-    for i, near in enumerate(nodes[samples]):
+    k = np.arange(1, 2 * _STRIDE + 2)
+    for i, near in enumerate(nodes(mesh)[samples]):
         start, length = near[0], near[-1] - near[0]
         ends = (mesh[i : i + 2] - start) / length
         moments = np.diff(ends[:, None] ** k, axis=0)[0] / k
         powers = np.vander((near - start) / length, increasing=True)
         weights[i] = length * np.linalg.solve(powers.T, moments)
-        own = stride * i - first[i]
-        embedded[i, own : own + stride + 1] = (mesh[i + 1] - mesh[i]) * _LOBATTO
+        own = _STRIDE * i - first[i]
+        embedded[i, own : own + _STRIDE + 1] = (mesh[i + 1] - mesh[i]) * _LOBATTO
     return Rule(samples, weights, embedded)
 
 

@@ -27,6 +27,7 @@ Its ``explicit_adams`` is left out: of order 12 by default, it is unstable where
 """
 
 _SMALLEST_STEP = 1e-14  # of the largest time: below it a step no longer moves the clock
+_FIRST_STEP = 1e-4  # of the whole time: short, as networks that read sqrt(t) or log(t) are not smooth at its start
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class _Walk:
         self.field, self.dtype, self.max_steps, self.weight = field, dtype, max_steps, weight
         self.keep = None if keep is None else frozenset(keep)
         self.smallest = _SMALLEST_STEP * max(map(abs, times))
-        self.proposal = 0.01 * abs(times[-1] - times[0])
+        self.proposal = _FIRST_STEP * abs(times[-1] - times[0])
         self.limit = 1.0 / torch.finfo(dtype).eps
         self.nfe = self.attempts = self.accepted = 0
         self.states: dict[float, Tensor] = {}
