@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file with the weights, everything needed to go on, and all that made them.
 
-A file is tensors by name and, in its header, JSON: the equation and the network, described, and the rest of the state. It is
-written beside its place and then renamed, so a kill or a full disk leaves the previous one. Loading runs no code.
+A file is tensors by name and, in its header, JSON: the equation and the network, described, and the rest of the state.
+It is written beside its place and then renamed, so a kill or a full disk leaves the previous one. Loading runs no code.
 """
 
 import json
