@@ -26,6 +26,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 docs: $(INSTALLED)
+	rm -rf docs/reference
 	$(BIN)/sphinx-build --quiet -W --keep-going -E docs docs/_build/html
 	@echo "The first page is $(CURDIR)/docs/_build/html/index.html"
 
