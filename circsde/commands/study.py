@@ -106,8 +106,8 @@ def study(
 
     from circsde.commands import tables
     from circsde.studies import accuracy, plots
+    from circsde.studies.cost import work_precision
     from circsde.studies.result import WEAK
-    from circsde.studies.work_precision import work_precision
 
     timed = kind is Kind.WORK_PRECISION
     measure: Callable[..., xr.Dataset] = work_precision if timed else accuracy.study

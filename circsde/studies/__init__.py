@@ -3,12 +3,12 @@
 from circsde.fokker_planck import fokker_planck
 from circsde.studies.accuracy import exact_convergence, study
 from circsde.studies.convergence import strong_convergence, weak_convergence
+from circsde.studies.cost import work_precision
 from circsde.studies.experiment import Simulation
 from circsde.studies.flows import flow_convergence
 from circsde.studies.runner import Runner
 from circsde.studies.selection import select
 from circsde.studies.transfer import transfer_operator
-from circsde.studies.work_precision import work_precision
 
 __all__ = [
     "Runner",

@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import NullLocator
 
 from circsde.studies.selection import describe
 from circsde.studies.statistics import Array
@@ -34,8 +34,7 @@ def convergence(study: xr.Dataset) -> Figure:
         _errors(ax, study, np.broadcast_to(h, study["error"].shape), labels=_orders(study))
         _floor(ax, study)
         _triangles(ax, study)
-        ax.set_xticks(h, [f"{x:.3g}" for x in h])
-        ax.xaxis.set_minor_formatter(NullFormatter())
+        _ticks(ax, h)
         ax.set(xlabel=f"step h, of a horizon of {study.attrs['horizon']:g}", ylabel=_error_label(study))
         ax.set_title(title(study))
         figure.legend(loc="outside right center", title="order: measured (claimed)", alignment="left")
@@ -52,6 +51,7 @@ def work_precision(study: xr.Dataset) -> Figure:
         names = [str(name) for name in study["solver"].values]
         _errors(left, study, study["nfe"].to_numpy(), labels=names)
         _errors(right, study, seconds, labels=[f"_{name}" for name in names], spread=spread)
+        _ticks(left, study["nfe"].to_numpy())
         left.set(xlabel="drift evaluations per path", ylabel=_error_label(study))
         right.set(xlabel=f"seconds for {study.attrs['timed_paths']:,} paths: median and quartiles")
         figure.suptitle(title(study), fontsize=10)
@@ -77,6 +77,7 @@ def selection(study: xr.Dataset) -> Figure:
             best = study.isel(price.argmin(...))
             label = "chosen: " + describe(best).replace(", ", ",\n")
             ax.plot(float(best["nfe"]), float(best["error"]), "o", ms=14, mfc="none", mec=BLACK, mew=1.5, label=label)
+        _ticks(ax, study["nfe"].to_numpy())
         ax.set(xlabel="drift evaluations per path", ylabel=_error_label(study), title=title(study))
         figure.legend(loc="outside right center")
     return figure
@@ -114,6 +115,16 @@ def _errors(ax: Axes, study: xr.Dataset, x: Array, *, labels: list[str], spread:
         ax.set_ylim(np.nanmin(visible) / 4, np.nanmax(np.where(np.isfinite(visible), study["upper"], np.nan)) * 2)
 
 
+def _ticks(ax: Axes, values: Array) -> None:
+    """Ticks at measured values, as far as there is room."""
+    shown: list[float] = []
+    for value in sorted(values[np.isfinite(values)].ravel()):
+        if not shown or value >= 1.5 * shown[-1]:
+            shown.append(value)
+    ax.set_xticks(shown, [f"{x:.3g}" for x in shown])
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
 def _floor(ax: Axes, study: xr.Dataset) -> None:
     """What lies below the lowest floor of all solvers cannot be told from zero."""
     floor, bottom = study["floor"].min("solver").to_numpy(), ax.get_ylim()[0]
@@ -124,9 +135,10 @@ def _floor(ax: Axes, study: xr.Dataset) -> None:
 
 
 def _triangles(ax: Axes, study: xr.Dataset) -> None:
-    """A triangle of each claimed order beneath the finest resolved points of a solver that claims it."""
-    h, drawn = study["step_size"].to_numpy(), set[float]()
-    for row, (colour, _) in _looks(study):
+    """A triangle of each claimed order beneath the most accurate solver that claims it."""
+    h, finest = study["step_size"].to_numpy(), study["error"].isel(steps=-1)
+    drawn = set[float]()
+    for row, (colour, _) in sorted(_looks(study), key=lambda look: float(finest[look[0]])):
         claim, points = float(study["claimed_order"][row]), np.flatnonzero(study["fitted"].isel(solver=row))
         if math.isnan(claim) or claim in drawn or len(points) < 2:
             continue
