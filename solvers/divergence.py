@@ -16,7 +16,7 @@ from circsde.solvers.quadrature import Vector, hermite, middle, nodes, rule
 from circsde.torus import wrap
 from circsde.typing import Angles, Field, Tangent, Time
 
-_ROWS, _DEVICE_ROWS = 3 << 8, 1 << 16  # samples times directions to go backwards at once: in cache, and elsewhere
+_ROWS, _DEVICE_ROWS = 1 << 9, 1 << 16  # samples times directions that go backwards at once, on a CPU and elsewhere
 
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 Directions = Callable[[int], Tensor | None]  # at the node of that number; None for all unit directions
@@ -65,7 +65,7 @@ def jacobian_trace(function: Function, theta: Angles, probes: Tensor | None) -> 
     """The first output of ``function`` at ``theta``, the trace of its Jacobian in every sample, and the second output.
 
     The Jacobian is pulled back along the unit directions, or estimated as ``probe . J probe`` (Hutchinson); both by
-    vector-Jacobian products, as many at once as go well together.
+    vector-Jacobian products, several at once where the batch is small.
 
     Args:
         function: ``theta -> (tangent, auxiliary)``; samples must not depend on one another. It must be made of torch
@@ -80,19 +80,8 @@ def jacobian_trace(function: Function, theta: Angles, probes: Tensor | None) -> 
     >>> jacobian_trace(rotate, torch.ones(1, 2), None)[1]
     tensor([[2.]], dtype=torch.float64)
     """
-    rows = _ROWS if theta.device.type == "cpu" else _DEVICE_ROWS
-    samples = max(1, rows // (theta[0].numel() if probes is None else len(probes)))
-    parts = [
-        _block(function, theta[i : i + samples], None if probes is None else probes[:, i : i + samples], rows)
-        for i in range(0, len(theta), samples)
-    ]
-    value, trace, auxiliary = zip(*parts, strict=True)
-    return torch.cat(value), torch.cat(trace, 1), torch.cat(auxiliary)
-
-
-def _block(function: Function, theta: Tensor, probes: Tensor | None, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     value, pull, auxiliary = torch.func.vjp(function, theta, has_aux=True)  # type: ignore[misc]
-    size = max(1, rows // len(theta))
+    size = max(1, (_ROWS if theta.device.type == "cpu" else _DEVICE_ROWS) // len(theta))
     traces = []
     for group in _unit_directions(theta, size) if probes is None else torch.split(probes, size):
         pulled = pull(group[0])[0].unsqueeze(0) if len(group) == 1 else torch.func.vmap(pull)(group)[0]

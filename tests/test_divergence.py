@@ -14,7 +14,7 @@ from circsde.kuramoto import KuramotoSDE
 from circsde.schedule import Schedule
 from circsde.sde import SDE, probability_flow
 from circsde.solvers.divergence import FlowField, Probes, jacobian_trace
-from circsde.solvers.quadrature import Vector, hermite, inner_nodes, rule
+from circsde.solvers.quadrature import Vector, hermite, nodes, rule
 from circsde.typing import Angles, Tangent, Time
 from strategies import COUPLINGS, assert_agree, random, random_angles
 
@@ -103,17 +103,13 @@ def test_the_law_of_the_probes_must_be_known() -> None:
 meshes = st.lists(st.floats(0.05, 1.0), min_size=3, max_size=8).map(lambda gaps: np.cumsum([0.0, *gaps]))
 
 
-def nodes(mesh: Vector) -> Vector:
-    return np.append(np.column_stack((mesh[:-1], inner_nodes(mesh))).ravel(), mesh[-1])
-
-
 @given(meshes, st.integers(0, 7), st.floats(0.0, 1.0), st.data())
 def test_the_path_between_steps_is_exact_for_polynomials_of_degree_seven(
     mesh: Vector, degree: int, where: float, data: st.DataObject
 ) -> None:
     step = data.draw(st.integers(0, len(mesh) - 2))
     t = float(mesh[step] + where * (mesh[step + 1] - mesh[step]))
-    stencil = hermite(mesh, step, t)
+    stencil = hermite(mesh, t)
     near = mesh[stencil.first : stencil.first + 4]
     centre, scale = near[0], near[-1] - near[0]
     x, at = (near - centre) / scale, (t - centre) / scale
