@@ -72,11 +72,11 @@ def test_the_likelihood_on_the_circle_is_exact(name: str) -> None:
 
 
 def test_two_coupled_oscillators_have_their_exact_likelihood() -> None:
-    (sde, law), theta = torus(), random_angles(60, 2)
+    (sde, law), theta = torus(), random_angles(40, 2)
     exact = law.log_prob(0.0, theta)
     theta, exact = theta[exact > -14.0], exact[exact > -14.0]  # the reference itself is good to 1e-13 in density
     result = log_prob(sde, law.score, theta, prior=At(law), atol=1e-8)
-    assert len(theta) > 30
+    assert len(theta) > 20
     assert (result.value - exact).abs().max() < 1e-6
 
 
@@ -92,7 +92,7 @@ def test_without_the_divergence_or_with_another_prior_the_likelihood_is_wrong() 
 def test_the_density_on_the_circle_is_normalised(name: str) -> None:
     sde, law = circle(name)
     assert abs(normalisation(partial(log_prob, sde, law.score, prior=At(law)), 1, 128) - 1.0) < 1e-6
-    late = normalisation(partial(log_prob, sde, lambda t, x: 1.1 * law.score(t, x), prior=At(law), atol=1e-8), 1)
+    late = normalisation(partial(log_prob, sde, lambda t, x: 1.1 * law.score(t, x), prior=At(law), atol=1e-7), 1, 200)
     assert abs(late - 1.0) < 1e-6  # a wrong score still makes a density
     assert abs(normalisation(lambda x: 1.1 * law.log_prob(0.0, x)[:, 0], 1) - 1.0) > 1e-3  # which this is not
 
@@ -115,12 +115,12 @@ def test_whole_turns_of_the_data_change_nothing() -> None:
         assert (shifted - plain).abs().max() < 1e-10
 
 
-@pytest.mark.parametrize("atol", [1e-6, 1e-7])
-def test_a_sample_has_the_same_likelihood_alone_as_among_a_thousand(atol: float) -> None:
+def test_a_sample_has_the_same_likelihood_alone_as_among_a_thousand() -> None:
+    atol = 1e-6
     (sde, law), theta = circle("strongly nonlinear"), random_angles(1000, 1)
     together = log_prob(sde, law.score, theta, prior=At(law), atol=atol).value
-    alone = torch.cat([log_prob(sde, law.score, theta[i : i + 1], prior=At(law), atol=atol).value for i in range(6)])
-    assert (together[:6] - alone).abs().max() < 10 * atol
+    alone = torch.cat([log_prob(sde, law.score, theta[i : i + 1], prior=At(law), atol=atol).value for i in range(4)])
+    assert (together[:4] - alone).abs().max() < 10 * atol
 
 
 def ripple(score: Field) -> Field:
@@ -128,10 +128,10 @@ def ripple(score: Field) -> Field:
     return lambda t, x: score(t, x) * (1.0 + 0.3 * torch.sin(x.flip(1) + 3.0 * torch.as_tensor(t).to(x)))
 
 
-@pytest.mark.parametrize("atol", [1e-5, 1e-7])
+@pytest.mark.parametrize("atol", [1e-5, 1e-6])
 def test_the_tolerance_and_the_error_estimate_hold_for_a_wrong_score_too(atol: float) -> None:
     (sde, law), theta = torus(), 0.7 * random(20, 2) + torch.tensor([-1.0, 1.5])
-    exact = log_prob(sde, ripple(law.score), theta, prior=At(law), atol=1e-10).value
+    exact = log_prob(sde, ripple(law.score), theta, prior=At(law), atol=1e-9).value
     result = log_prob(sde, ripple(law.score), theta, prior=At(law), atol=atol)
     true = (result.value - exact).abs()
     assert true.max() < 10 * atol
