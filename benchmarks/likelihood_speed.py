@@ -182,7 +182,11 @@ def main() -> None:
         print(f"CPU time over that of circsde: {middle:.2f} ({low:.2f} to {high:.2f}): {what}")
     if arguments.out:
         numbers = {"rows": rows, "cpu_seconds": {f"{n} {t:g}": s for (n, t), s in times.items()}, "ratios": ratios}
-        machine = {"machine": platform.platform(), "torch": torch.__version__, "torchdiffeq": version("torchdiffeq")}
+        machine = {
+            "machine": f"{platform.machine()}, one thread, {torch.backends.cpu.get_cpu_capability()}",
+            "torch": torch.__version__,
+            "torchdiffeq": version("torchdiffeq"),
+        }
         arguments.out.write_text(json.dumps({**machine, "points": points, "seed": SEED, **numbers}, indent=1) + "\n")
 
 
