@@ -269,7 +269,7 @@ def test_operator_on_the_torus_moves_densities() -> None:
 def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match=r"exist for one or two phases, got event shape \(3,\)"):
         transfer_operator("heun", KuramotoSDE((3,)), 0.1)
-    with pytest.raises(ValueError, match="no method 'rk4'; there are euler_maruyama, heun"):
+    with pytest.raises(ValueError, match="unknown method 'rk4'; choose one of euler_maruyama, heun"):
         transfer_operator("rk4", STEEP, 0.1)
     with pytest.raises(ValueError, match="must be odd, .* got 48"):
         transfer_operator("heun", STEEP, 0.1, points=48)
