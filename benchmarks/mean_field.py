@@ -1,0 +1,61 @@
+"""How fast do N oscillators approach the mean-field limit? The moments of N = 10, 100, 1000 against the limit's.
+
+    python benchmarks/mean_field.py --quick                  # a few seconds, N up to 100
+    python benchmarks/mean_field.py --out benchmarks/results/mean_field.json
+
+Intervals are of 95 %; ``theory`` is the 1/N correction of the expansion about the limit, which errs by order 1/N^2.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import circsde
+from circsde import Schedule
+from circsde.finite_size import finite_size
+from circsde.problems import normal
+from circsde.studies.limit import limit_convergence
+
+SCHEDULE, START = Schedule.linear((1.0, 0.5, 0.5), (4.0, 0.5, 1.0)), normal(2.0, 0.8)
+OBSERVABLE = "E cos 2 theta"
+
+
+def main() -> None:
+    """Run, print, and keep the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="N up to 100, fewer paths")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    sizes, paths = ((10, 32, 100), 400) if arguments.quick else ((10, 100, 1000), 1000)
+    study = limit_convergence(SCHEDULE, START, sizes, paths=paths)
+    law = finite_size(SCHEDULE, START)
+    rows = []
+    for n in sizes:
+        one = study.sel(oscillators=n, observable=OBSERVABLE)
+        row = {name: float(one[name]) for name in ("difference", "lower", "upper")}
+        row |= {"oscillators": n, "theory": (law.moment(1.0, 2, n) - law.moment(1.0, 2, 10**12)).real}
+        rows.append(row)
+        print(
+            f"N = {n:5d}   {OBSERVABLE} - limit = {row['difference']:.5f}"
+            f" ({row['lower']:.5f} to {row['upper']:.5f})   theory {row['theory']:.5f}"
+        )
+    order = float(study["order"]), float(study["order_standard_error"])
+    print(f"order in 1/N: {order[0]:.2f} +- {order[1]:.2f}")
+    if arguments.out is not None:
+        record = {
+            "command": "python benchmarks/mean_field.py " + " ".join(sys.argv[1:]),
+            "machine": platform.machine(),
+            "versions": {"circsde": circsde.__version__, "torch": version("torch")},
+            "paths": paths,
+            "observable": OBSERVABLE,
+            "results": rows,
+            "order": order,
+        }
+        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
