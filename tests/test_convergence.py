@@ -21,7 +21,7 @@ from circsde.sde import SDE, reverse
 from circsde.solvers.brownian import Brownian, Noise
 from circsde.solvers.methods import HEUN, SRA1
 from circsde.studies import Simulation, exact_convergence, strong_convergence, weak_convergence
-from circsde.studies.convergence import plan
+from circsde.studies.convergence import enough, plan
 from circsde.studies.estimates import strong_errors, weak_errors
 from circsde.studies.experiment import Wave
 from circsde.studies.paths import KnownPath, uniform_grid
@@ -196,6 +196,12 @@ def test_blocks_add_up_to_the_whole() -> None:
     assert whole.count == 70
     np.testing.assert_allclose(whole.mean, rows.mean(0), rtol=0, atol=1e-13)
     np.testing.assert_allclose(whole.covariance()[0], np.cov(rows[:, 0].T) / 70, rtol=1e-10, atol=1e-15)
+
+
+def test_many_angles_need_fewer_paths() -> None:
+    """The default counts angles, but never trusts an interval to fewer than 256 paths."""
+    many, few = (plan(Simulation(KuramotoSDE((n,))), WEAK, ["heun"], (5,), 2, seed=0) for n in (1000, 4))
+    assert (enough(many, 65536), enough(few, 65536)) == (256, 16384)
 
 
 def test_a_known_path_is_the_path_it_was_made_from() -> None:

@@ -94,6 +94,12 @@ def test_a_simulation_without_a_name_is_not_kept(tmp_path: Path) -> None:
         strong_convergence(subject, ["heun"], [5], paths=8, runner=Runner(tmp_path))
 
 
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    said = run("study", "drifting", *SMALL, "--monte-carlo", "--paths", "8", "--dask", "tcp://localhost:1", status=2)
+    assert "computing on Dask needs pip install 'dask[distributed]'" in said
+
+
 def test_no_workers_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one worker, got 0"):
         Runner(workers=0)
@@ -167,6 +173,11 @@ def test_every_kind_of_study_runs(arguments: list[str], name: str) -> None:
         assert study["error"].notnull().all()
         assert study.attrs["paths"] == 64
     assert Path(f"{name}.png").exists()
+
+
+def test_adaptive_methods_are_timed_on_a_flow() -> None:
+    said = run("study", "probability_flow", "--kind", "work-precision", "--methods", "bosh3", "--atol", "0.1,0.01")
+    assert re.search(r"bosh3 \S+ 0.01 \S+ \d\d ", said)
 
 
 def test_stationary_errors_need_a_stationary_law() -> None:

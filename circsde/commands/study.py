@@ -70,6 +70,7 @@ Methods = Annotated[
     str | None, option(SOLVER, "By default all of ours that apply; torchsde's as torchsde:srk.", metavar="A,B,...")
 ]
 Steps = Annotated[str | None, option(SOLVER, "Numbers of steps, by default the problem's own.", metavar="N,M,...")]
+Atol = Annotated[str | None, option(SOLVER, "Adaptive methods on a flow: absolute tolerances.", metavar="A,B,...")]
 MonteCarlo = Annotated[bool, option(SAMPLING, "Sample, even where the law is known.", "--monte-carlo")]
 Confidence = Annotated[float, option(SAMPLING, "Probability that an interval covers.")]
 Seed = Annotated[int, option(SAMPLING, "Seed of starts and paths.")]
@@ -87,7 +88,8 @@ def study(
     kind: Annotated[Kind, option(SAMPLING, "What to measure.")] = Kind.WEAK,
     methods: Methods = None,
     steps: Steps = None,
-    paths: Annotated[int | None, option(SAMPLING, "Paths, 8192 for strong errors, 65536 for weak ones.")] = None,
+    atol: Atol = None,
+    paths: Annotated[int | None, option(SAMPLING, "Paths; for one phase 8192, or 65536 for weak errors.")] = None,
     monte_carlo: MonteCarlo = False,
     confidence: Confidence = 0.95,
     seed: Seed = 0,
@@ -104,13 +106,18 @@ def study(
     given = dict(locals())
     netcdf, picture = console.outputs(_stem(out, f"{problem}-{kind}"), (".nc", ".png"), problem, force=force)
 
+    from functools import partial
+
     from circsde.commands import tables
     from circsde.studies import accuracy, plots
     from circsde.studies.cost import work_precision
+    from circsde.studies.flows import TOLERANCES
     from circsde.studies.result import WEAK
 
     timed = kind is Kind.WORK_PRECISION
-    measure: Callable[..., xr.Dataset] = work_precision if timed else accuracy.study
+    measure: Callable[..., xr.Dataset] = accuracy.study
+    if timed:
+        measure = partial(work_precision, atol=_reals(atol) or TOLERANCES)
     with _runner(netcdf, workers, dask) as runner:
         result = measure(
             problem,
@@ -134,9 +141,7 @@ def select(
     metric: Annotated[Metric, option(SAMPLING, "The error that must be within it.")] = Metric.WEAK,
     methods: Methods = None,
     steps: Steps = None,
-    atol: Annotated[
-        str | None, option(SOLVER, "Probability flows: absolute tolerances on offer.", metavar="A,B,...")
-    ] = None,
+    atol: Atol = None,
     stochasticity: Annotated[
         str | None, option(SOLVER, "Reversed equations: values of l on offer, as 0,0.5,1.", metavar="A,B,...")
     ] = None,
@@ -206,6 +211,8 @@ def _runner(netcdf: Path, workers: int, dask: str | None) -> Iterator["Runner"]:
         report = lambda done, total: progress.update(task, completed=done, total=total)  # noqa: E731
         try:
             yield Runner(folder, workers, dask, report)
+        except ImportError as error:
+            raise ValueError(str(error)) from error
         except KeyboardInterrupt:
             console.say(f"finished cells are in {folder}: the same command goes on from there")
             raise

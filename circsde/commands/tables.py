@@ -50,15 +50,16 @@ def study_table(study: "xr.Dataset") -> Table:
 def cost_table(study: "xr.Dataset") -> Table:
     """Errors beside drift evaluations and measured time, cheapest first."""
     table = Table(title=_title(study), caption=f"time of {study.attrs['timed_paths']:,} paths, median and quartiles")
-    for name in ("method", "steps", "drift evaluations", "milliseconds", "quartiles", "error"):
+    setting = str(study["error"].dims[1])
+    for name in ("method", setting, "drift evaluations", "milliseconds", "quartiles", "error"):
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
-    flat = study.stack(candidate=("solver", "steps")).sortby("nfe")  # noqa: PD013
+    flat = study.stack(candidate=("solver", setting)).sortby("nfe")  # noqa: PD013
     for i in range(flat.sizes["candidate"]):
         one = flat.isel(candidate=i)
         low, middle, high = (1e3 * float(one[name]) for name in ("seconds_low", "seconds", "seconds_high"))
         table.add_row(
             str(one["solver"].item()),
-            str(one["steps"].item()),
+            f"{one[setting].item():g}",
             f"{float(one['nfe']):g}",
             f"{middle:.3g}",
             f"{low:.3g} to {high:.3g}",

@@ -61,8 +61,7 @@ def study(
     if kind == STATIONARY or (kind == WEAK and has_law(subject) and not monte_carlo):
         return exact_convergence(subject, kind, methods, steps, runner=runner)
     converge = strong_convergence if kind == STRONG else weak_convergence
-    more = {} if paths is None else {"paths": paths}
-    return converge(subject, methods, steps, seed=seed, confidence=confidence, runner=runner, **more)
+    return converge(subject, methods, steps, paths=paths, seed=seed, confidence=confidence, runner=runner)
 
 
 def has_law(subject: Experiment) -> bool:

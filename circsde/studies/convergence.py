@@ -16,7 +16,7 @@ from circsde.studies.experiment import Experiment, experiment
 from circsde.studies.paths import PathBlock
 from circsde.studies.result import STRONG, WEAK
 from circsde.studies.runner import Runner
-from circsde.studies.sampling import simulate
+from circsde.studies.sampling import Block, angles_per_path, simulate
 
 STEPS = (5, 10, 20, 40, 80)
 
@@ -26,7 +26,7 @@ def strong_convergence(
     methods: Sequence[str | Method] | None = None,
     steps: Sequence[int] = STEPS,
     *,
-    paths: int = 8192,
+    paths: int | None = None,
     refinement: int = 8,
     seed: int = 0,
     confidence: float = 0.95,
@@ -43,7 +43,8 @@ def strong_convergence(
         subject: A problem or its name, an SDE, or a :class:`~circsde.studies.experiment.Simulation`.
         methods: Names, torchsde's as ``"torchsde:srk"``, or methods; by default ours that follow the path.
         steps: Numbers of steps over the horizon.
-        paths: Independent paths. With the same seed, more paths begin with the same ones.
+        paths: Independent paths; by default 8192 angles' worth, at least 256. With the same seed, more paths begin
+            with the same ones.
         refinement: The reference takes at least this many times the largest number of steps.
         seed: Of starts and paths.
         confidence: Of the intervals.
@@ -60,7 +61,7 @@ def strong_convergence(
     """
     followed = [name for name, method in METHODS.items() if method.strong_order is not None]
     block = plan(subject, STRONG, followed if methods is None else methods, steps, refinement, seed)
-    return block.tabulate(simulate(block, paths, runner), confidence, target)
+    return block.tabulate(simulate(block, enough(block, 8192) if paths is None else paths, runner), confidence, target)
 
 
 def weak_convergence(
@@ -68,7 +69,7 @@ def weak_convergence(
     methods: Sequence[str | Method] | None = None,
     steps: Sequence[int] = STEPS,
     *,
-    paths: int = 65536,
+    paths: int | None = None,
     refinement: int = 4,
     seed: int = 0,
     confidence: float = 0.95,
@@ -86,7 +87,8 @@ def weak_convergence(
         subject: A problem or its name, an SDE, or a :class:`~circsde.studies.experiment.Simulation`.
         methods: Names, torchsde's as ``"torchsde:srk"``, or methods; by default all of ours.
         steps: Numbers of steps over the horizon.
-        paths: Independent paths. With the same seed, more paths begin with the same ones.
+        paths: Independent paths; by default 65536 angles' worth, at least 256. With the same seed, more paths begin
+            with the same ones.
         refinement: The reference takes at least this many times the largest number of steps.
         seed: Of starts and paths.
         confidence: Of the intervals.
@@ -100,7 +102,12 @@ def weak_convergence(
         ValueError: For an unknown method or problem, or numbers that make no study.
     """
     block = plan(subject, WEAK, list(METHODS) if methods is None else methods, steps, refinement, seed)
-    return block.tabulate(simulate(block, paths, runner), confidence, target)
+    return block.tabulate(simulate(block, enough(block, 65536) if paths is None else paths, runner), confidence, target)
+
+
+def enough(block: Block, angles: int) -> int:
+    """How many paths have that many angles together; 256 at least, as an interval rests on paths."""
+    return max(256, angles // angles_per_path(block.subject))
 
 
 def plan(

@@ -204,7 +204,12 @@ def simulate(block: Block, paths: int, runner: Runner | None = None) -> Sample:
 
 def block_size(subject: Experiment) -> int:
     """How many paths a whole block has."""
-    return max(1, _NORMALS // subject.sample(1, torch.Generator().manual_seed(0)).numel())
+    return max(1, _NORMALS // angles_per_path(subject))
+
+
+def angles_per_path(subject: Experiment) -> int:
+    """How many angles start together."""
+    return subject.sample(1, torch.Generator().manual_seed(0)).numel()
 
 
 def squared_distance(a: Angles, b: Angles, lifted: bool) -> Tensor:
