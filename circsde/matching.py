@@ -272,7 +272,7 @@ def _transport(chain: Chain, t: Time, h: Time, S: Time, theta: Angles, carried: 
     if chain.published:
         return halfway, carried
     x = 2.0 * halfway - theta
-    for _ in range(4):  # converges like (h/2 (K + K_ref))^i, from second order
+    for _ in range(3):  # converges like (h/2 (K + K_ref))^i, from second order
         x = halfway + spread(h, theta) * chain.sde.drift(t, x)
     step = drift_step(chain.sde, t, -h, x)
     return x, step.apply(carried) - S * step.log_det_gradient

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from enum import StrEnum
 
-from torch.distributions import Distribution
-
 from circsde.coupling import GlobalCoupling, NoCoupling
+from circsde.distributions import VonMises
 from circsde.gibbs import MeanFieldGibbs
 from circsde.kuramoto import KuramotoSDE
 from circsde.models.transitions import Objective
@@ -36,10 +35,20 @@ def forward_process(process: Process, event_shape: Sequence[int], attraction: fl
     return KuramotoSDE(event_shape, GlobalCoupling() if K else NoCoupling(), schedule)
 
 
-def settled(sde: KuramotoSDE) -> Distribution:
-    """The stationary law of the final rates: von Mises, or for globally coupled oscillators the exact Gibbs law."""
+def settled(sde: KuramotoSDE) -> VonMises | MeanFieldGibbs:
+    """The stationary law of the final rates: von Mises for each angle, or for coupled ones the exact Gibbs law.
+
+    Raises:
+        ValueError: If the angles are coupled, but not globally or not in one row.
+    """
     if not sde.coupled:
-        return sde.terminal_law()
+        law = sde.terminal_law()
+        return VonMises(law.loc.expand(sde.event_shape), law.concentration.expand(sde.event_shape))
+    if not isinstance(sde.coupling, GlobalCoupling) or len(sde.event_shape) != 1 or sde.reference_phase.ndim:
+        raise ValueError(
+            "the settled law is known for a row of globally coupled angles with one reference phase, got"
+            f" {sde.coupling} and event shape {tuple(sde.event_shape)}"
+        )
     K, K_ref, D = sde.schedule.at(sde.horizon)
     return MeanFieldGibbs(sde.event_shape.numel(), K, K_ref, D, sde.reference_phase)
 

@@ -58,7 +58,7 @@ class Settings:
     averaging: float = 0.999
     clip: float = 1.0
     patience: int | None = None
-    pool: int = 4
+    pool: int = 8
     stride: int = 10
     states: int = 1
     seed: int = 0

@@ -38,9 +38,9 @@ def resampled(theta: Angles) -> Starts:
 class Transitions:
     """Pairs for one objective, their times even over the steps of the chain.
 
-    A pool of paths is at steps spread evenly; every use takes the next part of the pool, advances it by ``stride``
-    steps, and starts paths that have arrived anew from data. So a pair costs ``stride`` steps of simulation instead of
-    half a path. Pairs of one path are correlated; a larger pool uses them further apart. Denoising needs no
+    A pool of paths is at steps spread evenly. Every draw uses a part of it; when all are used, all advance by
+    ``stride`` steps, and those that have arrived start anew from data. So a pair costs ``stride`` steps of simulation
+    instead of half a path. Pairs of one path are correlated; a larger pool uses them further apart. Denoising needs no
     paths: its times are even within each step of the chain.
 
     Attributes:
@@ -59,7 +59,7 @@ class Transitions:
     starts: Starts
     batch: int
     generator: torch.Generator
-    pool: int = 4
+    pool: int = 8
     stride: int = 1
     states: int = 1
 
@@ -74,43 +74,36 @@ class Transitions:
             raise ValueError(
                 f"several next states are for one-step score matching, got {self.objective} with {self.states}"
             )
-        self._parts: list[Paths] = []
         self._next = 0
-        if self.objective is not Objective.DENOISING:
-            self._parts = [self._staggered() for _ in range(self.pool)]
+        self._paths = None if self.objective is Objective.DENOISING else self._staggered()
 
     def draw(self) -> Pairs:
         """The next ``batch`` pairs."""
-        if self.objective is Objective.DENOISING:
+        if self._paths is None:
             return self._denoising()
-        paths = self._parts[self._next]
-        for _ in range(self.stride - 1):
-            paths = self._step(paths)
-        if self.objective is Objective.ONE_STEP:
-            paths = self._restarted(paths)
-            pairs = one_step(self.chain, paths, self.states, self.generator)
-            paths = self._step(paths)
-        else:
-            paths = self._step(paths)
-            pairs = pathwise(self.chain, paths)
-        self._parts[self._next] = paths
+        if self._next == 0:
+            for _ in range(self.stride):
+                self._paths = self._step(self._paths)
+            if self.objective is Objective.ONE_STEP:
+                self._paths = self._restarted(self._paths)
+        count = self.batch // self.states
+        part = Paths(*(x[self._next * count : (self._next + 1) * count] for x in self._paths))
         self._next = (self._next + 1) % self.pool
-        return pairs
+        if self.objective is Objective.ONE_STEP:
+            return one_step(self.chain, part, self.states, self.generator)
+        return pathwise(self.chain, part)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides about the pairs to come."""
-        return {
-            "generator": self.generator.get_state(),
-            "next": self._next,
-            "parts": [paths._asdict() for paths in self._parts],
-        }
+        paths = {} if self._paths is None else self._paths._asdict()
+        return {"generator": self.generator.get_state(), "next": self._next, "paths": paths}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self.generator.set_state(state["generator"].cpu())
         self._next = state["next"]
-        device = self.generator.device
-        self._parts = [Paths(**{name: x.to(device) for name, x in part.items()}) for part in state["parts"]]
+        if self._paths is not None:
+            self._paths = Paths(**{name: x.to(self.generator.device) for name, x in state["paths"].items()})
 
     def _denoising(self) -> Pairs:
         assert isinstance(self.chain.sde, KuramotoSDE)
@@ -121,12 +114,12 @@ class Transitions:
         return denoising(self.chain.sde, theta0, torch.lerp(times[n], times[n + 1], at - n), self.generator)
 
     def _staggered(self) -> Paths:
+        """All paths, those of each draw spread evenly over the chain."""
         count, steps = self.batch // self.states, len(self.chain)
-        paths = start(self.starts(count, self.generator))
-        wanted = torch.arange(count, device=paths.n.device) * steps // count
+        paths = start(self.starts(count * self.pool, self.generator))
+        wanted = (torch.arange(count, device=paths.n.device) * steps // count).repeat(self.pool)
         for _ in range(steps - 1):
-            moved = self._step(paths)
-            paths = _where(paths.n < wanted, moved, paths)
+            paths = _where(paths.n < wanted, self._step(paths), paths)
         return paths
 
     def _step(self, paths: Paths) -> Paths:

@@ -120,7 +120,7 @@ def test_a_table_is_downloaded_once(server: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_download_that_is_another_file_is_refused(server: Path) -> None:
     (server / "rota8000-cys.csv").write_text(ROWS)
-    with pytest.raises(OSError, match=r"could not get http.*hash.*give the path of the file"):
+    with pytest.raises(OSError, match=r"could not get http.*hash.*give the path"):
         fetch("cys")
 
 
@@ -129,3 +129,13 @@ def test_without_a_network_the_message_says_what_to_do(tmp_path: Path, monkeypat
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache")
     with pytest.raises(OSError, match="where there is no network, download it elsewhere and give the path"):
         fetch("lys")
+
+
+def test_a_file_that_is_here_serves_without_a_network(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BASE", "http://127.0.0.1:9")
+    monkeypatch.setattr(pooch, "os_cache", lambda name: table.parent / "cache")
+    with pytest.raises(ValueError, match="not the file rota8000-cys.csv of the set"):
+        fetch("cys", table)
+    monkeypatch.setattr(module, "TABLES", {"cys": Table(3, 3, hashlib.sha256(ROWS.encode()).hexdigest())})
+    assert fetch("cys", table) == fetch("cys")
+    assert torsion("cys").theta.shape == (2, 3)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from circsde.data.angles import read_angles
 from circsde.data.sources import Phases
 from circsde.encoding import to_radians
+from circsde.record import replacing
 
 BASE = "https://raw.githubusercontent.com/rlabduke/reference_data/cbe300663a2bb55015cf9e9978c720cb12dbf52f"
 FOLDER = "Top8000/Top8000_filtered_residues_rotarama/srcdata"
@@ -92,21 +93,28 @@ def split(rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.i
     return train, validation, test
 
 
-def fetch(residue: str) -> Path:
-    """The file of a residue from the user's cache, downloaded and verified the first time.
+def fetch(residue: str, local: Path | None = None) -> Path:
+    """The file of a residue in the user's cache: downloaded the first time, or copied from ``local``; verified.
 
     Raises:
-        ValueError: If the residue is unknown.
-        OSError: If it cannot be downloaded, or is not the file that it should be.
+        ValueError: If the residue is unknown, or ``local`` is another file than it should be.
+        OSError: If it cannot be downloaded or written.
     """
-    known, name = _table(residue), f"rota8000-{residue}.csv"
+    known, name, cache = _table(residue), f"rota8000-{residue}.csv", Path(pooch.os_cache("circsde"))
+    if local is not None:
+        if pooch.file_hash(local) != known.sha256:
+            raise ValueError(f"{local} is not the file {name} of the set: its SHA-256 is {pooch.file_hash(local)}")
+        cache.mkdir(parents=True, exist_ok=True)
+        with replacing(cache / name, force=True) as temporary:
+            temporary.write_bytes(local.read_bytes())
+        return cache / name
     url = f"{BASE}/{FOLDER}/{name}"
     try:
-        return Path(pooch.retrieve(url, f"sha256:{known.sha256}", name, pooch.os_cache("circsde")))
+        return Path(pooch.retrieve(url, f"sha256:{known.sha256}", name, cache))
     except (OSError, ValueError) as error:
         raise OSError(
             f"could not get {url} ({error}); where there is no network, download it elsewhere and give the path of the"
-            " file"
+            f" file once: circsde data fetch torsion-{residue} --from PATH"
         ) from error
 
 

@@ -1,0 +1,71 @@
+"""Pictures of tables of angles: densities of pairs, as Ramachandran drew them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+BINS = 72
+STYLE: dict[str, Any] = {"cmap": "magma_r", "norm": LogNorm(1e-3, 10.0), "rasterized": True}
+TICKS = np.linspace(-math.pi, math.pi, 5), ["-\u03c0", "-\u03c0/2", "0", "\u03c0/2", "\u03c0"]
+
+
+def pair_densities(tables: Mapping[str, xr.DataArray], log_density: xr.DataArray | None = None) -> Figure:
+    """A row of panels per table and a column per pair of neighbouring angles, on one logarithmic scale.
+
+    Args:
+        tables: By name, angles over (row, angle) in radians; a single angle is drawn as histograms.
+        log_density: Of one or two angles on a grid, nats: one more row, or a curve.
+    """
+    names = [str(name) for name in next(iter(tables.values()))["angle"].values]
+    with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        if len(names) == 1:
+            return _histograms(tables, log_density, names[0])
+        pairs = [(i, i + 1) for i in range(0, len(names) - 1, 2)]
+        if len(names) % 2:
+            pairs.append((len(names) - 2, len(names) - 1))
+        rows = len(tables) + (log_density is not None)
+        figure = Figure(figsize=(1.2 + 2.6 * len(pairs), 0.4 + 2.6 * rows), layout="constrained")
+        axes = figure.subplots(rows, len(pairs), squeeze=False)
+        edges = np.linspace(-math.pi, math.pi, BINS + 1)
+        for row, (title, table) in zip(axes, tables.items(), strict=False):
+            for ax, (i, j) in zip(row, pairs, strict=True):
+                theta = table.to_numpy()
+                density, _, _ = np.histogram2d(theta[:, i], theta[:, j], bins=(edges, edges), density=True)
+                drawn = _panel(ax, edges, edges, density, title, names[i], names[j])
+        if log_density is not None:
+            axis = log_density[log_density.dims[0]].to_numpy()
+            drawn = _panel(axes[-1, 0], axis, axis, np.exp(log_density.to_numpy()), "density", *names)
+        figure.colorbar(drawn, ax=axes.ravel().tolist(), label="density [1/rad\u00b2]", pad=0.01, fraction=0.04)
+    return figure
+
+
+def _panel(
+    ax: Axes, x: NDArray[Any], y: NDArray[Any], density: NDArray[Any], title: str, along: str, up: str
+) -> QuadMesh:
+    drawn = ax.pcolormesh(x, y, np.ma.masked_less(density.T, 1e-12), **STYLE)
+    ax.set(title=title, xlabel=f"{along} [rad]", ylabel=f"{up} [rad]", aspect="equal")
+    ax.set_xticks(*TICKS)
+    ax.set_yticks(*TICKS)
+    return drawn
+
+
+def _histograms(tables: Mapping[str, xr.DataArray], log_density: xr.DataArray | None, name: str) -> Figure:
+    figure = Figure(figsize=(5, 3), layout="constrained")
+    ax = figure.subplots()
+    for title, table in tables.items():
+        ax.hist(table.to_numpy()[:, 0], BINS, range=(-math.pi, math.pi), density=True, alpha=0.5, label=title)
+    if log_density is not None:
+        ax.plot(log_density[log_density.dims[0]], np.exp(log_density), "k", lw=1, label="density")
+    ax.set(xlabel=f"{name} [rad]", ylabel="density [1/rad]", xlim=(-math.pi, math.pi))
+    ax.set_xticks(*TICKS)
+    ax.legend()
+    return figure

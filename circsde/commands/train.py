@@ -1,0 +1,186 @@
+"""``circsde train``: a score model of a table of angles, and the folder that it leaves."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from circsde.commands import console, options
+from circsde.commands.options import DATA, OUTPUT, option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from circsde.data import Phases
+
+
+class ProcessName(StrEnum):
+    """What drives data to a known law."""
+
+    DIFFUSION = "diffusion"
+    REFERENCE = "reference"
+    GLOBAL = "global"
+
+
+class ObjectiveName(StrEnum):
+    """What the network regresses on."""
+
+    BEST = "best"
+    DENOISING = "denoising"
+    ONE_STEP = "one-step"
+    PATHWISE = "pathwise"
+
+
+MODEL, TRAINING = "Model", "Training"
+
+Table = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A .csv, .tsv, .npy or .nc file of angles, a sample per row; or torsion:lys, also :arg-1m, :cispro, :cys,"
+        " :his, :trp, and of these /train, /validation or /test alone.",
+    ),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training, or a checkpoint in it.")]
+
+EXAMPLES = """
+[bold]Examples[/]
+
+Lysine torsions by wrapped diffusion, the test rows left out:
+
+  [cyan]circsde train torsion:lys --out runs/lys[/]
+
+Two columns of a table, attracted to their mean directions; a short training:
+
+  [cyan]circsde train angles.csv --unit deg --columns phi,psi --process reference --epochs 10 --out runs/mine[/]
+
+Then [cyan]circsde sample runs/lys -n 1000[/], [cyan]circsde loglik runs/lys torsion:lys/test[/], and
+[cyan]circsde diagnose runs/lys[/].
+"""
+
+
+@console.reporting_errors
+def train(
+    source: Table,
+    out: Annotated[Path, option(OUTPUT, "The folder of the run; a run that it holds goes on.", "--out", metavar="RUN")],
+    unit: options.Unit = None,
+    columns: options.Columns = None,
+    drop_missing: options.DropMissing = False,
+    held_out: Annotated[float, option(DATA, "The part of the rows that validate; of torsions it is fixed.")] = 0.1,
+    process: Annotated[ProcessName, option(MODEL, "Noise alone; attraction to mean directions; coupling too.")] = (
+        ProcessName.DIFFUSION
+    ),
+    attraction: Annotated[float, option(MODEL, "K_ref, and K if coupled, over D.")] = 1.0,
+    objective: Annotated[ObjectiveName, option(MODEL, "What to regress on.")] = ObjectiveName.BEST,
+    smallest_noise: Annotated[float, option(MODEL, "The finest detail to resolve, rad.")] = 0.1,
+    steps: Annotated[int, option(MODEL, "Steps of the forward chain.")] = 100,
+    width: Annotated[int, option(MODEL, "Units per layer.")] = 256,
+    depth: Annotated[int, option(MODEL, "Residual blocks.")] = 4,
+    harmonics: Annotated[int, option(MODEL, "Harmonics of each angle that the network reads.")] = 4,
+    epochs: Annotated[int, option(TRAINING, "Epochs; each ends with validation and a checkpoint.")] = 40,
+    updates: Annotated[int, option(TRAINING, "Updates per epoch.")] = 500,
+    batch: Annotated[int, option(TRAINING, "Pairs per update.")] = 256,
+    learning_rate: Annotated[float, option(TRAINING, "Its peak.")] = 1e-3,
+    patience: Annotated[int | None, option(TRAINING, "Stop after this many epochs without improvement.")] = None,
+    device: Annotated[str, option(TRAINING, "cpu, gpu or auto.")] = "auto",
+    seed: options.Seed = 0,
+) -> None:
+    """Learn the score of a table of angles, for samples and likelihoods.
+
+    Killed at any time, it goes on from the last epoch when called again.
+    """
+    data = read(source, unit, columns, drop_missing)
+    training, validation = _parts(source, data, held_out, seed)
+
+    import torch
+
+    from circsde.matching import Chain
+    from circsde.models.mlp import ScoreMLP
+    from circsde.models.presets import Process, forward_process
+    from circsde.models.presets import objective as best
+    from circsde.models.relative import Relative
+    from circsde.models.training import Settings
+    from circsde.models.training import train as fit
+    from circsde.models.transitions import Objective
+    from circsde.torus import difference, mean_direction
+
+    if not attraction > 0:
+        raise ValueError(f"attraction must be positive, got {attraction:g}; for none take --process diffusion")
+    centre = mean_direction(training.double(), 0)
+    sde = forward_process(Process(process), training.shape[1:], attraction)
+    chain = Chain.geometric(sde, steps, smallest_noise, linear_from=2.0)
+    torch.manual_seed(seed)
+    network = ScoreMLP(
+        training.shape[1:],
+        sde.schedule.diffusion,
+        width=width,
+        depth=depth,
+        harmonics=harmonics,
+        smallest_noise=smallest_noise,
+    )
+    score = network if process is ProcessName.DIFFUSION else Relative(network, sde)
+    settings = Settings(epochs, updates, batch, learning_rate, patience=patience, seed=seed)
+    about = {
+        "source": source,
+        "unit": data.unit,
+        "columns": columns,
+        "names": list(data.names),
+        "centre": centre.tolist(),
+    }
+    console.say(f"{len(training)} rows to learn from, {len(validation)} to validate, {training.shape[1]} angles")
+    with console.progress_bar("training", epochs * updates) as progress:
+        try:
+            model = fit(
+                score,
+                chain,
+                best(Process(process)) if objective is ObjectiveName.BEST else Objective(objective),
+                difference(training, centre.float()),
+                difference(validation, centre.float()),
+                out,
+                settings,
+                about=about,
+                progress=progress,
+                accelerator=device,
+            )
+        except FloatingPointError as error:
+            console.fail(str(error), console.FAILED)
+    console.say(f"least validation loss after update {model.update}\nrun      {out}")
+
+
+def read(source: str, unit: str | None, columns: str | None, drop_missing: bool) -> "Phases":
+    """The table that ``source`` names; says so where rows were left out."""
+    from circsde.data import load
+    from circsde.data.torsion import torsion
+
+    if source.startswith("torsion:"):
+        if unit is not None or columns is not None:
+            raise ValueError("torsions have their columns and their unit: drop unit and columns")
+        residue, _, part = source.removeprefix("torsion:").partition("/")
+        data = torsion(residue, part or None)
+    else:
+        names = None if columns is None else [name.strip() for name in columns.split(",")]
+        data = load(source, unit=unit, columns=names, drop_missing=drop_missing)
+    if data.encoding is not None or data.theta.ndim != 2:
+        raise ValueError(f"{source} holds images: this learns tables of angles, a sample per row")
+    if data.dropped:
+        console.say(f"left out {data.dropped} rows that lack an angle")
+    return data
+
+
+def _parts(source: str, data: "Phases", held_out: float, seed: int) -> "tuple[Tensor, Tensor]":
+    """Rows for training and for validation; the test rows of torsions are in neither."""
+    import torch
+
+    from circsde.data.torsion import split
+
+    if source.startswith("torsion:") and "/" not in source:
+        training, validation, _ = (data.theta[torch.from_numpy(rows)] for rows in split(len(data.theta)))
+        return training, validation
+    if not 0 < held_out < 1:
+        raise ValueError(f"the part held out must be between 0 and 1, got {held_out:g}")
+    order = torch.randperm(len(data.theta), generator=torch.Generator().manual_seed(seed))
+    cut = round(held_out * len(order))
+    if not 0 < cut < len(order):
+        raise ValueError(f"{len(order)} rows are too few to hold out {held_out:g} of them")
+    return data.theta[order[cut:]], data.theta[order[:cut]]

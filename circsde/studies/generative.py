@@ -1,0 +1,136 @@
+"""What a trained model of a few angles can be asked: samples, log-likelihoods, and whether to believe them."""
+
+from collections.abc import Callable
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from circsde.fokker_planck import grid
+from circsde.models.presets import settled
+from circsde.models.training import Trained
+from circsde.sde import reverse
+from circsde.solvers.brownian import draw_seed
+from circsde.solvers.integrate import Solution, sdeint
+from circsde.solvers.likelihood import LogProb, log_prob, normalisation
+from circsde.studies.mismatch import energy_test, mismatch
+from circsde.torus import difference, wrap
+from circsde.typing import Angles
+
+SAMPLES = 1000
+"""Of each kind that :func:`diagnose` compares."""
+
+PERMUTATIONS = 199
+
+
+def centre(model: Trained) -> Tensor:
+    """The directions from which the model counts its angles, rad: those of its training data, or zero."""
+    return torch.tensor(model.about.get("centre", 0.0), dtype=torch.float64)
+
+
+def sample(
+    model: Trained,
+    count: int,
+    *,
+    n_steps: int = 100,
+    method: str = "heun",
+    stochasticity: float = 1.0,
+    generator: torch.Generator | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Solution:
+    """Run the reverse SDE from draws of the settled law (eq. 4).
+
+    Args:
+        model: A trained model.
+        count: How many samples.
+        n_steps: Steps, in proportion to those of the chain that the model was trained along.
+        method: A name in ``circsde.solvers.METHODS``.
+        stochasticity: 1 for the reverse SDE, 0 for the probability flow.
+        generator: Of the start and of the path.
+        progress: Called with the number of finished steps.
+
+    Returns:
+        The solution from ``s = 0`` to the horizon, ``s = horizon - t``; its last angles are the samples.
+    """
+    start = settled(model.sde).sample((count,), generator=generator).reshape(count, *model.sde.event_shape).float()
+    times = torch.tensor(model.chain.times, dtype=torch.float64)
+    index = torch.linspace(0, len(times) - 1, n_steps + 1, dtype=torch.float64)
+    left = index.floor().long().clamp(max=len(times) - 2)
+    steps = (model.sde.horizon - torch.lerp(times[left], times[left + 1], index - left)).flip(0)
+    with torch.no_grad():
+        return sdeint(
+            reverse(model.sde, model.network, stochasticity),
+            start,
+            (0.0, model.sde.horizon),
+            grid=steps,
+            method=method,
+            generator=draw_seed(generator),
+            progress=progress,
+        )
+
+
+def samples(model: Trained, solution: Solution) -> Angles:
+    """The angles that a solution of :func:`sample` ends at, in the directions of the data."""
+    return wrap(solution.theta[-1] + centre(model).to(solution.theta))
+
+
+def log_likelihood(model: Trained, theta: Angles, *, atol: float = 1e-5, batch_size: int = 5000) -> LogProb:
+    """The log-density of data under the probability flow of the model, from its settled law, exactly (eq. 5)."""
+    relative = difference(theta, centre(model).to(theta))
+    return log_prob(model.sde, model.network, relative, prior=settled(model.sde), atol=atol, batch_size=batch_size)
+
+
+def diagnose(
+    model: Trained,
+    theta: Angles,
+    *,
+    generator: torch.Generator,
+    points: int = 96,
+    progress: Callable[[int], object] | None = None,
+) -> xr.Dataset:
+    """Where a model of ``theta`` may be wrong.
+
+    Args:
+        model: A trained model.
+        theta: Data, as it was trained on or held out; up to :data:`SAMPLES` rows are used.
+        generator: Of all randomness.
+        points: For one and two angles: nodes per angle of the grid on which the density is evaluated.
+        progress: Called with the number of finished parts, of 3.
+
+    Returns:
+        ``kuiper_p`` and ``energy_p``: p-values of the terminal law of the forward equation against its settled law;
+        ``samples_energy`` and ``samples_energy_p``: of samples against data, with ``samples_energy_floor``, what it is
+        between halves of the data, scaled to as many; ``theta`` and ``sampled``: what was compared, rad. For one or
+        two angles, ``log_density`` on a grid and ``normalisation``, its integral: 1, if likelihoods are right.
+    """
+    told = progress or (lambda _: None)
+    rows = torch.randperm(len(theta), generator=generator)[:SAMPLES]
+    data = theta[rows]
+    forward = sdeint(
+        model.sde,
+        difference(data, centre(model).to(data)),
+        (0.0, model.sde.horizon),
+        grid=model.chain.times,
+        generator=draw_seed(generator),
+    )
+    terminal = mismatch(forward.theta[-1], settled(model.sde), permutations=PERMUTATIONS, generator=generator)
+    result = terminal.rename(oscillator="angle")
+    told(1)
+    sampled = samples(model, sample(model, len(data), generator=generator))
+    energy, p = energy_test(data, sampled, permutations=PERMUTATIONS, generator=generator)
+    half = len(data) // 2
+    floor, _ = energy_test(data[:half], data[half : 2 * half], permutations=1, generator=generator)
+    result["samples_energy"], result["samples_energy_p"], result["samples_energy_floor"] = energy, p, floor / 2
+    result["theta"] = (("row", "angle"), data.numpy(), {"units": "rad"})
+    result["sampled"] = (("row", "angle"), sampled.numpy(), {"units": "rad"})
+    told(2)
+    if theta.shape[1] <= 2:
+        axis = grid(points)
+        nodes = torch.cartesian_prod(*[axis] * theta.shape[1]).reshape(-1, theta.shape[1])
+        values = log_likelihood(model, nodes.float()).value
+        names = ("first", "second")[: theta.shape[1]]
+        result["log_density"] = (names, values.reshape([points] * theta.shape[1]).numpy(), {"units": "nats"})
+        result = result.assign_coords({name: (name, axis.numpy(), {"units": "rad"}) for name in names})
+        result["normalisation"] = normalisation(lambda _: values, theta.shape[1], points)
+    told(3)
+    return result
