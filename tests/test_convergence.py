@@ -100,6 +100,16 @@ def test_a_known_expectation_is_a_control_variate_that_narrows_intervals() -> No
     assert gap < (without["observable_upper"] - without["observable_lower"]).max()
 
 
+def test_an_expectation_is_used_only_as_far_as_it_is_known() -> None:
+    """Known to 1e-3 it widens the intervals; known to 1 it is no help, and is left aside."""
+    unknown = replace(DIFFUSING, observables=tuple(replace(o, expected=math.nan) for o in DIFFUSING.observables))
+    subjects = [*(replace(DIFFUSING, uncertainty=u) for u in (1e-10, 1e-3, 1.0)), unknown]
+    sharp, fair, vague, none = (weak_convergence(p, ["euler_maruyama"], [2], paths=2000) for p in subjects)
+    assert (sharp["upper"] < fair["upper"]).all()
+    assert (fair["upper"] < vague["upper"]).all()
+    assert (vague["upper"] == none["upper"]).all()
+
+
 def test_monte_carlo_agrees_with_transfer_operators() -> None:
     """All observables of five methods at three step counts lie within simultaneous 99.99 % intervals."""
     steps, methods = (5, 10, 20), ["euler_maruyama", "heun", "sra1", "mobius_strang", "leimkuhler_matthews"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from circsde.problems import Observable
+from circsde.studies.experiment import Experiment
 from circsde.studies.result import STRONG, ByObservable, Errors
 from circsde.studies.statistics import RESOLUTION, Array, Moments, paths_needed, quantile
 
@@ -13,12 +14,16 @@ _TINY = np.finfo(np.float64).tiny
 
 
 def estimate(
-    kind: str, moments: Moments, observables: Sequence[Observable], confidence: float, target: float | None = None
+    kind: str,
+    moments: Moments,
+    subject: Experiment,
+    confidence: float,
+    target: float | None = None,
 ) -> tuple[Errors, ByObservable]:
     """Strong or weak errors with intervals, from the moments of :meth:`~circsde.studies.sampling.Block.features`."""
     if kind == STRONG:
         return strong_errors(moments, confidence, target)
-    return weak_errors(moments, observables, confidence, target)
+    return weak_errors(moments, subject.observables, confidence, target, subject.uncertainty)
 
 
 def strong_errors(moments: Moments, confidence: float, target: float | None) -> tuple[Errors, ByObservable]:
@@ -40,7 +45,7 @@ def strong_errors(moments: Moments, confidence: float, target: float | None) -> 
         upper=upper[:, 0],
         standard_error=standard_error[:, 0, :-1],
         floor=np.broadcast_to(bound[:, 0], geodesic.shape),
-        paths_needed=_needed(moments.count, geodesic, upper[:, 0] - bound[:, 0] - geodesic, bound[:, 0], target),
+        paths_needed=_needed(moments.count, geodesic, upper[:, 0] - geodesic, bound[:, 0], target),
         covariance=covariance[:, 0, :-1, :-1],
     )
     details = (np.moveaxis(x, 1, -1) for x in (error[..., :-1], lower, upper))
@@ -48,13 +53,17 @@ def strong_errors(moments: Moments, confidence: float, target: float | None) -> 
 
 
 def weak_errors(
-    moments: Moments, observables: Sequence[Observable], confidence: float, target: float | None
+    moments: Moments,
+    observables: Sequence[Observable],
+    confidence: float,
+    target: float | None,
+    uncertainty: float = 0.0,
 ) -> tuple[Errors, ByObservable]:
     """Errors of expectations from coupled differences; see :meth:`~circsde.studies.sampling.Block.features`.
 
     With ``D = phi(theta_n) - phi(Y)`` and ``C = phi(Y) - E phi`` for the reference Y, the estimate is the mean of
-    ``D + (1 - b) C`` with the ``b`` of least variance (1 where ``E phi`` is not known); it is off by ``b`` times the
-    reference's bias.
+    ``D + (1 - b) C`` with the ``b`` of least variance; it is off by ``b`` times the reference's bias and ``1 - b``
+    times the uncertainty of ``E phi``. Where ``E phi`` is not known, or not well enough to help, ``b`` is 1.
     """
     count, K = moments.count, len(observables)
     levels = moments.mean.shape[-1] // K - 2  # settings; then come the coarse reference and the control
@@ -64,23 +73,33 @@ def weak_errors(
     halved, control = slice(levels * K, (levels + 1) * K), np.arange((levels + 1) * K, (levels + 2) * K)
     places = np.arange(levels * K).reshape(levels, K)
 
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = -whole[:, places, control] / variance[:, None, control]  # 1 - b
-    share = np.where(known & np.isfinite(share), share, 0.0)
-    combine = np.zeros((*whole.shape[:1], levels * K, whole.shape[-1]))
-    combine[:, places, places] = 1.0
-    combine[:, places, control] = share
-    error = (combine @ moments.mean[..., None])[..., 0].reshape(-1, levels, K)
-    covariance = combine @ whole @ np.swapaxes(combine, -1, -2)
-    standard_error = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1)).reshape(error.shape)
-
     single, joint = quantile(confidence, count), quantile(confidence, count, K)
-    bias = np.abs(moments.mean[:, halved]) + joint * np.sqrt(variance[:, halved])
-    bias = np.abs(1.0 - share) * bias[:, None, :]
+    distance, spread = np.abs(moments.mean[:, None, halved]), joint * np.sqrt(variance[:, None, halved])
+
+    def combined(share: Array) -> tuple[Array, Array, Array, Array]:
+        """Estimates with their covariance, standard errors and systematic errors, given ``1 - b``."""
+        weights = np.zeros((len(whole), levels * K, whole.shape[-1]))
+        weights[:, places, places] = 1.0
+        weights[:, places, control] = share
+        error = (weights @ moments.mean[..., None])[..., 0].reshape(share.shape)
+        covariance = weights @ whole @ np.swapaxes(weights, -1, -2)
+        standard_error = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1)).reshape(share.shape)
+        return error, covariance, standard_error, off(share, distance + spread)
+
+    def off(share: Array, reference: Array) -> Array:
+        return np.abs(1.0 - share) * reference + np.abs(share) * uncertainty
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = -whole[:, places, control] / variance[:, None, control]
+    share = np.where(known & np.isfinite(share), share, 0.0)
+    (*_, se_with, bias_with), (*_, se_without, bias_without) = combined(share), combined(np.zeros_like(share))
+    helps = joint * se_with + bias_with < joint * se_without + bias_without
+    share = np.where(helps, share, 0.0)
+    error, covariance, standard_error, bias = combined(share)
     reach = single * standard_error + bias
     details = ByObservable([o.name for o in observables], error, error - reach, error + reach)
 
-    width = joint * standard_error
+    width, lasting = joint * standard_error, off(share, np.maximum(0.0, distance - spread))
     worst = np.where(np.isnan(error), np.inf, np.abs(error)).argmax(-1)[..., None]
 
     def at_worst(x: Array) -> Array:
@@ -96,11 +115,13 @@ def weak_errors(
         upper=(np.abs(error) + width + bias).max(-1),
         standard_error=at_worst(standard_error),
         floor=(width + bias).max(-1),
-        paths_needed=_needed(count, largest, at_worst(width), at_worst(bias), target),
+        paths_needed=_needed(count, largest[..., None], width + bias, lasting, target).max(-1),
         covariance=chosen * sign[..., :, None] * sign[..., None, :],
     )
     return errors, details
 
 
-def _needed(paths: int, error: Array, half_width: Array, reference: Array, target: float | None) -> Array:
-    return paths_needed(paths, half_width, (RESOLUTION * error if target is None else target) - reference)
+def _needed(paths: int, error: Array, reach: Array, lasting: Array, target: float | None) -> Array:
+    """For a reach of ``target``, or of a quarter of the error; ``lasting`` is what more paths do not reduce."""
+    wanted = RESOLUTION * error if target is None else target
+    return paths_needed(paths, reach - lasting, wanted - lasting)

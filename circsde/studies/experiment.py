@@ -31,6 +31,10 @@ class Experiment(Protocol):
     def observables(self) -> tuple[Observable, ...]:
         """What is compared at the horizon; the expected value is NaN where it is not known."""
 
+    @property
+    def uncertainty(self) -> float:
+        """How well the expected values are known."""
+
     def sample(self, batch: int, generator: torch.Generator) -> Angles:
         """Independent starts, shape ``(batch, *event)``."""
 
@@ -64,12 +68,14 @@ class Simulation:
             uniform on the torus, float64.
         observables: What is compared at the horizon; by default the first five trigonometric moments.
         name: What tables call it.
+        uncertainty: How well the expected values are known, where they are.
     """
 
     sde: SDE
     start: Callable[[int, torch.Generator], Angles] | None = None
     observables: tuple[Observable, ...] = WAVES
     name: str = ""
+    uncertainty: float = 0.0
 
     def sample(self, batch: int, generator: torch.Generator) -> Angles:
         """Independent starts, shape ``(batch, *event)``.
@@ -123,6 +129,11 @@ class Variation:
     def observables(self) -> tuple[Observable, ...]:
         """Those of the base."""
         return self.base.observables
+
+    @property
+    def uncertainty(self) -> float:
+        """That of the base."""
+        return self.base.uncertainty
 
     def sample(self, batch: int, generator: torch.Generator) -> Angles:
         """Starts of the base."""

@@ -108,7 +108,7 @@ class FlowBlock(Block):
 
     def tabulate(self, sample: Sample, confidence: float, target: float | None = None) -> xr.Dataset:
         """The errors and costs."""
-        errors, details = estimate(self.kind, sample.moments, self.subject.observables, confidence, target)
+        errors, details = estimate(self.kind, sample.moments, self.subject, confidence, target)
         return error_dataset(
             self.kind,
             self.subject,

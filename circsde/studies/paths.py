@@ -103,7 +103,7 @@ class PathBlock(Block):
 
     def tabulate(self, sample: Sample, confidence: float, target: float | None = None) -> xr.Dataset:
         """The errors, costs and orders."""
-        errors, details = estimate(self.kind, sample.moments, self.subject.observables, confidence, target)
+        errors, details = estimate(self.kind, sample.moments, self.subject, confidence, target)
         return assemble(
             self.kind,
             self.subject,
