@@ -23,7 +23,7 @@ def start() -> SampledLaw:
 
 @pytest.fixture(scope="module")
 def study() -> xr.Dataset:
-    return limit_convergence(SCHEDULE, start(), (32, 100, 320), paths=800, steps=80)
+    return limit_convergence(SCHEDULE, start(), (32, 100, 250), paths=600, steps=64)
 
 
 def test_the_difference_falls_like_one_over_n(study: xr.Dataset) -> None:
@@ -36,7 +36,7 @@ def test_the_difference_falls_like_one_over_n(study: xr.Dataset) -> None:
 def test_the_difference_is_the_one_that_theory_predicts(study: xr.Dataset) -> None:
     """Within four standard errors and 3/N^2 of the correction that an expansion gives (false alarms: 0.1 %)."""
     theory = finite_size(SCHEDULE, start())
-    for n in (100, 320):
+    for n in (100, 250):
         predicted = [theory.moment(1.0, k, n) - theory.moment(1.0, k, 10**12) for k in (1, 2, 3)]
         parts = np.array([part for moment in predicted for part in (moment.real, moment.imag)])
         one = study.sel(oscillators=n)

@@ -86,14 +86,14 @@ def test_a_sampled_choice_is_right_everywhere(name: str, tolerance: float) -> No
 
 
 def test_a_candidate_beyond_the_tolerance_is_hardly_ever_chosen() -> None:
-    """An error 3 % above the tolerance, two looks: 5 % of seeds may choose it, and then 6 of 40 in 1.4 % of cases."""
+    """An error 3 % above the tolerance, two looks: 5 % of seeds may choose it, and then 5 of 25 in 0.7 % of cases."""
     name, methods = "wrapped_brownian_motion", ["euler_maruyama"]
     tolerance = truth(name, methods, [2]).item() / 1.03
     chosen = [
         select(name, tolerance, methods=methods, steps=[2], monte_carlo=True, budget=5e5, seed=seed, confidence=0.95)
-        for seed in range(40)
+        for seed in range(25)
     ]
-    assert sum(choice.attrs["selected_method"] != "" for choice in chosen) <= 5
+    assert sum(choice.attrs["selected_method"] != "" for choice in chosen) <= 4
     assert {int(choice["paths"].max()) for choice in chosen} == {4096}
 
 
