@@ -101,7 +101,7 @@ def diffusion(task: Task, process: Process, aim: Objective) -> Answer:
             model = train(score, chain, aim, task.training, task.validation, Path(folder), options, accelerator="cpu")
         return model.network, time.process_time() - begin
 
-    trial, epochs = max(10, round(0.25 * task.seconds)), 20
+    trial, epochs = max(10, round(0.5 * task.seconds)), 20
     once, twice, again = run(1, trial)[1], run(1, 2 * trial)[1], run(2, trial)[1]
     update, ending = max(1e-4, (twice - once) / trial), max(0.0, again - twice)  # what each costs, and each epoch more
     begin = max(0.0, once - trial * update - ending)
