@@ -145,3 +145,8 @@ def test_shapes_and_types_are_checked_while_tests_run() -> None:
         wrong_shape.drift(0.0, right)
     with pytest.raises(TypeCheckError):  # behind the link to solvers/ too
         axpy(right, "1", right)  # type: ignore[arg-type]
+
+
+def test_importing_the_package_imports_no_torch_until_a_name_is_used() -> None:
+    script = "import sys, circsde.cli; assert 'torch' not in sys.modules; circsde.wrap; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)

@@ -1,0 +1,53 @@
+from . import models as models
+from . import solvers as solvers
+from . import studies as studies
+from .coupling import GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
+from .distributions import VonMises, WrappedNormal
+from .encoding import PhaseEncoding
+from .gibbs import MeanFieldGibbs
+from .kuramoto import KuramotoSDE
+from .schedule import Schedule
+from .sde import SDE, probability_flow, reverse, transition
+from .solvers import LogProb, Solution, log_prob, normalisation, odeint, sdeint
+from .torus import (
+    difference,
+    distance,
+    mean_direction,
+    mean_resultant_length,
+    order_parameter,
+    wrap,
+)
+
+__version__: str
+
+__all__ = [
+    "SDE",
+    "GlobalCoupling",
+    "GraphCoupling",
+    "KuramotoSDE",
+    "LocalCoupling",
+    "LogProb",
+    "MeanFieldGibbs",
+    "NoCoupling",
+    "PhaseEncoding",
+    "Schedule",
+    "Solution",
+    "VonMises",
+    "WrappedNormal",
+    "difference",
+    "distance",
+    "log_prob",
+    "mean_direction",
+    "mean_resultant_length",
+    "models",
+    "normalisation",
+    "odeint",
+    "order_parameter",
+    "probability_flow",
+    "reverse",
+    "sdeint",
+    "solvers",
+    "studies",
+    "transition",
+    "wrap",
+]
