@@ -1,0 +1,220 @@
+"""From the horizon back to data, one batch of angles of any event shape: by the reverse equation or along its flow."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from circsde.matching import Chain
+from circsde.sde import probability_flow, reverse
+from circsde.solvers.correctors import clamped, denoised, langevin
+from circsde.solvers.flow import odeint
+from circsde.solvers.integrate import Solution, sdeint
+from circsde.solvers.interop import find_method
+from circsde.solvers.methods import Method
+from circsde.solvers.trajectory import ADAPTIVE
+from circsde.torus import wrap
+from circsde.typing import Angles, Field
+
+
+class Spacing(StrEnum):
+    """In what the steps of the reverse equation are even."""
+
+    INDEX = "index"
+    TIME = "time"
+    LOG_NOISE = "log-noise"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to go back in time.
+
+    Attributes:
+        method: Of the reverse SDE, a name in ``circsde.solvers.METHODS`` or a method.
+        n_steps: Steps from the horizon to time 0.
+        spacing: In what they are even: the index of the chain that the score was trained along, time, or the logarithm
+            of the noise variance down to that of the chain's first step.
+        stochasticity: ``l`` of eq. (4).
+        signal_to_noise: Of a Langevin step before each step; 0 for none. See :func:`circsde.solvers.langevin`.
+        denoise: Make the last step, to time 0, without noise: the mean of the data given the state before.
+        flow: Follow the probability flow instead, by this method of :func:`circsde.odeint`; an adaptive one chooses
+            its own steps.
+        atol: The tolerance of an adaptive flow, rad.
+    """
+
+    method: str | Method = "heun"
+    n_steps: int = 100
+    spacing: Spacing = Spacing.INDEX
+    stochasticity: float = 1.0
+    signal_to_noise: float = 0.0
+    denoise: bool = True
+    flow: str | None = None
+    atol: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be combined."""
+        if self.n_steps < 1 + self.denoise:
+            raise ValueError(f"n_steps must be at least {1 + self.denoise}, got {self.n_steps}")
+        if self.flow is not None and self.signal_to_noise:
+            raise ValueError("a probability flow takes no Langevin steps: leave out flow or signal_to_noise")
+
+
+class Known(NamedTuple):
+    """What of a batch is given.
+
+    Attributes:
+        mask: Which angles of a sample, shape ``event``.
+        path: Their forward path.
+    """
+
+    mask: Tensor
+    path: Solution
+
+
+def reverse_times(chain: Chain, n_steps: int, spacing: Spacing = Spacing.INDEX) -> list[float]:
+    """``n_steps + 1`` forward times from the horizon down to 0.
+
+    >>> from circsde.kuramoto import KuramotoSDE
+    >>> chain = Chain.geometric(KuramotoSDE((1,)), 8, 0.1)
+    >>> [round(t, 2) for t in reverse_times(chain, 4)], reverse_times(chain, 4, Spacing.TIME)
+    ([1.0, 0.27, 0.07, 0.01, 0.0], [1.0, 0.75, 0.5, 0.25, 0.0])
+    """
+    ends, horizon = np.array(chain.times), chain.times[-1]
+    if spacing is Spacing.TIME:
+        return [horizon * (1.0 - i / n_steps) for i in range(n_steps)] + [0.0]
+    if spacing is Spacing.INDEX:
+        index = np.linspace(len(ends) - 1, 0, n_steps + 1)
+        return [float(t) for t in np.interp(index, np.arange(len(ends)), ends)]
+    fine = np.geomspace(ends[1], horizon, 4097)
+    log_noise = np.log([float(torch.as_tensor(chain.sde.variance(0.0, t)).mean()) for t in fine.tolist()])
+    even = np.linspace(log_noise[-1], log_noise[0], n_steps)
+    return [float(t) for t in np.exp(np.interp(even, log_noise, np.log(fine)))] + [0.0]
+
+
+def decode(
+    chain: Chain,
+    score: Field,
+    theta: Angles,
+    recipe: Recipe,
+    *,
+    seed: int,
+    from_time: float | None = None,
+    first_sample: int = 0,
+    known: Known | None = None,
+    frames: int = 2,
+    progress: Callable[[int], object] | None = None,
+) -> Solution:
+    """One batch from ``from_time`` (the horizon) back to time 0.
+
+    Args:
+        chain: What the score was trained along; ``chain.sde`` is the forward equation.
+        score: ``(t, theta) -> grad log p_t(theta)``, 1/rad; a module is run in evaluation mode, without gradients.
+        theta: Angles at ``from_time``, radians.
+        recipe: How.
+        seed: Of the noise.
+        from_time: Where to begin; the grid is that of ``recipe`` from there.
+        first_sample: The index of the first sample.
+        known: Angles to hold on their forward path.
+        frames: How many states to keep, spread evenly over the steps, first and last included.
+        progress: Called with the number of finished steps.
+
+    Returns:
+        The solution; its ``ts`` are ``horizon - t``, from where it began to the horizon.
+    """
+    sde = chain.sde
+    begin = sde.horizon if from_time is None else from_time
+    times = [begin, *(t for t in reverse_times(chain, recipe.n_steps, recipe.spacing) if t < begin * (1 - 1e-9))]
+    walked = times[:-1] if recipe.denoise else times
+    if len(walked) < 2:
+        raise ValueError(f"no step of the grid lies before t = {begin:g}: begin later, or take more steps")
+    kept = sorted({round(i) for i in np.linspace(0, len(walked) - 1, max(2, frames))})
+    with evaluating(score):
+        if recipe.flow is not None:
+            solution = _flow(chain, score, theta, recipe, [walked[i] for i in kept], walked, known)
+        else:
+            grid = [sde.horizon - t for t in walked]
+            method = find_method(recipe.method)
+            if recipe.signal_to_noise:
+                method = langevin(method, recipe.signal_to_noise)
+            if known is not None:
+                method = clamped(method, known.mask, _mirrored(known.path, sde.horizon))
+            solution = sdeint(
+                reverse(sde, score, recipe.stochasticity),
+                theta,
+                [grid[i] for i in kept],
+                grid=grid,
+                method=method,
+                generator=seed,
+                first_sample=first_sample,
+                progress=progress,
+            )
+        return _denoised(chain, score, solution, walked[-1], known) if recipe.denoise else solution
+
+
+@contextmanager
+def evaluating(score: Field) -> Iterator[None]:
+    """Without gradients, and with a network in evaluation mode."""
+    network = score if isinstance(score, nn.Module) else nn.Identity()
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(training)
+
+
+def _flow(
+    chain: Chain,
+    score: Field,
+    theta: Angles,
+    recipe: Recipe,
+    outputs: list[float],
+    grid: list[float],
+    known: Known | None,
+) -> Solution:
+    """Along the probability flow; times are mirrored, so that they increase as those of the reverse equation."""
+    if known is not None:
+        raise ValueError("a probability flow does not fill in: leave out flow")
+    assert recipe.flow is not None
+    steps: dict[str, Any] = {"atol": recipe.atol} if recipe.flow in ADAPTIVE else {"grid": grid}
+    solution = odeint(probability_flow(chain.sde, score), theta, outputs, method=recipe.flow, **steps)
+    return Solution(chain.sde.horizon - solution.ts, solution.theta, solution.winding, solution.stats)
+
+
+def _denoised(chain: Chain, score: Field, solution: Solution, t: float, known: Known | None) -> Solution:
+    """``solution`` with its last state, at time ``t``, replaced by its mean at time 0, and that evaluation counted."""
+    if not solution.succeeded:
+        return solution
+    last = denoised(chain.sde, score, t, solution.theta[-1])
+    if known is not None:
+        last = torch.where(known.mask, known.path.theta[0], last)
+    wrapped = wrap(last)
+    turns = ((last.double() - wrapped.double()) / (2.0 * math.pi)).round().long()
+    stats = solution.stats
+    return Solution(
+        torch.cat((solution.ts[:-1], torch.tensor([chain.sde.horizon], dtype=solution.ts.dtype))),
+        torch.cat((solution.theta[:-1], wrapped[None])),
+        torch.cat((solution.winding[:-1], (solution.winding[-1] + turns)[None])),
+        type(stats)(stats.nfe + 1, stats.steps + 1, stats.status, stats.message, stats.samples, stats.rejected),
+    )
+
+
+def _mirrored(path: Solution, horizon: float) -> Callable[[float], Angles]:
+    """The path at the time nearest to ``horizon - s``."""
+    ts: list[float] = path.ts.tolist()
+
+    def at(s: float) -> Angles:
+        t = horizon - s
+        i = bisect_left(ts, t)
+        i -= i > 0 and (i == len(ts) or t - ts[i - 1] < ts[i] - t)
+        return path.theta[i]
+
+    return at

@@ -1,0 +1,141 @@
+"""Samples by the reverse equation, for angles of any event shape: new ones, reconstructions, parts filled in.
+
+A sample depends on the seed and its index only, not on the batch that it is drawn in (but for the rounding of the
+network, and for a flow with adaptive steps, whose largest error in the batch rules). Memory is bounded by a batch.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from circsde.matching import Chain
+from circsde.solvers.integrate import SUCCESS, Solution
+from circsde.studies.reverse_sampling import Recipe, decode
+from circsde.typing import Field
+
+_BLOCK = 1 << 14  # angles that a block of starts draws: part of what a seed means
+_AXES = {1: ("oscillator",), 2: ("row", "column"), 3: ("channel", "row", "column")}
+
+
+@runtime_checkable
+class StartLaw(Protocol):
+    """The law of whole samples at the horizon."""
+
+    def sample(self, sample_shape: tuple[int, ...], /, *, generator: torch.Generator) -> Tensor:
+        """Independent draws, ``(*sample_shape, *event)``."""
+
+
+def generate(
+    chain: Chain,
+    score: Field,
+    start: StartLaw,
+    count: int,
+    recipe: Recipe | None = None,
+    *,
+    seed: int = 0,
+    first_sample: int = 0,
+    batch_size: int = 64,
+    frames: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int], object] | None = None,
+) -> xr.Dataset:
+    """Draw samples: starts from ``start``, then the reverse equation (eq. 4).
+
+    Args:
+        chain: What the score was trained along.
+        score: The score.
+        start: The law to start from.
+        count: How many samples.
+        recipe: How; by default 100 steps of Heun's method.
+        seed: Of everything.
+        first_sample: The index of the first sample, so that more can be drawn later or elsewhere.
+        batch_size: Samples at a time.
+        frames: States on the way to keep as well.
+        dtype: Of the angles.
+        device: Of the angles, and of the network.
+        progress: Called with the number of finished steps, of ``count / batch_size`` (rounded up) times ``n_steps``.
+
+    Returns:
+        ``theta`` over ``(sample, *event)``, rad, and with ``frames`` also ``path`` over ``(sample, time, *event)``;
+        after a failure, of the batches before it, with ``status`` and ``message`` in the attributes.
+    """
+    recipe = Recipe() if recipe is None else recipe
+    shape = tuple(chain.sde.event_shape or ())
+    seeds = streams(seed)
+
+    def batch(first: int, size: int, told: Callable[[int], object]) -> Solution:
+        theta = draw(start, shape, seeds[0], first, size).to(device, dtype)
+        return decode(chain, score, theta, recipe, seed=seeds[1], first_sample=first, frames=frames, progress=told)
+
+    return _batches(batch, shape, count, recipe, first_sample, batch_size, frames, progress)
+
+
+def streams(seed: int) -> tuple[int, int, int]:
+    """Seeds for starts, for noise back in time and for noise forward, all different."""
+    first, second, third = np.random.SeedSequence(seed).generate_state(3, np.uint64) >> np.uint64(2)
+    return int(first), int(second), int(third)
+
+
+def draw(law: StartLaw, event_shape: Sequence[int], seed: int, first: int, count: int) -> Tensor:
+    """Samples ``first`` to ``first + count`` of ``law``, drawn in blocks so that each depends on its index only."""
+    size = max(1, _BLOCK // math.prod(event_shape))
+    blocks = range(first // size, -(-(first + count) // size))
+    seeds = (int(np.random.SeedSequence((seed, block)).generate_state(1)[0]) for block in blocks)
+    drawn = [law.sample((size,), generator=torch.Generator().manual_seed(s)) for s in seeds]
+    skip = first - blocks.start * size
+    return torch.cat(drawn)[skip : skip + count].reshape(count, *event_shape)
+
+
+def _batches(
+    batch: Callable[[int, int, Callable[[int], object]], Solution],
+    shape: tuple[int, ...],
+    count: int,
+    recipe: Recipe,
+    first_sample: int,
+    batch_size: int,
+    frames: int,
+    progress: Callable[[int], object] | None,
+) -> xr.Dataset:
+    """Samples ``first_sample`` to ``first_sample + count``, some at a time."""
+    if min(count, batch_size) < 1 or first_sample < 0:
+        raise ValueError(
+            "count and batch_size must be positive and first_sample not negative, got"
+            f" {count}, {batch_size} and {first_sample}"
+        )
+    told = progress or (lambda _: None)
+    solutions: list[Solution] = []
+    message, status, nfe = "", SUCCESS, 0
+    for k, first in enumerate(range(first_sample, first_sample + count, batch_size)):
+        size = min(batch_size, first_sample + count - first)
+        solution = batch(first, size, partial(_shifted, told, k * recipe.n_steps))
+        nfe += solution.stats.nfe
+        if not solution.succeeded:
+            status, message = solution.stats.status, f"samples {first} to {first + size - 1}: {solution.stats.message}"
+            break
+        solutions.append(solution)
+        told((k + 1) * recipe.n_steps)
+    event = _AXES.get(len(shape), tuple(f"axis_{i}" for i in range(len(shape))))
+    states = [x.theta.cpu().numpy() for x in solutions]
+    last = np.concatenate([x[-1] for x in states]) if states else np.zeros((0, *shape), np.float32)
+    units = {"units": "rad", "long_name": "phase"}
+    result = xr.Dataset(
+        {"theta": (("sample", *event), last, units)},
+        coords={"sample": np.arange(first_sample, first_sample + len(last))},
+        attrs={"nfe": nfe, "status": status, "message": message},
+    )
+    if frames and states:
+        path = np.concatenate([np.moveaxis(x, 0, 1) for x in states])
+        result["path"] = (("sample", "time", *event), path, units)
+        result = result.assign_coords(time=("time", solutions[0].ts.numpy(), {"long_name": "horizon - t"}))
+    return result
+
+
+def _shifted(told: Callable[[int], object], by: int, done: int) -> None:
+    told(by + done)
