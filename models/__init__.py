@@ -5,5 +5,6 @@ if __name__ != "circsde.models":
 
 from circsde.models.mlp import ScoreMLP
 from circsde.models.relative import Relative
+from circsde.models.unet import PRESETS, ScoreUNet, UNet
 
-__all__ = ["Relative", "ScoreMLP"]
+__all__ = ["PRESETS", "Relative", "ScoreMLP", "ScoreUNet", "UNet"]

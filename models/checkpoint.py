@@ -19,13 +19,16 @@ from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.models.mlp import ScoreMLP
 from circsde.models.relative import Relative
+from circsde.models.unet import ScoreUNet
+from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
 from circsde.record import replacing
 from circsde.schedule import Cosine, Linear, Schedule
 
 FORMAT = 1
 
 _EQUATION = (KuramotoSDE, NoCoupling, GlobalCoupling, LocalCoupling, Schedule, Linear, Cosine)
-DESCRIBED = {described.__name__: described for described in (*_EQUATION, ScoreMLP, Relative)}
+_STANDARD = (VariancePreserving, EpsilonUNet)
+DESCRIBED = {described.__name__: described for described in (*_EQUATION, *_STANDARD, ScoreMLP, ScoreUNet, Relative)}
 """What a checkpoint can name. A network needs ``arguments``, those that made it."""
 
 

@@ -1,0 +1,18 @@
+"""The noise level that a time stands for: what the networks read in its place."""
+
+import torch
+from torch import Tensor
+
+from circsde.schedule import Rate
+from circsde.typing import Time
+
+
+def noise_level(diffusion: Rate, smallest: float, t: Time) -> Tensor:
+    r"""``sigma(t) = (smallest^2 + 2 int_0^t D)^(1/2)``, rad, in float64; of the shape of ``t``.
+
+    >>> from circsde.schedule import Linear
+    >>> noise_level(Linear(0.5, 0.5), 0.6, 0.64).item()
+    1.0
+    """
+    t = torch.as_tensor(t, dtype=torch.float64)
+    return (smallest**2 + 2.0 * diffusion.integral(torch.zeros_like(t), t)).sqrt()
