@@ -8,6 +8,7 @@ change their unit.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,6 +26,24 @@ PERIODS = {
     "hours": 24.0,
 }
 """The length of one turn in each named unit."""
+
+
+@runtime_checkable
+class Encoding(Protocol):
+    """Turns pictures into phases and back."""
+
+    @property
+    def reach(self) -> int:
+        """How many pixels on each side of a pixel its phase depends on."""
+        ...
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Phases of pictures in ``[-1, 1]``, ``(batch, rows, columns)`` or ``(batch, 3, rows, columns)``."""
+        ...
+
+    def decode(self, theta: Tensor) -> Tensor:
+        """Pictures in ``[-1, 1]`` of phases."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,6 +78,11 @@ class PhaseEncoding:
             raise ValueError(f"the encoding scale must be in (0, pi] rad, got {self.scale:g}")
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ValueError(f"the value range must have low < high, both finite, got [{self.low:g}, {self.high:g}]")
+
+    @property
+    def reach(self) -> int:
+        """Zero: the phase of a pixel depends on that pixel alone."""
+        return 0
 
     def encode(self, x: Tensor) -> Tensor:
         """Phases in ``[-scale, scale]`` of the values ``x`` in ``[low, high]``.

@@ -67,6 +67,18 @@ def texture(name: str, colour: Colour = "grey") -> Image.Image:
     return Image.fromarray(getattr(skimage.data, name)()).convert("L" if colour == "grey" else "RGB")
 
 
+def pair(value: Size | int | None, name: str) -> Size | None:
+    """Rows and columns; one number stands for both.
+
+    Raises:
+        ValueError: If one is not positive.
+    """
+    both = (value, value) if isinstance(value, int) else value
+    if both is not None and min(both) < 1:
+        raise ValueError(f"{name} must be positive, got {both}")
+    return both
+
+
 def window(
     image: Image.Image,
     crop: Size | None = None,

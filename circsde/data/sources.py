@@ -84,7 +84,7 @@ def load(
     if count is not None and count < 1:
         raise ValueError(f"count must be positive, got {count}")
     encoding = PhaseEncoding() if encoding is None else encoding
-    size, crop = _pair(size, "size"), _pair(crop, "crop")
+    size, crop = images.pair(size, "size"), images.pair(crop, "crop")
     name, path = str(source), Path(source)
     if name.partition(":")[0] == "fingerprint":
         grey = _fingerprints(name, count or 1, size, crop, colour, generator)
@@ -167,13 +167,6 @@ def _angles(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return Phases(theta, str(path), table.names, unit=str(unit), dropped=table.dropped)
-
-
-def _pair(value: Size | int | None, name: str) -> Size | None:
-    pair = (value, value) if isinstance(value, int) else value
-    if pair is not None and min(pair) < 1:
-        raise ValueError(f"{name} must be positive, got {pair}")
-    return pair
 
 
 def _only_for(what: str, source: str, **options: object) -> None:

@@ -1,0 +1,149 @@
+"""One entry for images to train on: a folder, a known data set or a built-in name becomes a set of images."""
+
+import csv
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from circsde.data import images
+from circsde.data.image_reader import KINDS, read
+from circsde.data.image_set import ImageSet
+from circsde.data.image_store import Store
+from circsde.data.images import Colour, Size
+
+Part = Literal["train", "test"]
+
+
+def image_set(
+    source: str | Path,
+    *,
+    crop: Size | int | None = None,
+    size: Size | int | None = None,
+    first: Literal["crop", "size"] = "crop",
+    colour: Colour = "grey",
+    part: Part | None = None,
+    fraction: float = 0.8,
+    seed: int = 0,
+    prints: int = 16,
+    mirror: bool = False,
+    turn: bool = False,
+    strict: bool = False,
+    cache: Path | None = None,
+) -> ImageSet:
+    """The images of ``source``.
+
+    ========================  ==========================================================  =========================
+    source                    what                                                        parts
+    ========================  ==========================================================  =========================
+    a folder                  images of any size, in it and below                         by image
+    an image file             one image                                                   upper and lower rows
+    ``brodatz:FOLDER``        one image per texture                                       upper and lower rows
+    ``cifar10:PATH``          the batches of CIFAR-10 in a folder, or their tar.gz        its own: batches
+    ``socofing:FOLDER``       fingerprints named ``100__M_Left_index_finger.BMP``; their  by person; its own if the
+                              frames are cut off                                          folder has MANIFEST.tsv
+    ``texture:NAME``          brick, grass or gravel of scikit-image, 512 x 512           upper and lower rows
+    ``fingerprint[:PATTERN]`` generated, 96 x 96                                          by print
+    ========================  ==========================================================  =========================
+
+    Args:
+        source: As above. MANIFEST.tsv is a table with columns file, group (the person) and split ("train" or another
+            word).
+        crop: Draw windows of this many rows and columns; by default whole images.
+        size: Resize to this many rows and columns (the aspect ratio is not kept).
+        first: With both, whether windows are cut and then resized, or images are resized and windows cut from them.
+        colour: "grey" or "rgb".
+        part: "train" or "test", which never share an image, a person or a pixel; by default all.
+        fraction: Of the groups, or of the rows, that are for training, where the source has no parts of its own.
+        seed: Decides which groups are for training, and draws the generated fingerprints.
+        prints: How many fingerprints are generated.
+        mirror: Mirror every second window, left to right.
+        turn: Turn windows by random quarter turns.
+        strict: Refuse the set if an image cannot be used, instead of leaving it out and saying so in ``skipped``.
+        cache: A folder in which a file of all pixels is kept and mapped into memory; it is built anew when the list of
+            images, the size or time of change of one, or an option that changes pixels is another. By default all
+            pixels are held in memory.
+
+    Raises:
+        ValueError: If the source is unknown or has no image, if all images have one colour each, if the options do not
+            fit, or, where ``strict``, if an image cannot be used.
+
+    >>> image_set("texture:grass", crop=32, part="test").windows(3).shape
+    torch.Size([3, 32, 32])
+    """
+    for value, known in ((part, (None, "train", "test")), (first, ("crop", "size")), (colour, ("grey", "rgb"))):
+        if value not in known:
+            raise ValueError(f"got {value!r}: choose one of {', '.join(str(name) for name in known)}")
+    size, crop = images.pair(size, "size"), images.pair(crop, "crop")
+    early = size if crop is None or first == "size" else None
+    head, _, rest = str(source).partition(":")
+    kind, rest = (head, rest) if head in KINDS else ("file", str(source))
+    store = read(kind, rest, early, colour, seed, prints, cache)
+    fits, skipped = _fits(store, crop)
+    if not any(fits) or (strict and skipped):
+        unusable = f"{len(skipped)} of {len(skipped) + sum(fits)} images of {source} cannot be used"
+        raise ValueError(f"{unusable}: {'; '.join(skipped[:5])}")
+    if len(store.constant) == len(store.names):
+        raise ValueError(f"every image of {source} has one colour everywhere: there is nothing to learn from them")
+    areas = store.shapes.prod(1) * (3 if colour == "rgb" else 1)
+    names = tuple(name for name, fit in zip(store.names, fits, strict=True) if fit)
+    groups, in_training = _groups(kind, Path(rest), names)
+    whole = ImageSet(
+        pixels=store.pixels,
+        offsets=(np.cumsum(areas) - areas)[fits],
+        shapes=store.shapes[fits],
+        names=names,
+        groups=groups,
+        colour=colour,
+        crop=crop,
+        size=None if early else size,
+        mirror=mirror,
+        turn=turn,
+        skipped=skipped,
+        constant=tuple(sorted(set(store.constant) & set(names))),
+    )
+    if part is None:
+        return whole
+    if in_training is not None:
+        wanted = [inside == (part == "train") for inside in in_training]
+        if not any(wanted):
+            raise ValueError(f"{source} has no image for the part {part!r}")
+        return whole.where(wanted)
+    is_cut = kind in ("brodatz", "texture") or (kind == "file" and Path(rest).is_file())
+    train, test = whole.split_rows(fraction) if is_cut else whole.split(fraction, seed)
+    return train if part == "train" else test
+
+
+def _fits(store: Store, crop: Size | None) -> tuple[list[bool], tuple[str, ...]]:
+    """Which images are as large as a window, and what is left out for this or another reason."""
+    rows, columns = (1, 1) if crop is None else crop
+    fits = [a >= rows and b >= columns for a, b in store.shapes.tolist()]
+    small = [
+        f"{name}: {a}x{b} pixels, fewer than the crop of {rows}x{columns}"
+        for name, (a, b), fit in zip(store.names, store.shapes.tolist(), fits, strict=True)
+        if not fit
+    ]
+    return fits, (*store.skipped, *small)
+
+
+def _groups(kind: str, path: Path, names: tuple[str, ...]) -> tuple[tuple[str, ...], list[bool] | None]:
+    """The group of each image, and whether it is for training where the source itself says that."""
+    if kind == "cifar10":
+        return names, [not name.startswith("test") for name in names]
+    if kind != "socofing":
+        return names, None
+    manifest = path / "MANIFEST.tsv"
+    if manifest.is_file():
+        with manifest.open(encoding="utf-8", newline="") as file:
+            rows = {row["file"]: row for row in csv.DictReader(file, delimiter="\t")}
+        unknown = [name for name in names if name not in rows]
+        if unknown:
+            raise ValueError(f"{manifest} does not say whose finger {unknown[0]} shows")
+        return tuple(rows[name]["group"] for name in names), [rows[name]["split"] == "train" for name in names]
+    nameless = [name for name in names if "__" not in name]
+    if nameless:
+        raise ValueError(
+            f"{path / nameless[0]} does not say whose finger it shows: names begin with the person's number, as in"
+            " 100__M_Left_index_finger.BMP, or the folder has MANIFEST.tsv"
+        )
+    return tuple(Path(name).name.partition("__")[0] for name in names), None
