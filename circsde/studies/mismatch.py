@@ -101,15 +101,28 @@ def energy_test(a: Angles, b: Angles, *, permutations: int, generator: torch.Gen
 
     Source: Szekely and Rizzo 2013, doi:10.1016/j.jspi.2013.03.018.
     """
-    pooled = torch.cat((a, b)).double().flatten(1)
-    points = torch.cat((pooled.cos(), pooled.sin()), 1)
-    distances = torch.cdist(points, points)
-    signs = torch.cat((torch.full((len(a),), 1.0 / len(a)), torch.full((len(b),), -1.0 / len(b)))).double()
-    orders = torch.stack([torch.randperm(len(signs), generator=generator) for _ in range(permutations)])
-    labels = torch.cat((signs[None], signs[orders]))
-    energies = -((labels @ distances) * labels).sum(1)
-    larger = int((energies[1:] >= energies[0]).sum())
-    return float(energies[0]), (1 + larger) / (1 + permutations)
+    points = [torch.cat((x.cos(), x.sin()), 1) for x in (a.double().flatten(1), b.double().flatten(1))]
+    return energy_of_points(*points, permutations=permutations, generator=generator)
+
+
+def energy_of_points(a: Tensor, b: Tensor, *, permutations: int, generator: torch.Generator) -> tuple[float, float]:
+    """The energy statistic of two samples of points ``(n, d)`` in space, and its p-value by permuting the labels."""
+    points, labels = torch.cat((a, b)), permuted_labels(len(a), len(b), permutations, generator)
+    energies = -((labels @ torch.cdist(points, points)) * labels).sum(1)
+    return float(energies[0]), p_value(energies)
+
+
+def permuted_labels(n: int, m: int, permutations: int, generator: torch.Generator) -> Tensor:
+    """``1/n`` for each of the first n and ``-1/m`` for each of the m others, then permuted: a row each, float64."""
+    signs = torch.cat((torch.full((n,), 1.0 / n), torch.full((m,), -1.0 / m))).double()
+    orders = torch.stack([torch.randperm(n + m, generator=generator) for _ in range(permutations)])
+    return torch.cat((signs[None], signs[orders]))
+
+
+def p_value(statistics: Tensor) -> float:
+    """The probability of a statistic as large as the first, given those under permuted labels after it."""
+    larger = int((statistics[1:] >= statistics[0]).sum())
+    return (1 + larger) / len(statistics)
 
 
 def fit_prior(terminal: Angles, family: str = "von_mises") -> VonMises | WrappedNormal:

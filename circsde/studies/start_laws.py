@@ -1,0 +1,221 @@
+r"""Laws of whole samples at the horizon, from which sampling can start, in the order of what they keep.
+
+At the horizon phases are nearly independent draws around a field, the mean of ``e^{i theta}`` given the data. A short
+horizon leaves a part of the data in that field, which is small for each phase but coherent over a sample.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circsde.coupling import GlobalCoupling
+from circsde.distributions import VonMises
+from circsde.gibbs import MeanFieldGibbs
+from circsde.kuramoto import KuramotoSDE
+from circsde.special import concentration_from_length
+from circsde.torus import wrap
+from circsde.typing import Angles
+
+_LONGEST = 0.995  # of a drawn field: a phase around it keeps a finite concentration
+
+
+@dataclass(frozen=True)
+class Independent:
+    """Every phase von Mises, alike but for the mean direction.
+
+    Attributes:
+        event_shape: Of a sample.
+        loc: Mean direction, rad: one, or of ``event_shape``.
+        concentration: Its kappa.
+    """
+
+    event_shape: tuple[int, ...]
+    loc: Tensor
+    concentration: float
+
+    def sample(self, sample_shape: tuple[int, ...], /, *, generator: torch.Generator) -> Tensor:
+        """Independent draws, ``(*sample_shape, *event)``."""
+        return VonMises(self.loc.expand(self.event_shape), self.concentration).sample(sample_shape, generator=generator)
+
+
+@dataclass(frozen=True)
+class Gibbs:
+    """The exact law of a finite number of globally coupled phases at constant rates, ``MeanFieldGibbs``.
+
+    Attributes:
+        event_shape: Of a sample.
+        rates: K, K_ref and D.
+        phase: psi, rad.
+    """
+
+    event_shape: tuple[int, ...]
+    rates: tuple[float, float, float]
+    phase: float
+
+    def sample(self, sample_shape: tuple[int, ...], /, *, generator: torch.Generator) -> Tensor:
+        """Independent draws, ``(*sample_shape, *event)``."""
+        law = MeanFieldGibbs(math.prod(self.event_shape), *self.rates, self.phase)
+        return law.sample(sample_shape, generator=generator).reshape(*sample_shape, *self.event_shape)
+
+
+@dataclass(frozen=True)
+class Coherent:
+    """Phases independent around a field that is one for all of a sample, per channel, and normal from one to the next.
+
+    Attributes:
+        event_shape: Of a sample.
+        mean: Of the field, the cosines of the channels and then their sines, shape ``(2 channels,)``.
+        root: A root of its covariance.
+    """
+
+    event_shape: tuple[int, ...]
+    mean: Tensor
+    root: Tensor
+
+    def sample(self, sample_shape: tuple[int, ...], /, *, generator: torch.Generator) -> Tensor:
+        """Independent draws, ``(*sample_shape, *event)``."""
+        normals = torch.randn(*sample_shape, len(self.mean), generator=generator, dtype=self.mean.dtype)
+        field = self.mean + normals @ self.root.T
+        return _around(field.reshape(*field.shape, *(1,) * len(_grid(self.event_shape))), self.event_shape, generator)
+
+
+@dataclass(frozen=True)
+class Patterned:
+    """Phases of an image independent around a stationary normal field with the spectrum of the simulated ones.
+
+    Attributes:
+        event_shape: Of a sample.
+        mean: Of the field, as in :class:`Coherent`.
+        root: At each wave number the Hermitian root of its spectral matrix, as real and imaginary parts, shape
+            ``(rows, columns, 2 channels, 2 channels, 2)``.
+    """
+
+    event_shape: tuple[int, ...]
+    mean: Tensor
+    root: Tensor
+
+    def sample(self, sample_shape: tuple[int, ...], /, *, generator: torch.Generator) -> Tensor:
+        """Independent draws, ``(*sample_shape, *event)``."""
+        shape = (*sample_shape, len(self.mean), *_grid(self.event_shape))
+        white = torch.fft.fft2(torch.randn(shape, generator=generator, dtype=self.mean.dtype))
+        coloured = torch.einsum("xyij,...jxy->...ixy", torch.view_as_complex(self.root), white)
+        return _around(
+            self.mean[:, None, None] + torch.fft.ifft2(coloured).real.to(self.mean), self.event_shape, generator
+        )
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Simulated states themselves, drawn with replacement.
+
+    Attributes:
+        states: Angles, ``(n, *event)``, as 16-bit integers that count ``pi / 32767``.
+    """
+
+    states: Tensor
+
+    @classmethod
+    def of(cls, theta: Angles) -> "Resampled":
+        """From angles."""
+        return cls((wrap(theta.double()) * (32767 / math.pi)).round().short())
+
+    def sample(self, sample_shape: tuple[int, ...], /, *, generator: torch.Generator) -> Tensor:
+        """Independent draws, ``(*sample_shape, *event)``."""
+        rows = torch.randint(len(self.states), sample_shape, generator=generator)
+        return wrap(self.states[rows].double() * (math.pi / 32767))
+
+
+Law = Independent | Gibbs | Coherent | Patterned | Resampled
+
+
+def settled(sde: KuramotoSDE) -> Law:
+    """The stationary law of the final rates: exact for independent and for globally coupled phases (eq. 3).
+
+    With a local coupling, it is that of many globally coupled ones, self-consistent.
+    """
+    shape = tuple(sde.event_shape)
+    if isinstance(sde.coupling, GlobalCoupling) and not sde.reference_phase.ndim:
+        K, K_ref, D = sde.schedule.at(sde.horizon)
+        return Gibbs(shape, (K, K_ref, D), sde.reference_phase.item())
+    law = sde.terminal_law()
+    return Independent(shape, law.loc, law.concentration.item())
+
+
+def fit_independent(states: Angles) -> Independent:
+    """One von Mises law for all phases."""
+    law = VonMises.fit(states.double())
+    return Independent(tuple(states.shape[1:]), law.loc, law.concentration.item())
+
+
+def fit_coherent(states: Angles) -> Coherent:
+    """From the mean over each sample; what phases around a fixed field would give is taken off its covariance."""
+    points = components(states).flatten(2)
+    means = points.mean(2)
+    n = points.shape[2]
+    rest = points - means[:, :, None]
+    own = _per_channel(torch.einsum("bip,bjp->ij", rest, rest) / (len(points) * n * max(1, n - 1)))
+    return Coherent(tuple(states.shape[1:]), means.mean(0), _root(torch.cov(means.T) - own))
+
+
+def fit_patterned(states: Angles) -> Patterned:
+    r"""From the spectra of ``cos theta`` and ``sin theta`` above the white level of independent phases.
+
+    That level is the one at the quarter of highest wave numbers. Whatever is not above what chance makes of it (the
+    Marchenko-Pastur edge for that many samples, and half as much again) is left out.
+    """
+    points = components(states)
+    mean = points.mean((0, 2, 3))
+    modes = torch.fft.fft2(points - mean[:, None, None], norm="ortho")
+    spectrum = torch.einsum("bixy,bjxy->xyij", modes, modes.conj()) / len(points)
+    rows, columns = (torch.fft.fftfreq(n, dtype=torch.float64).abs() for n in points.shape[2:])
+    wave_number = torch.hypot(rows[:, None], columns)
+    white = _per_channel(spectrum[wave_number >= wave_number.flatten().quantile(0.75)].mean(0).real)
+    factor = torch.linalg.cholesky(white).to(spectrum.dtype)
+    inverse = torch.linalg.inv(factor)
+    excess = inverse @ spectrum @ inverse.mH - torch.eye(len(mean), dtype=spectrum.dtype)
+    edge = (1.0 + math.sqrt(len(mean) / len(points))) ** 2 - 1.0
+    values, vectors = torch.linalg.eigh(excess)
+    kept = torch.where(values > 1.5 * edge, values, 0.0).to(vectors.dtype)
+    field = factor @ (vectors * kept[..., None, :]) @ vectors.mH @ factor.mH
+    return Patterned(tuple(states.shape[1:]), mean, torch.view_as_real(_root(field)).contiguous())
+
+
+def components(theta: Angles) -> Tensor:
+    """``cos theta`` of all channels and then ``sin theta``, ``(batch, 2 channels, *grid)``, float64."""
+    theta = theta.double() if theta.ndim == 4 else theta.double()[:, None]
+    return torch.cat((theta.cos(), theta.sin()), 1)
+
+
+def _grid(event_shape: Sequence[int]) -> tuple[int, ...]:
+    """Of one channel."""
+    return tuple(event_shape[1:] if len(event_shape) == 3 else event_shape)
+
+
+def _per_channel(covariance: Tensor) -> Tensor:
+    """Without what is between channels."""
+    channels = len(covariance) // 2
+    same = torch.eye(channels, dtype=torch.bool).repeat(2, 2)
+    return torch.where(same, covariance, 0.0)
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """The Hermitian root of a matrix, its negative eigenvalues set to zero."""
+    values, vectors = torch.linalg.eigh(covariance)
+    root: Tensor = (vectors * values.clamp(min=0.0).sqrt().to(vectors.dtype)[..., None, :]) @ vectors.mH
+    return root
+
+
+def _around(field: Tensor, event_shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Von Mises phases whose mean of ``e^{i theta}`` is the field, ``(*sample, 2 channels, *grid)``."""
+    axis = -1 - len(_grid(event_shape))
+    cos, sin = field.chunk(2, axis)
+    length, direction = torch.hypot(cos, sin).clamp(max=_LONGEST), torch.atan2(sin, cos)
+    shape = (*field.shape[:axis], *event_shape)
+    if len(event_shape) < 3:
+        length, direction = length.squeeze(axis), direction.squeeze(axis)
+    return VonMises(direction.expand(shape), concentration_from_length(length).expand(shape)).sample(
+        generator=generator
+    )

@@ -1,0 +1,198 @@
+"""Which law to start sampling from: the simplest that simulated states at the horizon are not told from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from circsde.matching import Chain
+from circsde.models import checkpoint
+from circsde.solvers.integrate import sdeint
+from circsde.studies.mismatch import energy_of_points, p_value, permuted_labels
+from circsde.studies.start_laws import (
+    Coherent,
+    Gibbs,
+    Independent,
+    Law,
+    Patterned,
+    Resampled,
+    components,
+    fit_coherent,
+    fit_independent,
+    fit_patterned,
+    settled,
+)
+from circsde.torus import TWO_PI, wrap
+from circsde.typing import Angles
+
+LEVEL = 0.05
+"""A candidate is told from the truth where the least of its p-values, times their number, is below."""
+
+FILE = "start_law.safetensors"
+"""Beside a checkpoint."""
+
+_BINS = 256
+_TYPES: dict[str, Any] = {law.__name__: law for law in (Independent, Gibbs, Coherent, Patterned, Resampled)}
+
+
+def simulated(
+    chain: Chain, theta: Angles, count: int, *, seed: int = 0, first_sample: int = 0, batch_size: int = 256
+) -> Angles:
+    """States at the horizon of ``count`` paths that begin at random rows of ``theta``.
+
+    By the published chain's Euler-Maruyama where the score was trained along that, else by Heun's method.
+    """
+    rows = torch.randint(len(theta), (count,), generator=torch.Generator().manual_seed(seed + 2**31 + first_sample))
+    method = "euler_maruyama" if chain.published else "heun"
+    states = []
+    for i in range(0, count, batch_size):
+        solution = sdeint(
+            chain.sde,
+            theta[rows[i : i + batch_size].to(theta.device)],
+            (chain.times[0], chain.times[-1]),
+            grid=chain.times,
+            method=method,
+            generator=seed,
+            first_sample=first_sample + i,
+        )
+        if not solution.succeeded:
+            raise FloatingPointError(f"the forward equation could not be simulated: {solution.stats.message}")
+        states.append(solution.theta[-1].cpu())
+    return torch.cat(states)
+
+
+def compare(
+    drawn: Angles, simulated: Angles, *, permutations: int = 199, generator: torch.Generator
+) -> dict[str, tuple[float, float]]:
+    """Statistics of two samples of whole samples, each with its p-value by permuting which sample is whose.
+
+    Returns:
+        ``marginal``: Kuiper's statistic of all phases, in bins of 2 pi / 256. ``order``: the energy statistic of the
+        mean of ``e^{i theta}`` over a sample (per channel), which tells of ``R`` and ``psi``. ``pattern``: for images
+        the energy statistic of the power of ``e^{i theta}`` in octaves of the wave number, in a logarithm; otherwise
+        that of all phases jointly.
+    """
+    labels = permuted_labels(len(drawn), len(simulated), permutations, generator)
+    gap = (labels @ torch.cat([_histograms(x) for x in (drawn, simulated)])).cumsum(1)
+    kuiper = gap.amax(1).clamp(min=0.0) - gap.amin(1).clamp(max=0.0)
+    result = {"marginal": (float(kuiper[0]), p_value(kuiper))}
+    for name, features in (("order", _order), ("pattern", _pattern)):
+        a, b = features(drawn), features(simulated)
+        scale = torch.cat((a, b)).std(0).clamp(min=1e-12)
+        result[name] = energy_of_points(a / scale, b / scale, permutations=permutations, generator=generator)
+    return result
+
+
+def candidates(chain: Chain, states: Angles) -> dict[str, Law]:
+    """Laws fitted to simulated states, the simplest first; see :mod:`circsde.studies.start_laws`."""
+    laws: dict[str, Law] = {
+        "settled": settled(chain.sde),  # type: ignore[arg-type]  # every chain of a trained model is a Kuramoto one
+        "independent": fit_independent(states),
+        "coherent": fit_coherent(states),
+    }
+    if states.ndim > 2:
+        laws["patterned"] = fit_patterned(states)
+    return laws | {"resampled": Resampled.of(states)}
+
+
+def choose(
+    chain: Chain,
+    theta: Angles,
+    *,
+    fitted: int = 2000,
+    compared: int = 500,
+    seed: int = 0,
+    permutations: int = 199,
+    progress: Callable[[int], object] | None = None,
+) -> tuple[Law, xr.Dataset]:
+    """The simplest candidate that fresh simulated states are not told from, and how far each of them is.
+
+    Args:
+        chain: The chain that a score was trained along.
+        theta: Its training data.
+        fitted: States to fit to: several times as many as are compared, so that the error of the fit is not found.
+        compared: Other states to compare with, and draws of each law.
+        seed: Of everything.
+        permutations: For the p-values.
+        progress: Called with the number of compared candidates.
+
+    Returns:
+        The law; and ``statistic`` and ``p_value`` over ``(candidate, test)`` of :func:`compare`, the attributes
+        ``chosen``, ``fitted`` and ``compared``. Where everything is told from the truth, states are resampled.
+    """
+    laws = candidates(chain, simulated(chain, theta, fitted, seed=seed))
+    fresh = simulated(chain, theta, compared, seed=seed, first_sample=fitted)
+    generator = torch.Generator().manual_seed(seed)
+    rows: dict[str, dict[str, tuple[float, float]]] = {}
+    for i, (name, law) in enumerate(laws.items()):
+        drawn = law.sample((compared,), generator=generator)
+        rows[name] = compare(drawn, fresh, permutations=permutations, generator=generator)
+        if progress is not None:
+            progress(i + 1)
+    tests = list(next(iter(rows.values())))
+    values = [[list(row[test]) for test in tests] for row in rows.values()]
+    alike = [name for name, row in rows.items() if len(tests) * min(p for _, p in row.values()) > LEVEL]
+    chosen = alike[0] if alike else "resampled"
+    table = xr.Dataset(
+        {
+            "statistic": (("candidate", "test"), [[v[0] for v in row] for row in values]),
+            "p_value": (("candidate", "test"), [[v[1] for v in row] for row in values]),
+        },
+        coords={"candidate": list(rows), "test": tests},
+        attrs={"chosen": chosen, "fitted": fitted, "compared": compared, "permutations": permutations},
+    )
+    return laws[chosen], table
+
+
+def save_law(law: Law, table: xr.Dataset, path: Path) -> None:
+    """Write a law, and how it was chosen, whole or not at all.
+
+    Raises:
+        OSError: If the file cannot be written; what was there is kept.
+    """
+    described = {"type": type(law).__name__, **vars(law)}
+    checkpoint.save({"law": described, "table": table.to_dict()}, path)
+
+
+def load_law(path: Path) -> tuple[Law, xr.Dataset]:
+    """What :func:`save_law` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is cut off, or holds something else.
+    """
+    state = checkpoint.load(path)
+    if "law" not in state:
+        raise ValueError(f"{path} holds no law to start from")
+    described: dict[str, Any] = state["law"]
+    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in described.items()}
+    law: Law = _TYPES[str(arguments.pop("type"))](**arguments)
+    return law, xr.Dataset.from_dict(state["table"])
+
+
+def _histograms(theta: Angles) -> Tensor:
+    """How the phases of each sample are distributed over bins, ``(n, bins)``."""
+    bins = ((wrap(theta.double()).flatten(1) / TWO_PI + 0.5) * _BINS).long().clamp(0, _BINS - 1)
+    counts = torch.zeros(len(bins), _BINS, dtype=torch.float64)
+    return counts.scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.float64)) / bins.shape[1]
+
+
+def _order(theta: Angles) -> Tensor:
+    """The mean of ``e^{i theta}`` per channel, ``(n, 2 channels)``."""
+    return components(theta).flatten(2).mean(2)
+
+
+def _pattern(theta: Angles) -> Tensor:
+    """The logarithm of the power of ``e^{i theta}`` per channel and octave; of a row, all ``(cos, sin)``."""
+    points = components(theta)
+    if theta.ndim == 2:
+        return points.flatten(1)
+    cos, sin = points.chunk(2, 1)
+    power = torch.fft.fft2(torch.complex(cos, sin)).abs().square()
+    rows, columns = (torch.fft.fftfreq(n, 1.0 / n, dtype=torch.float64) for n in points.shape[2:])
+    octave = torch.hypot(rows[:, None], columns).clamp(min=0.5).log2().ceil().long()
+    parts = [power[..., octave == k].mean(-1) for k in range(int(octave.max()) + 1)]  # without the mean
+    return torch.stack(parts, -1).log().flatten(1)
