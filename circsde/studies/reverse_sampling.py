@@ -1,10 +1,9 @@
 """From the horizon back to data, one batch of angles of any event shape: by the reverse equation or along its flow."""
 
-import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -16,11 +15,11 @@ from circsde.matching import Chain
 from circsde.sde import probability_flow, reverse
 from circsde.solvers.correctors import clamped, denoised, langevin
 from circsde.solvers.flow import odeint
-from circsde.solvers.integrate import Solution, sdeint
+from circsde.solvers.integrate import NON_FINITE, Solution, sdeint
 from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method
 from circsde.solvers.trajectory import ADAPTIVE
-from circsde.torus import wrap
+from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles, Field
 
 
@@ -98,6 +97,23 @@ def reverse_times(chain: Chain, n_steps: int, spacing: Spacing = Spacing.INDEX) 
     return [float(t) for t in np.exp(np.interp(even, log_noise, np.log(fine)))] + [0.0]
 
 
+def walked_times(chain: Chain, recipe: Recipe, from_time: float | None = None) -> list[float]:
+    """The forward times that a solver walks through, from ``from_time`` down: without time 0 if ``denoise``.
+
+    Raises:
+        ValueError: If no step of the grid lies before.
+    """
+    begin = chain.sde.horizon if from_time is None else from_time
+    times = [begin, *(t for t in reverse_times(chain, recipe.n_steps, recipe.spacing) if t < begin * (1 - 1e-9))]
+    walked = times[:-1] if recipe.denoise else times
+    if not 0 < begin <= chain.sde.horizon or len(walked) < 2:
+        raise ValueError(
+            f"t = {begin:g} must lie in (0, {chain.sde.horizon:g}], with a step of the grid before: begin later, or"
+            " take more steps"
+        )
+    return walked
+
+
 def decode(
     chain: Chain,
     score: Field,
@@ -129,11 +145,7 @@ def decode(
         The solution; its ``ts`` are ``horizon - t``, from where it began to the horizon.
     """
     sde = chain.sde
-    begin = sde.horizon if from_time is None else from_time
-    times = [begin, *(t for t in reverse_times(chain, recipe.n_steps, recipe.spacing) if t < begin * (1 - 1e-9))]
-    walked = times[:-1] if recipe.denoise else times
-    if len(walked) < 2:
-        raise ValueError(f"no step of the grid lies before t = {begin:g}: begin later, or take more steps")
+    walked = walked_times(chain, recipe, from_time)
     kept = sorted({round(i) for i in np.linspace(0, len(walked) - 1, max(2, frames))})
     with evaluating(score):
         if recipe.flow is not None:
@@ -196,14 +208,19 @@ def _denoised(chain: Chain, score: Field, solution: Solution, t: float, known: K
     last = denoised(chain.sde, score, t, solution.theta[-1])
     if known is not None:
         last = torch.where(known.mask, known.path.theta[0], last)
-    wrapped = wrap(last)
-    turns = ((last.double() - wrapped.double()) / (2.0 * math.pi)).round().long()
     stats = solution.stats
+    bad = ~last.isfinite().flatten(1).all(1)
+    if bool(bad.any()):
+        samples = tuple(bad.nonzero().flatten().tolist())
+        message = f"the last step, from t = {t:g}: the score of sample {samples[0]} is not finite; check it there"
+        return replace(solution, stats=replace(stats, status=NON_FINITE, message=message, samples=samples))
+    wrapped = wrap(last)
+    turns = ((last.double() - wrapped.double()) / TWO_PI).round().long()
     return Solution(
         torch.cat((solution.ts[:-1], torch.tensor([chain.sde.horizon], dtype=solution.ts.dtype))),
         torch.cat((solution.theta[:-1], wrapped[None])),
         torch.cat((solution.winding[:-1], (solution.winding[-1] + turns)[None])),
-        type(stats)(stats.nfe + 1, stats.steps + 1, stats.status, stats.message, stats.samples, stats.rejected),
+        replace(stats, nfe=stats.nfe + 1, steps=stats.steps + 1),
     )
 
 

@@ -1,4 +1,4 @@
-"""Samples by the reverse equation, for angles of any event shape: new ones, reconstructions, parts filled in.
+"""New samples by the reverse equation, for angles of any event shape.
 
 A sample depends on the seed and its index only, not on the batch that it is drawn in (but for the rounding of the
 network, and for a flow with adaptive steps, whose largest error in the batch rules). Memory is bounded by a batch.
@@ -74,7 +74,7 @@ def generate(
         theta = draw(start, shape, seeds[0], first, size).to(device, dtype)
         return decode(chain, score, theta, recipe, seed=seeds[1], first_sample=first, frames=frames, progress=told)
 
-    return _batches(batch, shape, count, recipe, first_sample, batch_size, frames, progress)
+    return in_batches(batch, shape, count, recipe, first_sample, batch_size, frames, progress)
 
 
 def streams(seed: int) -> tuple[int, int, int]:
@@ -93,7 +93,7 @@ def draw(law: StartLaw, event_shape: Sequence[int], seed: int, first: int, count
     return torch.cat(drawn)[skip : skip + count].reshape(count, *event_shape)
 
 
-def _batches(
+def in_batches(
     batch: Callable[[int, int, Callable[[int], object]], Solution],
     shape: tuple[int, ...],
     count: int,
@@ -103,7 +103,7 @@ def _batches(
     frames: int,
     progress: Callable[[int], object] | None,
 ) -> xr.Dataset:
-    """Samples ``first_sample`` to ``first_sample + count``, some at a time."""
+    """Samples ``first_sample`` to ``first_sample + count``, some at a time, as :func:`generate` returns them."""
     if min(count, batch_size) < 1 or first_sample < 0:
         raise ValueError(
             "count and batch_size must be positive and first_sample not negative, got"

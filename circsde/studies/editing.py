@@ -1,0 +1,180 @@
+"""What else the reverse equation does with data: reconstruct it, fill in a part, go from one sample to another.
+
+As with new samples, a sample depends on the seed and its index only.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool
+from torch import Tensor
+
+from circsde.matching import Chain
+from circsde.sde import probability_flow
+from circsde.solvers.flow import odeint
+from circsde.solvers.integrate import Solution, sdeint
+from circsde.solvers.latent_space import geodesic
+from circsde.solvers.trajectory import ADAPTIVE
+from circsde.studies.reverse_sampling import Known, Recipe, decode, evaluating, walked_times
+from circsde.studies.synthesis import StartLaw, draw, in_batches, streams
+from circsde.typing import Angles, Field
+
+
+def reconstruct(
+    chain: Chain,
+    score: Field,
+    theta: Angles,
+    recipe: Recipe | None = None,
+    *,
+    time: float | None = None,
+    seed: int = 0,
+    first_sample: int = 0,
+    batch_size: int = 64,
+    progress: Callable[[int], object] | None = None,
+) -> xr.Dataset:
+    """Carry data forward to ``time``, by default the horizon, and back: what a state at that time still knows.
+
+    With ``recipe.flow`` both ways follow the probability flow, which loses nothing but its errors; otherwise both are
+    random. Arguments and result are those of :func:`generate`; ``theta`` is data, radians.
+    """
+    recipe = Recipe() if recipe is None else recipe
+    seeds = streams(seed)
+
+    def batch(first: int, size: int, told: Callable[[int], object]) -> Solution:
+        rows = theta[first - first_sample : first - first_sample + size]
+        if recipe.flow is None:
+            forward = _forward(chain, rows, [t for t in chain.times if time is None or t < time], time, seeds[2], first)
+        else:
+            forward = encode(chain, score, rows, recipe, time)
+        if not forward.succeeded:
+            return forward
+        return decode(
+            chain, score, forward.theta[-1], recipe, seed=seeds[1], from_time=time, first_sample=first, progress=told
+        )
+
+    return in_batches(batch, tuple(theta.shape[1:]), len(theta), recipe, first_sample, batch_size, 0, progress)
+
+
+def inpaint(
+    chain: Chain,
+    score: Field,
+    theta: Angles,
+    known: Bool[Tensor, "*event"],
+    start: StartLaw,
+    recipe: Recipe | None = None,
+    *,
+    seed: int = 0,
+    first_sample: int = 0,
+    batch_size: int = 64,
+    progress: Callable[[int], object] | None = None,
+) -> xr.Dataset:
+    """Draw the unknown angles of each sample, given the known ones: see :func:`circsde.solvers.correctors.clamped`.
+
+    The forward path of the known angles is simulated once, on the grid of the reverse equation. In it the unknown ones,
+    which matter to a coupling, begin at values of known ones of the same sample.
+
+    Args:
+        chain: What the score was trained along.
+        score: The score.
+        theta: Angles; the unknown ones are not read.
+        known: Which angles of a sample are known.
+        start: The law to start from.
+        recipe: How; Langevin steps help.
+        seed: Of everything.
+        first_sample: The index of the first sample.
+        batch_size: Samples at a time.
+        progress: Called with the number of finished steps.
+    """
+    recipe = Recipe() if recipe is None else recipe
+    shape, seeds, places = tuple(theta.shape[1:]), streams(seed), known.flatten().nonzero().flatten()
+    if not len(places):
+        raise ValueError("no angle is known: use generate")
+
+    def batch(first: int, size: int, told: Callable[[int], object]) -> Solution:
+        rows = theta[first - first_sample : first - first_sample + size]
+        chosen = draw(_Places(places, shape), shape, seeds[0], first, size).to(rows.device)
+        filled = torch.where(known, rows, rows.flatten(1).gather(1, chosen.flatten(1)).reshape(rows.shape))
+        grid = walked_times(chain, recipe)[::-1]
+        forward = _forward(chain, filled, grid if grid[0] == 0 else [0.0, *grid], None, seeds[2], first, every=True)
+        begin = draw(start, shape, seeds[0], first, size).to(rows)
+        begin = torch.where(known, forward.theta[-1], begin)
+        held = Known(known, forward)
+        return decode(chain, score, begin, recipe, seed=seeds[1], first_sample=first, known=held, progress=told)
+
+    return in_batches(batch, shape, len(theta), recipe, first_sample, batch_size, 0, progress)
+
+
+def interpolate(
+    chain: Chain, score: Field, first: Angles, second: Angles, weights: Tensor, recipe: Recipe | None = None
+) -> xr.Dataset:
+    """Between samples by pairs: geodesics between their latents, decoded; both ways along the probability flow.
+
+    Args:
+        chain: What the score was trained along.
+        score: The score.
+        first: Angles, radians.
+        second: Angles of the same shape.
+        weights: How far to go from the first to the second, shape ``(m,)``.
+        recipe: How; by default the flow by ``dopri5``.
+
+    Returns:
+        ``theta`` over ``(sample, *event)``, with ``weight`` and ``pair`` of each sample as coordinates.
+    """
+    recipe = Recipe(flow="dopri5") if recipe is None else recipe
+    if recipe.flow is None:
+        raise ValueError("interpolation follows the probability flow: give the recipe a flow, such as dopri5")
+    ends = [encode(chain, score, theta, recipe) for theta in (first, second)]
+    between = geodesic(ends[0].theta[-1], ends[1].theta[-1], weights)
+    many = len(first)
+
+    def batch(begin: int, size: int, told: Callable[[int], object]) -> Solution:
+        return decode(chain, score, between[begin // size], recipe, seed=0, progress=told)
+
+    result = in_batches(batch, tuple(first.shape[1:]), between[..., 0].numel(), recipe, 0, many, 0, None)
+    order = np.arange(result.sizes["sample"])
+    return result.assign_coords(weight=("sample", weights.numpy()[order // many]), pair=("sample", order % many))
+
+
+def encode(chain: Chain, score: Field, theta: Angles, recipe: Recipe, time: float | None = None) -> Solution:
+    """Along the probability flow from data to ``time``, by default the horizon; the inverse of :func:`decode`.
+
+    A recipe with ``denoise`` takes data to be at the time of its last step.
+    """
+    assert recipe.flow is not None
+    grid = walked_times(chain, recipe, time)[::-1]
+    steps: dict[str, Any] = {"atol": recipe.atol} if recipe.flow in ADAPTIVE else {"grid": grid}
+    with evaluating(score):
+        return odeint(probability_flow(chain.sde, score), theta, (grid[0], grid[-1]), method=recipe.flow, **steps)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Known angles drawn evenly, one for each angle of a sample."""
+
+    places: Tensor
+    event_shape: tuple[int, ...]
+
+    def sample(self, sample_shape: tuple[int, ...], /, *, generator: torch.Generator) -> Tensor:
+        """Indices into the flattened sample."""
+        chosen = torch.randint(len(self.places), (*sample_shape, *self.event_shape), generator=generator)
+        return self.places.cpu()[chosen]
+
+
+def _forward(
+    chain: Chain, theta: Angles, grid: list[float], end: float | None, seed: int, first: int, *, every: bool = False
+) -> Solution:
+    """The forward equation through ``grid`` and ``end``, all of it or its two ends."""
+    points = [*grid, *([] if end is None else [end])]
+    return sdeint(
+        chain.sde,
+        theta,
+        points if every else (points[0], points[-1]),
+        grid=points,
+        method="euler_maruyama" if chain.published else "heun",
+        generator=seed,
+        first_sample=first,
+    )
