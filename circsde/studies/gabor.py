@@ -18,7 +18,7 @@ GREY_LEVEL = 2.0 / 255.0
 """One of 256 levels on [-1, 1]. What differs by less than it is taken as equal, as an 8-bit image would show it."""
 
 _REACH = 12  # pixels reflected at the border: 2 standard deviations of the widest envelope
-_CHUNK = 2**13  # pixels in a block of images, so that its answers to one scale fit a cache
+_CHUNK = 2**15  # pixels in a block of images, so that its answers to one scale fit a cache
 
 
 def grey(images: Float[Tensor, "n *channels rows columns"]) -> Float[Tensor, "n rows columns"]:

@@ -7,6 +7,7 @@ and training images at the same ``n``, and numbers compare only at the same ``n`
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor
 
 from circsde.studies.gabor import GREY_LEVEL, gabor_features, gabor_frechet
 from circsde.studies.texture import coherence, grey_levels, nearness, radial_power, ridge_frequency
+
+Interval: TypeAlias = tuple[float, float, float]
+"""A value, the lower and the upper end of its interval."""
 
 COPY_QUANTILE = 0.05
 """Of held-out images, this share is called nearer to the training images than fresh ones are."""
@@ -80,33 +84,38 @@ MEASURES: dict[str, Measure] = {
 
 
 def bootstrap(
-    distance: Callable[[Tensor, Tensor], float],
-    x: Float[Tensor, "n ..."],
-    y: Float[Tensor, "m ..."],
-    *,
+    statistic: Callable[..., float],
+    *sets: Float[Tensor, "n ..."],
     resamples: int = 200,
     confidence: float = 0.95,
     generator: torch.Generator,
-) -> tuple[float, float, float]:
-    r"""A distance of two sets and its bootstrap interval, resampling the rows of both.
+) -> Interval:
+    r"""A statistic of sets and its bootstrap interval, resampling the rows of each set.
 
     Resampling raises a distance once more by the bias that it has at this size. The percentiles are therefore moved
     by the estimate less the mean of the resamples: the interval is of the expected distance at this size, its
     bias included, and the floor's is on the same footing.
 
+    Args:
+        statistic: Of as many tensors as there are sets.
+        *sets: A row per independent member.
+        resamples: How many.
+        confidence: Of the interval, for instance 0.95.
+        generator: Draws the resamples.
+
     Returns:
-        The distance, and the ends of the interval, at least 0.
+        The statistic, and the lower and the upper end of the interval.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, sections 10.2 and 13.3.
     """
-    value = distance(x, y)
+    value = statistic(*sets)
     again = []
     for _ in range(resamples):
-        rows = [torch.randint(len(z), (len(z),), generator=generator).to(z.device) for z in (x, y)]
-        again.append(distance(x[rows[0]], y[rows[1]]))
+        rows = [torch.randint(len(rows), (len(rows),), generator=generator).to(rows.device) for rows in sets]
+        again.append(statistic(*(one[row] for one, row in zip(sets, rows, strict=True))))
     tails = (1.0 - confidence) / 2.0
     low, high = np.quantile(again, [tails, 1.0 - tails]) + value - np.mean(again)
-    return value, max(0.0, float(low)), max(0.0, float(high))
+    return value, float(low), float(high)
 
 
 def compare(
@@ -138,59 +147,115 @@ def compare(
     Raises:
         ValueError: If the sizes differ, or an image is not as stated.
     """
-    sets = {"real": real, "samples": samples} | ({} if train is None else {"train": train})
+    kept = _alike({"real": real, "samples": samples} | ({} if train is None else {"train": train}), generator)
+    described = {
+        name: {key: measure.describe(images) for key, measure in MEASURES.items()} for name, images in kept.items()
+    }
+
+    def judged(name: str) -> dict[str, Interval]:
+        return {
+            key: _positive(
+                bootstrap(
+                    measure.distance,
+                    described["real"][key],
+                    described[name][key],
+                    resamples=resamples,
+                    confidence=confidence,
+                    generator=generator,
+                )
+            )
+            for key, measure in MEASURES.items()
+        }
+
+    found, floors = judged("samples"), {}
+    units = [measure.units for measure in MEASURES.values()]
+    if train is not None:
+        floors = judged("train") | {"copies": (COPY_QUANTILE,) * 3}
+        near = [nearness(kept[name], train) for name in ("real", "samples")]
+        found["copies"] = _positive(
+            bootstrap(copy_share, *near, resamples=resamples, confidence=confidence, generator=generator)
+        )
+        units.append("1")
+    return _dataset(found, floors, units, described, radial_power(real[:1])[0]).assign_attrs(
+        n=len(kept["real"]), resamples=resamples, confidence=confidence
+    )
+
+
+def margin(
+    real: Float[Tensor, "n *channels rows columns"],
+    first: Float[Tensor, "m *channels rows columns"],
+    second: Float[Tensor, "k *channels rows columns"],
+    *,
+    resamples: int = 200,
+    confidence: float = 0.95,
+    generator: torch.Generator,
+) -> xr.Dataset:
+    """How much nearer to real images the first set of samples is than the second, by every measure of a distance.
+
+    Both are compared with the same real images, in every resample too, so that what these happen to be cancels:
+    the intervals are narrower than those of two calls of :func:`compare` suggest.
+
+    Returns:
+        ``value``, ``low`` and ``high`` along ``measure``: the second set's distance less the first's. The first is
+        nearer beyond the interval where ``low`` is positive.
+
+    Raises:
+        ValueError: If the sizes differ, or an image is not as stated.
+    """
+    kept = _alike({"real": real, "first": first, "second": second}, generator)
+    found = {}
+    for key, measure in MEASURES.items():
+
+        def nearer(real: Tensor, first: Tensor, second: Tensor, measure: Measure = measure) -> float:
+            return measure.distance(real, second) - measure.distance(real, first)
+
+        rows = [measure.describe(images) for images in kept.values()]
+        found[key] = bootstrap(nearer, *rows, resamples=resamples, confidence=confidence, generator=generator)
+    return _columns(found, ("value", "low", "high"), [measure.units for measure in MEASURES.values()]).assign_attrs(
+        n=len(kept["real"]), resamples=resamples, confidence=confidence
+    )
+
+
+def _alike(sets: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """As many images of each set, drawn from it."""
     if len({images.shape[-2:] for images in sets.values()}) > 1:
         sizes = ", ".join(f"{name} {images.shape[-2]}x{images.shape[-1]}" for name, images in sets.items())
         raise ValueError(f"images of one size are needed, got {sizes}: crop or resize them alike")
     n = min(len(images) for images in sets.values())
     if n < 2:
         raise ValueError(f"at least 2 images of each set are needed, got {n}")
-    kept = {name: images[torch.randperm(len(images), generator=generator)[:n]] for name, images in sets.items()}
+    kept = {}
+    for name, images in sets.items():
+        rows = torch.randperm(len(images), generator=generator)[:n]
+        kept[name] = images[rows.to(images.device)]
+    return kept
 
-    def judged(distance: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor) -> tuple[float, float, float]:
-        return bootstrap(distance, x, y, resamples=resamples, confidence=confidence, generator=generator)
 
-    described = {
-        name: {key: measure.describe(images) for key, measure in MEASURES.items()} for name, images in kept.items()
-    }
-    found = {
-        key: judged(measure.distance, described["real"][key], described["samples"][key])
-        for key, measure in MEASURES.items()
-    }
-    units = [measure.units for measure in MEASURES.values()]
-    floors = {}
-    if train is not None:
-        floors = {
-            key: judged(measure.distance, described["real"][key], described["train"][key])
-            for key, measure in MEASURES.items()
-        }
-        near = {name: nearness(kept[name], train) for name in ("real", "samples")}
-        found["copies"] = judged(copy_share, near["real"], near["samples"])
-        floors["copies"] = (COPY_QUANTILE,) * 3
-        units.append("1")
-    return _dataset(found, floors, units, described, radial_power(real[:1])[0]).assign_attrs(
-        n=n, resamples=resamples, confidence=confidence
+def _positive(interval: Interval) -> Interval:
+    value, low, high = interval
+    return value, max(0.0, low), max(0.0, high)
+
+
+def _columns(intervals: dict[str, Interval], names: tuple[str, str, str], units: list[str]) -> xr.Dataset:
+    columns = zip(names, zip(*intervals.values(), strict=True), strict=True)
+    return xr.Dataset(
+        {name: ("measure", list(column)) for name, column in columns},
+        coords={"measure": list(intervals), "units": ("measure", units)},
     )
 
 
 def _dataset(
-    found: dict[str, tuple[float, float, float]],
-    floors: dict[str, tuple[float, float, float]],
+    found: dict[str, Interval],
+    floors: dict[str, Interval],
     units: list[str],
     described: dict[str, dict[str, Tensor]],
     frequency: Tensor,
 ) -> xr.Dataset:
-    columns = dict(zip(("value", "low", "high"), zip(*found.values(), strict=True), strict=True))
+    result = _columns(found, ("value", "low", "high"), units)
     if floors:
-        columns |= dict(zip(("floor", "floor_low", "floor_high"), zip(*floors.values(), strict=True), strict=True))
-    result = xr.Dataset(
-        {name: ("measure", list(column)) for name, column in columns.items()},
-        coords={
-            "measure": list(found),
-            "units": ("measure", units),
-            "set": list(described),
-            "frequency": ("frequency", frequency.numpy(), {"units": "cycles/pixel"}),
-        },
+        result = result.assign(_columns(floors, ("floor", "floor_low", "floor_high"), units).data_vars)
+    result = result.assign_coords(
+        set=list(described), frequency=("frequency", frequency.numpy(), {"units": "cycles/pixel"})
     )
     for name in ("coherence", "ridge_frequency"):
         result[f"mean_{name}"] = ("set", [float(rows[name].mean()) for rows in described.values()])
