@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from circsde.matching import Pairs, loss
 from circsde.models import checkpoint
-from circsde.models.transitions import Transitions
+from circsde.models.transitions import PairStream
 from circsde.record import replacing
 
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.csv"
@@ -33,18 +34,27 @@ class ScoreMatching(pl.LightningModule):
         optimiser: Options of AdamW.
         rate: The learning rate at each update, as a part of its peak.
         clip: The largest norm of a gradient.
+        seed: Of what the network draws itself, as for dropout.
     """
 
     def __init__(
-        self, network: nn.Module, optimiser: Mapping[str, Any], rate: Callable[[int], float], clip: float
+        self,
+        network: nn.Module,
+        optimiser: Mapping[str, Any],
+        rate: Callable[[int], float],
+        clip: float,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.network, self.optimiser, self.rate, self.clip = network, dict(optimiser), rate, clip
+        self.seed = seed
         self.losses: list[Tensor] = []
 
     def training_step(self, batch: int) -> Tensor:  # noqa: ARG002
         """The loss of new pairs; ``batch`` only counts."""
-        pairs = self.trainer.datamodule.transitions.draw()  # type: ignore[attr-defined]
+        with torch.autocast(self.device.type, enabled=False):
+            pairs = self.trainer.datamodule.pairs.draw()  # type: ignore[attr-defined]
+        torch.manual_seed(hash((self.seed, self.trainer.global_step, self.trainer.global_rank)))
         losses = loss(self.network, pairs)
         if not bool(losses.isfinite().all()):
             raise FloatingPointError(self._where("the loss", pairs, losses))
@@ -54,7 +64,8 @@ class ScoreMatching(pl.LightningModule):
     def validation_step(self, pairs: Pairs) -> None:
         """Log the mean loss of pairs that stay the same."""
         mean = loss(self.network, pairs).mean()
-        self.log("validation_loss", mean, batch_size=len(pairs.t), sync_dist=self.trainer.world_size > 1)
+        together = self.trainer.world_size > 1
+        self.log("validation_loss", mean, batch_size=len(pairs.t), sync_dist=together, logger=False)
 
     def configure_optimizers(self) -> Any:
         """AdamW, its rate changed after every update."""
@@ -88,11 +99,11 @@ class PairSource(pl.LightningDataModule):
         updates: Updates per epoch.
     """
 
-    transitions: Transitions
+    pairs: PairStream
 
     def __init__(
         self,
-        training: Callable[[torch.device, int], Transitions],
+        training: Callable[[torch.device, int], PairStream],
         validation: Callable[[torch.device], list[Pairs]],
         updates: int,
     ) -> None:
@@ -103,8 +114,8 @@ class PairSource(pl.LightningDataModule):
         """Make the first pairs, on the device of this process."""
         assert self.trainer is not None
         device = self.trainer.strategy.root_device
-        self.transitions = self._training(device, self.trainer.global_rank)
-        self._pairs = self._validation(device)
+        self.pairs = self._training(device, self.trainer.global_rank)
+        self._held_out = self._validation(device)
 
     def train_dataloader(self) -> DataLoader[int]:
         """Counts: :class:`ScoreMatching` draws the pairs itself, so that none are lost when training is killed."""
@@ -112,16 +123,22 @@ class PairSource(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Pairs]:
         """The validation pairs."""
-        return DataLoader(self._pairs, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(self._held_out, batch_size=None)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of this process's pairs."""
-        return self.transitions.state_dict()
+        """The states of the pairs of all processes."""
+        own = self.pairs.state_dict()
+        states: list[Any] = [own]
+        if torch.distributed.is_initialized():
+            states *= torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(states, own)
+        return {"processes": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with them; of several processes only the first, whose state it is."""
-        if self.trainer is None or self.trainer.global_rank == 0:
-            self.transitions.load_state_dict(state_dict)
+        """Go on with them; a process that was not there before begins anew."""
+        rank = 0 if self.trainer is None else self.trainer.global_rank
+        if rank < len(state_dict["processes"]):
+            self.pairs.load_state_dict(state_dict["processes"][rank])
 
 
 def averaging(decay: float) -> WeightAveraging:
@@ -134,27 +151,44 @@ def averaging(decay: float) -> WeightAveraging:
 
 
 class Record(Checkpoint):
-    """After every epoch: a line of the log, and the state.
+    """After every epoch: a line of the log, and the state. Stops training when its time is used.
 
     Args:
         run: The folder.
         description: What made the run; saved along.
+        budget: The seconds of training and of validation, those before an interruption included; None for no end.
+        clock: What they are read from.
     """
 
-    def __init__(self, run: Path, description: Mapping[str, Any]) -> None:
-        self.run, self.description = run, description
+    def __init__(
+        self,
+        run: Path,
+        description: Mapping[str, Any],
+        budget: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.run, self.description, self.budget, self.clock = run, description, budget, clock
         self.rows: list[dict[str, float]] = []
-        self.seconds, self._since = 0.0, time.perf_counter()
+        self.seconds, self._since = 0.0, clock()
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    def used(self, trainer: pl.Trainer) -> float:
+        """The seconds so far; of several processes, those of the first."""
+        seconds = self.seconds + self.clock() - self._since
+        return seconds if trainer.world_size == 1 else trainer.strategy.broadcast(seconds)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Start the clock."""
-        self._since = time.perf_counter()
+        self._since = self.clock()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        """Stop when the time is used."""
+        if self.budget is not None and self.used(trainer) >= self.budget:
+            trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log and save."""
         assert isinstance(pl_module, ScoreMatching)
-        now = time.perf_counter()
-        self.seconds, self._since = self.seconds + now - self._since, now
+        self.seconds = self.used(trainer)
         self.rows.append(
             {
                 "update": trainer.global_step,
@@ -165,6 +199,8 @@ class Record(Checkpoint):
             }
         )
         pl_module.losses.clear()
+        for logger in trainer.loggers:
+            logger.log_metrics(self.rows[-1], trainer.global_step)
         trainer.save_checkpoint(self.run / LAST)
         if self.rows[-1]["validation_loss"] <= min(row["validation_loss"] for row in self.rows):
             trainer.save_checkpoint(self.run / BEST)
@@ -185,6 +221,27 @@ class Record(Checkpoint):
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any]) -> None:  # noqa: ARG002
         """Say what made the run."""
         state["description"] = dict(self.description)
+
+
+class Watch(Checkpoint):
+    """Shows the averaged network after every so many epochs; after :class:`Record` saved, as both are checkpoints.
+
+    Args:
+        average: What averages the weights.
+        look: Called with a copy of the network and the number of updates.
+        every: Epochs.
+    """
+
+    def __init__(self, average: WeightAveraging, look: Callable[[nn.Module, int], object], every: int) -> None:
+        self.average, self.look, self.every = average, look, every
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Show it; whatever random numbers that takes, training does not notice."""
+        if (trainer.current_epoch + 1) % self.every == 0 and trainer.is_global_zero:
+            assert self.average._average_model is not None
+            network = deepcopy(self.average._average_model.module.network).eval().requires_grad_(False)
+            with torch.no_grad():
+                self.look(network, trainer.global_step)
 
 
 class Counter(Callback):

@@ -1,72 +1,42 @@
-"""Training a score network on the pairs of a chain, on Lightning.
+"""Training a score network on pairs of times and states, on Lightning.
 
 The whole state is saved after every epoch, so that training killed at any moment goes on from there to the same result.
 What is validated and loaded is the running average of the weights.
 """
 
-import hashlib
-import math
 import signal
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from jaxtyping import Float
 from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain, Pairs
+from circsde.matching import Chain
 from circsde.models import checkpoint
-from circsde.models.loop import BEST, LAST, Counter, PairSource, Record, SafetensorsIO, ScoreMatching, averaging, quiet
-from circsde.models.transitions import Objective, Transitions, resampled
+from circsde.models.loop import (
+    BEST,
+    LAST,
+    Counter,
+    PairSource,
+    Record,
+    SafetensorsIO,
+    ScoreMatching,
+    Watch,
+    averaging,
+    quiet,
+)
+from circsde.models.pairs import calibrated, digest, held_out_pairs, pair_stream
+from circsde.models.settings import Settings as Settings
+from circsde.models.transitions import Objective, Rows, Starts
+from circsde.models.variance_preserving import VariancePreserving
 from circsde.typing import Angles
-
-VALIDATION = 4
-"""Batches of validation pairs."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train.
-
-    Attributes:
-        epochs: Epochs; after each the network is validated, logged and saved.
-        updates: Updates per epoch.
-        batch: Pairs per update.
-        learning_rate: Its peak, reached after ``warmup`` updates; it falls to zero by half a cosine.
-        warmup: Updates.
-        weight_decay: Of AdamW.
-        averaging: The decay per update of the average of the weights; less in the first updates.
-        clip: The largest norm of a gradient.
-        patience: Stop after this many epochs without a lower validation loss; by default never.
-        pool: Draws until a path is used again; see :class:`Transitions`.
-        stride: Steps of a path between two uses.
-        states: One-step matching: next states per path and use.
-        seed: Of all pairs; the first weights are those of the network given.
-    """
-
-    epochs: int = 40
-    updates: int = 500
-    batch: int = 1024
-    learning_rate: float = 1e-3
-    warmup: int = 500
-    weight_decay: float = 0.0
-    averaging: float = 0.999
-    clip: float = 1.0
-    patience: int | None = None
-    pool: int = 8
-    stride: int = 10
-    states: int = 1
-    seed: int = 0
-
-    def rate(self, update: int) -> float:
-        """The learning rate of an update, the first being 0, as a part of its peak."""
-        done = min(1.0, update / (self.epochs * self.updates))
-        return min((update + 1) / max(1, self.warmup), 0.5 * (1.0 + math.cos(math.pi * done)))
 
 
 @dataclass(frozen=True)
@@ -75,17 +45,28 @@ class Trained:
 
     Attributes:
         network: The score, with its averaged weights; not training, needing no gradients.
-        chain: What it was trained along; ``chain.sde`` is the forward equation.
+        process: What it was trained along: a chain of a forward equation, or the standard diffusion of values.
         objective: On what.
         about: What :func:`train` was told about the data.
         update: After how many updates.
     """
 
     network: nn.Module
-    chain: Chain
+    process: Chain | VariancePreserving
     objective: Objective
     about: dict[str, Any]
     update: int
+
+    @property
+    def chain(self) -> Chain:
+        """The chain of the forward equation.
+
+        Raises:
+            TypeError: If there is none.
+        """
+        if not isinstance(self.process, Chain):
+            raise TypeError(f"this is no model of phases: it was trained along {self.process}")
+        return self.process
 
     @property
     def sde(self) -> KuramotoSDE:
@@ -96,76 +77,83 @@ class Trained:
 
 def train(
     network: nn.Module,
-    chain: Chain,
+    process: Chain | VariancePreserving,
     objective: Objective,
-    theta: Angles,
-    validation: Float[Tensor, "..."],
+    theta: Angles | Starts,
+    validation: Float[Tensor, "..."] | Starts,
     run: Path,
     settings: Settings | None = None,
     *,
     about: Mapping[str, Any] | None = None,
     progress: Callable[[int], object] | None = None,
+    watch: Callable[[nn.Module, int], object] | None = None,
+    every: int = 1,
     **trainer: Any,
 ) -> Trained:
     """Train ``network``, or go on where ``run`` holds a state of the same training already.
 
     Args:
         network: ``score(t, theta)`` with its ``arguments``; see :mod:`circsde.models.checkpoint`.
-        chain: What to train along; for pathwise matching it is calibrated, if it has no discounts.
-        objective: On what.
-        theta: Data, radians.
-        validation: Data for validation.
+        process: What to train along; for pathwise matching a chain is calibrated, if it has no discounts.
+        objective: On what; denoising for the standard diffusion.
+        theta: Data, radians (or values): samples to draw from, or what draws them, ``(count, generator) -> samples``,
+            with a text ``digest`` that tells it from others.
+        validation: Data for validation, likewise.
         run: The folder, made if need be, for ``last.safetensors``, ``best.safetensors`` and ``metrics.csv``.
         settings: How.
         about: What a reader of the checkpoint should know, as JSON: where the data came from, its units.
         progress: Called with the number of finished updates.
-        **trainer: Options of Lightning's ``Trainer``: ``accelerator``, ``devices``, ``strategy``, ``precision``.
+        watch: Called with a copy of the averaged network and the number of updates after every ``every`` epochs, as for
+            a sheet of samples. What it draws and how long it takes are of no consequence.
+        every: See ``watch``.
+        **trainer: Options of Lightning's ``Trainer``: ``accelerator``, ``devices``, ``strategy``, ``precision``
+            (``"bf16-mixed"``; pairs are made in full precision), ``logger`` (as ``TensorBoardLogger``).
 
     Returns:
         The state of least validation loss.
 
     Raises:
-        ValueError: If ``run`` holds another training, or a file that is no checkpoint.
+        ValueError: If ``run`` holds another training, or a file that is no checkpoint; if data say not what they are.
         FloatingPointError: If a loss or a gradient is not finite; it says at which update and time.
         OSError: If a checkpoint cannot be written; the previous one is kept.
     """
     settings = Settings() if settings is None else settings
+    data, held_out = (Rows(given) if isinstance(given, Tensor) else given for given in (theta, validation))
     run.mkdir(parents=True, exist_ok=True)
-    if objective is Objective.PATHWISE and chain.discounts is None:
-        generator = torch.Generator(theta.device).manual_seed(settings.seed)
-        chain = chain.calibrated(resampled(theta)(4096, generator), generator)
-
-    def transitions(data: Angles, device: torch.device, seed: int) -> Transitions:
-        generator = torch.Generator(device).manual_seed(seed)
-        options = settings.batch, generator, settings.pool, settings.stride, settings.states
-        return Transitions(chain, objective, resampled(data), *options)
-
-    def validation_pairs(device: torch.device) -> list[Pairs]:
-        source = transitions(validation, device, settings.seed + 2**32)
-        return [source.draw() for _ in range(VALIDATION)]
-
-    source = PairSource(
-        lambda device, rank: transitions(theta, device, settings.seed + rank), validation_pairs, settings.updates
-    )
+    saved = checkpoint.load(run / LAST) if (run / LAST).exists() else None
+    if objective is Objective.PATHWISE and isinstance(process, Chain) and process.discounts is None:
+        process = calibrated(process, data, settings.seed, saved)
     description = {
         "network": checkpoint.describe(network),
-        "sde": checkpoint.describe(chain.sde),
-        "chain": {"times": list(chain.times), "discounts": chain.discounts, "published": chain.published},
+        **_described(process),
         "objective": str(objective),
         "settings": asdict(settings),
-        "data": {"training": _digest(theta), "validation": _digest(validation)},
+        "data": {"training": digest(data), "validation": digest(held_out)},
         "about": dict(about or {}),
     }
-    _check_same(run / LAST, description)
-    callbacks: list[Callback] = [averaging(settings.averaging), Record(run, description)]
+    if saved is not None:
+        _check_same(run, description, saved["description"])
+        if settings.budget is not None and saved["callbacks"]["Record"]["seconds"] >= settings.budget:
+            return trained(run)
+    source = PairSource(
+        lambda device, rank: pair_stream(process, objective, data, settings, device, rank),
+        lambda device: held_out_pairs(process, objective, held_out, settings, device),
+        settings.updates,
+    )
+    average = averaging(settings.averaging)
+    clock = time.perf_counter if settings.cpu_seconds is None else time.process_time
+    record = Record(run, description, settings.budget, clock)
+    callbacks: list[Callback] = [average, record]
     if settings.patience is not None:
         callbacks.append(EarlyStopping("validation_loss", patience=settings.patience, check_on_train_epoch_end=True))
     if progress is not None:
         callbacks.append(Counter(progress))
+    if watch is not None:
+        callbacks.append(Watch(average, watch, every))
     options = {
         "accelerator": "auto",
         "devices": 1,
-        "max_epochs": settings.epochs,
+        "max_epochs": settings.epochs if settings.budget is None else -1,
         "logger": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
@@ -173,13 +161,16 @@ def train(
         "use_distributed_sampler": False,
         **trainer,
     }
-    module = ScoreMatching(
-        network, {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}, settings.rate, settings.clip
-    )
-    with quiet():
+    with quiet(), isolate_rng():
         fitting = pl.Trainer(callbacks=callbacks, plugins=[SafetensorsIO()], **options)
+
+        def rate(update: int) -> float:
+            return settings.rate(update, 0.0 if settings.budget is None else record.used(fitting))
+
+        optimiser = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+        module = ScoreMatching(network, optimiser, rate, settings.clip, settings.seed)
         try:
-            fitting.fit(module, datamodule=source, ckpt_path=run / LAST if (run / LAST).exists() else None)
+            fitting.fit(module, datamodule=source, ckpt_path=None if saved is None else run / LAST)
         except SystemExit:  # Lightning's answer to Ctrl-C
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt from None
@@ -200,30 +191,28 @@ def trained(run: Path) -> Trained:
     weights = {name.removeprefix("network."): tensor for name, tensor in state["state_dict"].items()}
     checkpoint.load_weights(network, weights, path)
     network.eval().requires_grad_(False)
-    steps = description["chain"]
-    chain = Chain(
-        checkpoint.rebuild(description["sde"]),
-        tuple(steps["times"]),
-        None if steps["discounts"] is None else tuple(steps["discounts"]),
-        published=steps["published"],
-    )
-    return Trained(network, chain, Objective(description["objective"]), description["about"], state["global_step"])
+    process = checkpoint.rebuild(description["sde"])
+    if (steps := description["chain"]) is not None:
+        discounts = None if steps["discounts"] is None else tuple(steps["discounts"])
+        process = Chain(process, tuple(steps["times"]), discounts, published=steps["published"])
+    return Trained(network, process, Objective(description["objective"]), description["about"], state["global_step"])
 
 
-def _digest(theta: Angles) -> str:
-    return hashlib.sha256(theta.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+def _described(process: Chain | VariancePreserving) -> dict[str, Any]:
+    if not isinstance(process, Chain):
+        return {"sde": checkpoint.describe(process), "chain": None}
+    steps = {"times": list(process.times), "discounts": process.discounts, "published": process.published}
+    return {"sde": checkpoint.describe(process.sde), "chain": steps}
 
 
-def _check_same(path: Path, description: Mapping[str, Any]) -> None:
+def _check_same(run: Path, description: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """Refuse to go on with another training than this."""
-    if not path.exists():
-        return
-    here, there = (_flat(tree) for tree in (description, checkpoint.load(path)["description"]))
+    here, there = (_flat(tree) for tree in (description, saved))
     different = [name for name in {*here, *there} if here.get(name) != there.get(name)]
     if different:
         name = min(different, key=lambda name: (name == "chain.discounts", name))
         raise ValueError(
-            f"{path.parent} holds another training: {name} was {there.get(name)} and is now {here.get(name)}; train it"
+            f"{run} holds another training: {name} was {there.get(name)} and is now {here.get(name)}; train it"
             " as before to go on, or choose another folder"
         )
 

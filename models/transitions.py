@@ -1,9 +1,10 @@
 """Training pairs without end: a pool of paths, each at its own time, that are advanced as they are used."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,14 +25,35 @@ class Objective(StrEnum):
     PATHWISE = "pathwise"
 
 
-def resampled(theta: Angles) -> Starts:
+@runtime_checkable
+class PairStream(Protocol):
+    """Training pairs without end, from a state that can be saved."""
+
+    def draw(self) -> Pairs:
+        """The next batch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides about the pairs to come."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+
+
+@dataclass(frozen=True)
+class Rows:
     """Draws rows of ``theta``, with replacement."""
 
-    def draw(count: int, generator: torch.Generator) -> Angles:
-        rows = torch.randint(len(theta), (count,), generator=generator, device=generator.device)
-        return theta[rows.to(theta.device)].to(generator.device)
+    theta: Angles
 
-    return draw
+    def __call__(self, count: int, generator: torch.Generator) -> Angles:
+        """``count`` rows, on the device of the generator."""
+        rows = torch.randint(len(self.theta), (count,), generator=generator, device=generator.device)
+        return self.theta[rows.to(self.theta.device)].to(generator.device)
+
+    @property
+    def digest(self) -> str:
+        """What tells these data from others."""
+        return hashlib.sha256(self.theta.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 @dataclass
@@ -64,7 +86,7 @@ class Transitions:
     states: int = 1
 
     def __post_init__(self) -> None:
-        """Start the paths and bring them to steps spread evenly over the chain."""
+        """Refuse impossible batches."""
         if min(self.batch, self.pool, self.stride, self.states) < 1 or self.batch % self.states:
             raise ValueError(
                 "batch, pool, stride and states must be positive and states divide batch, got"
@@ -75,19 +97,19 @@ class Transitions:
                 f"several next states are for one-step score matching, got {self.objective} with {self.states}"
             )
         self._next = 0
-        self._paths = None if self.objective is Objective.DENOISING else self._staggered()
+        self._pool: Paths | None = None
 
     def draw(self) -> Pairs:
         """The next ``batch`` pairs."""
-        if self._paths is None:
+        if self.objective is Objective.DENOISING:
             return self._denoising()
+        paths = self._paths()
         if self._next == 0:
             for _ in range(self.stride):
-                self._paths = self._step(self._paths)
-            if self.objective is Objective.ONE_STEP:
-                self._paths = self._restarted(self._paths)
+                paths = self._step(paths)
+            self._pool = paths = self._restarted(paths) if self.objective is Objective.ONE_STEP else paths
         count = self.batch // self.states
-        part = Paths(*(x[self._next * count : (self._next + 1) * count] for x in self._paths))
+        part = Paths(*(x[self._next * count : (self._next + 1) * count] for x in paths))
         self._next = (self._next + 1) % self.pool
         if self.objective is Objective.ONE_STEP:
             return one_step(self.chain, part, self.states, self.generator)
@@ -95,19 +117,25 @@ class Transitions:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides about the pairs to come."""
-        paths = {} if self._paths is None else self._paths._asdict()
+        paths = {} if self.objective is Objective.DENOISING else self._paths()._asdict()
         return {"generator": self.generator.get_state(), "next": self._next, "paths": paths}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self.generator.set_state(state["generator"].cpu())
         self._next = state["next"]
-        if self._paths is not None:
-            self._paths = Paths(**{name: x.to(self.generator.device) for name, x in state["paths"].items()})
+        if state["paths"]:
+            self._pool = Paths(**{name: x.to(self.generator.device) for name, x in state["paths"].items()})
+
+    def _paths(self) -> Paths:
+        """The pool, begun when it is first needed."""
+        if self._pool is None:
+            self._pool = self._staggered()
+        return self._pool
 
     def _denoising(self) -> Pairs:
         assert isinstance(self.chain.sde, KuramotoSDE)
-        theta0, times = self.starts(self.batch, self.generator), torch.tensor(self.chain.times, dtype=torch.float64)
+        theta0, times = self._begin(self.batch), torch.tensor(self.chain.times, dtype=torch.float64)
         at = torch.rand(self.batch, dtype=torch.float64, generator=self.generator, device=self.generator.device)
         times, at = times.to(at.device), (1.0 - at) * len(self.chain)  # in (0, n]
         n = (at.ceil().long() - 1).clamp(0, len(self.chain) - 1)
@@ -116,10 +144,11 @@ class Transitions:
     def _staggered(self) -> Paths:
         """All paths, those of each draw spread evenly over the chain."""
         count, steps = self.batch // self.states, len(self.chain)
-        paths = start(self.starts(count * self.pool, self.generator))
+        paths = start(self._begin(count * self.pool))
         wanted = (torch.arange(count, device=paths.n.device) * steps // count).repeat(self.pool)
-        for _ in range(steps - 1):
-            paths = _where(paths.n < wanted, self._step(paths), paths)
+        for step in range(int(wanted.max())):
+            rows = (wanted > step).nonzero()[:, 0]
+            paths = _replaced(paths, rows, self._step(Paths(*(x[rows] for x in paths))))
         return paths
 
     def _step(self, paths: Paths) -> Paths:
@@ -133,11 +162,12 @@ class Transitions:
         rows = arrived.nonzero()[:, 0]
         if not len(rows):
             return paths
-        fresh = start(self.starts(len(rows), self.generator))
-        return Paths(*(old.index_copy(0, rows, new) for old, new in zip(paths, fresh, strict=True)))
+        return _replaced(paths, rows, start(self._begin(len(rows))))
+
+    def _begin(self, count: int) -> Angles:
+        return self.starts(count, self.generator).to(self.generator.device)
 
 
-def _where(condition: Tensor, yes: Paths, no: Paths) -> Paths:
-    """``yes`` for the paths that meet the condition, ``no`` for the others."""
-    rows = condition.nonzero()[:, 0]
-    return Paths(*(old.index_copy(0, rows, new[rows]) for old, new in zip(no, yes, strict=True)))
+def _replaced(paths: Paths, rows: Tensor, new: Paths) -> Paths:
+    """``paths`` with those of ``rows`` replaced by ``new``."""
+    return Paths(*(old.index_copy(0, rows, row) for old, row in zip(paths, new, strict=True)))

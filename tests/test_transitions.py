@@ -10,7 +10,7 @@ from circsde.coupling import NoCoupling
 from circsde.distributions import WrappedNormal
 from circsde.kuramoto import KuramotoSDE
 from circsde.matching import Chain, Pairs, advance, one_step, pathwise, start
-from circsde.models.transitions import Objective, Transitions, resampled
+from circsde.models.transitions import Objective, Rows, Transitions
 from circsde.schedule import Schedule
 
 START = WrappedNormal(2.0, 0.4)
@@ -24,7 +24,7 @@ def transitions(objective: Objective, n_steps: int = 10, seed: int = 0, **option
     if objective is Objective.PATHWISE:
         chain = chain.calibrated(DATA[:1000], torch.Generator().manual_seed(9))
     generator = torch.Generator().manual_seed(seed)
-    return Transitions(chain, objective, resampled(DATA), generator=generator, **{"batch": 40, **options})
+    return Transitions(chain, objective, Rows(DATA), generator=generator, **{"batch": 40, **options})
 
 
 def joined(batches: list[Pairs]) -> Pairs:
@@ -110,7 +110,7 @@ def test_next_states_share_a_path_in_one_step_matching() -> None:
 
 def test_coupled_paths_start_as_whole_samples() -> None:
     data = torch.tensor([[1.0, -1.0], [2.0, -2.0]])
-    starts = resampled(data)(100, torch.Generator().manual_seed(0))
+    starts = Rows(data)(100, torch.Generator().manual_seed(0))
     assert torch.equal(starts[:, 0], -starts[:, 1])
     assert {1.0, 2.0} == set(starts[:, 0].tolist())
 

@@ -1,0 +1,64 @@
+"""How to train."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        epochs: Epochs; after each the network is validated, logged and saved. Not read where there is a time.
+        updates: Updates per epoch.
+        batch: Pairs per update.
+        learning_rate: Its peak, reached after ``warmup`` updates; it falls to zero by half a cosine.
+        warmup: Updates.
+        weight_decay: Of AdamW.
+        averaging: The decay per update of the average of the weights; less in the first updates.
+        clip: The largest norm of a gradient.
+        patience: Stop after this many epochs without a lower validation loss; by default never.
+        pool: Draws until a path is used again; see :class:`Transitions`.
+        stride: Steps of a path between two uses.
+        states: One-step matching: next states per path and use.
+        seed: Of all pairs; the first weights are those of the network given.
+        seconds: The wall-clock time to train for, validation included. The learning rate then follows the part of it
+            that is used, so results depend on the machine.
+        cpu_seconds: The same in CPU time, of all threads; for comparisons on a machine that is shared.
+    """
+
+    epochs: int = 40
+    updates: int = 500
+    batch: int = 1024
+    learning_rate: float = 1e-3
+    warmup: int = 500
+    weight_decay: float = 0.0
+    averaging: float = 0.999
+    clip: float = 1.0
+    patience: int | None = None
+    pool: int = 8
+    stride: int = 10
+    states: int = 1
+    seed: int = 0
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+
+    @property
+    def budget(self) -> float | None:
+        """The time to train for, on either clock.
+
+        Raises:
+            ValueError: If there are two, or one is not positive.
+        """
+        given = [seconds for seconds in (self.seconds, self.cpu_seconds) if seconds is not None]
+        if len(given) > 1 or not all(seconds > 0 for seconds in given):
+            raise ValueError(
+                f"give positive seconds or positive cpu_seconds, got {self.seconds} and {self.cpu_seconds}"
+            )
+        return given[0] if given else None
+
+    def rate(self, update: int, used: float = 0.0) -> float:
+        """The learning rate of an update, the first being 0, as a part of its peak; ``used`` is the time used."""
+        whole, part = (self.epochs * self.updates, update) if self.budget is None else (self.budget, used)
+        done = min(1.0, part / whole)
+        return min((update + 1) / max(1, self.warmup), 0.5 * (1.0 + math.cos(math.pi * done)))
