@@ -117,6 +117,12 @@ def test_the_encoding_and_the_dtype_are_the_caller_s() -> None:
     assert phases.theta.abs().max() <= 0.5
 
 
+def test_the_transparency_of_a_palette_is_dropped(tmp_path: Path) -> None:
+    grey = Image.fromarray(np.arange(4, dtype=np.uint8).reshape(2, 2) * 80)
+    grey.convert("P").save(tmp_path / "a.png", transparency=bytes([0, 255] * 128))
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "a.png")), np.asarray(grey))
+
+
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n broken"])
 def test_an_unreadable_image_is_named(tmp_path: Path, content: bytes) -> None:
     save(tmp_path / "a.png", 4, 4)
@@ -130,6 +136,12 @@ def test_a_truncated_image_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(ValueError, match=r"cannot read .*a\.png as an image"):
         load(path)
+
+
+def test_a_header_that_is_no_number_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.pgm").write_bytes(b"P5 2\xd3 2 255 abcd")
+    with pytest.raises(ValueError, match=r"cannot read .*a\.pgm as an image"):
+        load(tmp_path / "a.pgm")
 
 
 def test_floating_point_images_are_refused_because_their_range_is_unknown(tmp_path: Path) -> None:

@@ -45,12 +45,13 @@ def read_image(path: Path, colour: Colour = "grey") -> Image.Image:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
             image.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read {path} as an image: {error}") from error
     if image.mode == "F" or (image.mode == "I" and np.asarray(image).max() > 0xFFFF):
         raise ValueError(f"{path} holds 32-bit values whose range is unknown; save it with 8 or 16 bits per channel")
     if image.mode.startswith("I"):
         return image if colour == "grey" else Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    image.info.pop("transparency", None)
     return image.convert("L" if colour == "grey" else "RGB")
 
 

@@ -81,7 +81,8 @@ def doubled_orientation(x: Tensor, sigma: float = 2.0, scale: float = 1.0) -> An
     right = _filter(rows, scale, x) @ channels @ _filter(columns, scale, x, slope=True).T
     tensor = torch.stack([(down * right).sum(1), (down.square() - right.square()).sum(1)])
     mixed, difference = _filter(rows, sigma, x) @ tensor @ _filter(columns, sigma, x).T
-    return torch.atan2(2.0 * mixed + 0.0, difference + 0.0)  # no negative zero, whose argument may be pi
+    rounding = 64.0 * torch.finfo(x.dtype).eps * x.flatten(1).abs().amax(1)[:, None, None]
+    return torch.atan2(2.0 * mixed + 0.0, difference + rounding.square())  # slopes of rounding errors count as none
 
 
 def _radius(sigma: float) -> int:
