@@ -4,10 +4,14 @@ The bank and the pooling never change, so that distances stay comparable between
 """
 
 import math
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Images: TypeAlias = Float[Tensor, "..."]
+"""Grey images ``(n, rows, columns)`` or colour ``(n, 3, rows, columns)``, floats in [-1, 1]; :func:`grey` checks."""
 
 WAVELENGTHS = (2.5, 4.0, 6.4, 10.24)
 """Of the filters, in pixels."""
@@ -21,7 +25,7 @@ _REACH = 12  # pixels reflected at the border: 2 standard deviations of the wide
 _CHUNK = 2**15  # pixels in a block of images, so that its answers to one scale fit a cache
 
 
-def grey(images: Float[Tensor, "n *channels rows columns"]) -> Float[Tensor, "n rows columns"]:
+def grey(images: Images) -> Float[Tensor, "n rows columns"]:
     """Grey images, colour averaged over its three channels.
 
     Raises:
@@ -71,7 +75,7 @@ def gabor_bank(
     return torch.stack(scales)
 
 
-def gabor_features(images: Float[Tensor, "n *channels rows columns"]) -> Float[Tensor, "n features"]:
+def gabor_features(images: Images) -> Float[Tensor, "n features"]:
     r"""Texture features of each image: mean and standard deviation over its pixels of ``log(energy + level^2)``.
 
     The energy is the squared modulus of the answer of each filter of :func:`gabor_bank`, on the image reflected at its

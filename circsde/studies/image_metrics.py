@@ -16,8 +16,8 @@ from jaxtyping import Float
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from circsde.studies.gabor import GREY_LEVEL, gabor_features, gabor_frechet
-from circsde.studies.texture import coherence, grey_levels, nearness, radial_power, ridge_frequency
+from circsde.studies.gabor import GREY_LEVEL, Images, gabor_features, gabor_frechet, grey
+from circsde.studies.texture import ROUNDING, coherence, grey_levels, nearness, radial_power, ridge_frequency
 
 Interval: TypeAlias = tuple[float, float, float]
 """A value, the lower and the upper end of its interval."""
@@ -37,7 +37,7 @@ def spectrum_distance(x: Float[Tensor, "n bins"], y: Float[Tensor, "m bins"]) ->
     The power of rounding to 8 bits is added to both. Powers are those of
     :func:`circsde.studies.texture.radial_power`.
     """
-    log_x, log_y = ((powers.mean(0) + GREY_LEVEL**2 / 12.0).log() for powers in (x, y))
+    log_x, log_y = ((powers.mean(0) + ROUNDING).log() for powers in (x, y))
     return float((log_x - log_y).abs().mean())
 
 
@@ -119,10 +119,10 @@ def bootstrap(
 
 
 def compare(
-    real: Float[Tensor, "n *channels rows columns"],
-    samples: Float[Tensor, "m *channels rows columns"],
+    real: Images,
+    samples: Images,
     *,
-    train: Float[Tensor, "k *channels rows columns"] | None = None,
+    train: Images | None = None,
     resamples: int = 200,
     confidence: float = 0.95,
     generator: torch.Generator,
@@ -176,15 +176,15 @@ def compare(
             bootstrap(copy_share, *near, resamples=resamples, confidence=confidence, generator=generator)
         )
         units.append("1")
-    return _dataset(found, floors, units, described, radial_power(real[:1])[0]).assign_attrs(
+    return _dataset(found, floors, units, described, radial_power(kept["real"][:1])[0]).assign_attrs(
         n=len(kept["real"]), resamples=resamples, confidence=confidence
     )
 
 
 def margin(
-    real: Float[Tensor, "n *channels rows columns"],
-    first: Float[Tensor, "m *channels rows columns"],
-    second: Float[Tensor, "k *channels rows columns"],
+    real: Images,
+    first: Images,
+    second: Images,
     *,
     resamples: int = 200,
     confidence: float = 0.95,
@@ -217,7 +217,8 @@ def margin(
 
 
 def _alike(sets: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """As many images of each set, drawn from it."""
+    """As many grey images of each set, drawn from it."""
+    sets = {name: grey(images) for name, images in sets.items()}
     if len({images.shape[-2:] for images in sets.values()}) > 1:
         sizes = ", ".join(f"{name} {images.shape[-2]}x{images.shape[-1]}" for name, images in sets.items())
         raise ValueError(f"images of one size are needed, got {sizes}: crop or resize them alike")

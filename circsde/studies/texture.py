@@ -8,15 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circsde.studies.gabor import GREY_LEVEL, grey
+from circsde.studies.gabor import GREY_LEVEL, Images, grey
 
 LEVELS = 256
 
-_FLAT = GREY_LEVEL**2 / 12.0  # the variance of rounding to 256 levels
+ROUNDING = GREY_LEVEL**2 / 12.0
+"""The mean variance of rounding to 256 levels."""
+
+_FLAT = GREY_LEVEL**2 / 4.0  # the largest variance that rounding can leave
 _NEIGHBOURS = 50
 
 
-def coherence(images: Float[Tensor, "n *channels rows columns"]) -> Float[Tensor, " n"]:
+def coherence(images: Images) -> Float[Tensor, " n"]:
     r"""How far gradients in a neighbourhood share one orientation, per image, from 0 to 1.
 
     ``sum_w |<(g_x + i g_y)^2>_w| / sum_w <g_x^2 + g_y^2>_w`` over windows w, which weights them by their energy. The
@@ -56,9 +59,7 @@ def separable(values: Float[Tensor, "n rows columns"], down: Tensor, across: Ten
     return torch.nn.functional.conv2d(answer, across[None, None, None, :])[:, 0]
 
 
-def radial_power(
-    images: Float[Tensor, "n *channels rows columns"], padding: int = 1
-) -> tuple[Float[Tensor, " bins"], Float[Tensor, "n bins"]]:
+def radial_power(images: Images, padding: int = 1) -> tuple[Float[Tensor, " bins"], Float[Tensor, "n bins"]]:
     r"""The power spectrum of each image, averaged over directions.
 
     ``|DFT(w (x - mean))|^2 / sum w^2`` with Hann's window w, averaged over the annuli of width ``1 / side`` around
@@ -83,7 +84,7 @@ def radial_power(
     return torch.arange(1, side // 2 + 1).double() / side, power.flatten(1) @ (members / members.sum(0))
 
 
-def ridge_frequency(images: Float[Tensor, "n *channels rows columns"]) -> Float[Tensor, " n"]:
+def ridge_frequency(images: Images) -> Float[Tensor, " n"]:
     r"""The dominant radial frequency of each image in cycles/pixel.
 
     Where the energy per unit of radial frequency, ``f`` times :func:`radial_power` on twice as many frequencies, is
@@ -105,16 +106,14 @@ def ridge_frequency(images: Float[Tensor, "n *channels rows columns"]) -> Float[
     return torch.where(flat, 0.0, (top.squeeze(1) + 1 + shift) * step)
 
 
-def grey_levels(images: Float[Tensor, "n *channels rows columns"]) -> Float[Tensor, "n level"]:
+def grey_levels(images: Images) -> Float[Tensor, "n level"]:
     """The share of each image's pixels at each of 256 levels, from -1 to 1, float64."""
     level = ((grey(images) + 1.0) / GREY_LEVEL).round().long().clamp(0, LEVELS - 1).flatten(1)
     counts = torch.zeros(len(level), LEVELS, dtype=torch.float64, device=level.device)
     return counts.scatter_add_(1, level, torch.ones_like(level, dtype=torch.float64)) / level.shape[1]
 
 
-def nearness(
-    images: Float[Tensor, "n *channels rows columns"], train: Float[Tensor, "m *channels rows columns"]
-) -> Float[Tensor, " n"]:
+def nearness(images: Images, train: Images) -> Float[Tensor, " n"]:
     r"""How near each image is to the nearest training image, relative to the 50 nearest: 0 for a copy, up to 1.
 
     The ratio of the distance to the nearest to the mean distance to the 50 nearest (fewer if there are fewer), in
@@ -131,5 +130,5 @@ def nearness(
     if len(b) < 2:
         raise ValueError(f"nearness needs at least 2 training images, got {len(b)}")
     squares = torch.cdist(a, b).double().square() / a.shape[1]
-    nearest = (squares.topk(min(_NEIGHBOURS, len(b)), largest=False).values + _FLAT).sqrt()
+    nearest = (squares.topk(min(_NEIGHBOURS, len(b)), largest=False).values + ROUNDING).sqrt()
     return nearest[:, 0] / nearest.mean(1)
