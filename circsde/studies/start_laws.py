@@ -63,48 +63,43 @@ class Gibbs:
 
 @dataclass(frozen=True)
 class Coherent:
-    """Phases independent around a field that is one for all of a sample, per channel, and normal from one to the next.
+    """Phases independent around a field that is one for all of a sample, per channel, drawn from given ones.
 
     Attributes:
         event_shape: Of a sample.
-        mean: Of the field, the cosines of the channels and then their sines, shape ``(2 channels,)``.
-        root: A root of its covariance.
+        fields: The cosines of the channels and then their sines, shape ``(n, 2 channels)``.
     """
 
     event_shape: tuple[int, ...]
-    mean: Tensor
-    root: Tensor
+    fields: Tensor
 
     def sample(self, sample_shape: tuple[int, ...], /, *, generator: torch.Generator) -> Tensor:
         """Independent draws, ``(*sample_shape, *event)``."""
-        normals = torch.randn(*sample_shape, len(self.mean), generator=generator, dtype=self.mean.dtype)
-        field = self.mean + normals @ self.root.T
-        return _around(field.reshape(*field.shape, *(1,) * len(_grid(self.event_shape))), self.event_shape, generator)
+        return _around(_drawn(self.fields, self.event_shape, sample_shape, generator), self.event_shape, generator)
 
 
 @dataclass(frozen=True)
 class Patterned:
-    """Phases of an image independent around a stationary normal field with the spectrum of the simulated ones.
+    """The same for images, with a stationary normal field of mean zero added to the one that is drawn.
 
     Attributes:
         event_shape: Of a sample.
-        mean: Of the field, as in :class:`Coherent`.
-        root: At each wave number the Hermitian root of its spectral matrix, as real and imaginary parts, shape
-            ``(rows, columns, 2 channels, 2 channels, 2)``.
+        fields: As in :class:`Coherent`.
+        root: At each wave number the Hermitian root of the spectral matrix of the other, as real and imaginary parts,
+            shape ``(rows, columns, 2 channels, 2 channels, 2)``.
     """
 
     event_shape: tuple[int, ...]
-    mean: Tensor
+    fields: Tensor
     root: Tensor
 
     def sample(self, sample_shape: tuple[int, ...], /, *, generator: torch.Generator) -> Tensor:
         """Independent draws, ``(*sample_shape, *event)``."""
-        shape = (*sample_shape, len(self.mean), *_grid(self.event_shape))
-        white = torch.fft.fft2(torch.randn(shape, generator=generator, dtype=self.mean.dtype))
-        coloured = torch.einsum("xyij,...jxy->...ixy", torch.view_as_complex(self.root), white)
-        return _around(
-            self.mean[:, None, None] + torch.fft.ifft2(coloured).real.to(self.mean), self.event_shape, generator
-        )
+        field = _drawn(self.fields, self.event_shape, sample_shape, generator)
+        shape = (*sample_shape, field.shape[-3], *_grid(self.event_shape))
+        white = torch.fft.fft2(torch.randn(shape, generator=generator, dtype=field.dtype))
+        pattern = torch.einsum("xyij,...jxy->...ixy", torch.view_as_complex(self.root), white)
+        return _around(field + torch.fft.ifft2(pattern).real, self.event_shape, generator)
 
 
 @dataclass(frozen=True)
@@ -151,13 +146,14 @@ def fit_independent(states: Angles) -> Independent:
 
 
 def fit_coherent(states: Angles) -> Coherent:
-    """From the mean over each sample; what phases around a fixed field would give is taken off its covariance."""
+    """From the mean over each sample, drawn to their mean so far that phases around them have the same covariance."""
     points = components(states).flatten(2)
-    means = points.mean(2)
-    n = points.shape[2]
+    means, n = points.mean(2), points.shape[2]
     rest = points - means[:, :, None]
     own = _per_channel(torch.einsum("bip,bjp->ij", rest, rest) / (len(points) * n * max(1, n - 1)))
-    return Coherent(tuple(states.shape[1:]), means.mean(0), _root(torch.cov(means.T) - own))
+    covariance, mean = torch.cov(means.T), means.mean(0)
+    shrink = _root(covariance - own) @ torch.linalg.pinv(_root(covariance), hermitian=True)
+    return Coherent(tuple(states.shape[1:]), mean + (means - mean) @ shrink.T)
 
 
 def fit_patterned(states: Angles) -> Patterned:
@@ -167,20 +163,20 @@ def fit_patterned(states: Angles) -> Patterned:
     Marchenko-Pastur edge for that many samples, and half as much again) is left out.
     """
     points = components(states)
-    mean = points.mean((0, 2, 3))
-    modes = torch.fft.fft2(points - mean[:, None, None], norm="ortho")
+    modes = torch.fft.fft2(points - points.mean((0, 2, 3))[:, None, None], norm="ortho")
     spectrum = torch.einsum("bixy,bjxy->xyij", modes, modes.conj()) / len(points)
     rows, columns = (torch.fft.fftfreq(n, dtype=torch.float64).abs() for n in points.shape[2:])
     wave_number = torch.hypot(rows[:, None], columns)
     white = _per_channel(spectrum[wave_number >= wave_number.flatten().quantile(0.75)].mean(0).real)
     factor = torch.linalg.cholesky(white).to(spectrum.dtype)
-    inverse = torch.linalg.inv(factor)
-    excess = inverse @ spectrum @ inverse.mH - torch.eye(len(mean), dtype=spectrum.dtype)
-    edge = (1.0 + math.sqrt(len(mean) / len(points))) ** 2 - 1.0
-    values, vectors = torch.linalg.eigh(excess)
+    inverse, size = torch.linalg.inv(factor), len(white)
+    values, vectors = torch.linalg.eigh(inverse @ spectrum @ inverse.mH - torch.eye(size, dtype=spectrum.dtype))
+    edge = (1.0 + math.sqrt(size / len(points))) ** 2 - 1.0
     kept = torch.where(values > 1.5 * edge, values, 0.0).to(vectors.dtype)
     field = factor @ (vectors * kept[..., None, :]) @ vectors.mH @ factor.mH
-    return Patterned(tuple(states.shape[1:]), mean, torch.view_as_real(_root(field)).contiguous())
+    field[0, 0] = 0.0  # the mean over a sample is drawn
+    root = torch.view_as_real(_root(field)).contiguous()
+    return Patterned(tuple(states.shape[1:]), fit_coherent(states).fields, root)
 
 
 def components(theta: Angles) -> Tensor:
@@ -206,6 +202,14 @@ def _root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     root: Tensor = (vectors * values.clamp(min=0.0).sqrt().to(vectors.dtype)[..., None, :]) @ vectors.mH
     return root
+
+
+def _drawn(
+    fields: Tensor, event_shape: tuple[int, ...], sample_shape: tuple[int, ...], generator: torch.Generator
+) -> Tensor:
+    """Some of the fields, with an axis of length 1 for each axis of a channel."""
+    drawn = fields[torch.randint(len(fields), sample_shape, generator=generator)]
+    return drawn.reshape(*drawn.shape, *(1,) * len(_grid(event_shape)))
 
 
 def _around(field: Tensor, event_shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
