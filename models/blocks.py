@@ -1,4 +1,6 @@
-"""The parts of a U-Net: a convolution, a residual block that time modulates, attention over pixels."""
+"""The parts of a U-Net: a convolution, a residual block that a clock modulates, attention over pixels."""
+
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -6,12 +8,29 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import group_norm, scaled_dot_product_attention, silu
 
+from circsde.models.padding import wrapped
+
 PADDINGS = ("circular", "zeros")
 
 
-def convolution(inward: int, outward: int, size: int = 3, *, padding: str, stride: int = 1) -> nn.Conv2d:
+class Convolution(nn.Conv2d):
     """A convolution of odd ``size`` that keeps the size of an image, or divides it by ``stride``."""
-    return nn.Conv2d(inward, outward, size, stride, size // 2, padding_mode=padding)
+
+    def __init__(self, inward: int, outward: int, size: int = 3, *, padding: str, stride: int = 1) -> None:
+        circular = padding == "circular"
+        super().__init__(inward, outward, size, stride, 0 if circular else size // 2)
+        self.margin = size // 2 if circular else 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, inward, rows, columns) -> (batch, outward, rows / stride, columns / stride)``."""
+        answer: Tensor = super().forward(wrapped(x, self.margin) if self.margin else x)
+        return answer
+
+
+def silence(layer: nn.Module) -> None:
+    """Make a layer answer zero until it is trained."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 class AdaptiveNorm(nn.Module):
@@ -24,27 +43,31 @@ class AdaptiveNorm(nn.Module):
 
     def forward(self, x: Tensor, clock: Tensor) -> Tensor:
         """``clock`` has one row, or one per sample."""
-        scale, shift = self.modulate(clock)[:, :, None, None].chunk(2, 1)
-        return torch.addcmul(shift, 1.0 + scale, group_norm(x, self.groups))
+        batch, channels, *size = x.shape
+        scale, shift = self.modulate(clock).to(x.dtype).expand(batch, -1).chunk(2, 1)
+        if not x.is_contiguous():
+            return torch.addcmul(shift[:, :, None, None], 1.0 + scale[:, :, None, None], group_norm(x, self.groups))
+        # A batch as the groups of one sample: one pass over the memory instead of two forwards and six backwards.
+        as_one = x.view(1, batch * channels, *size)
+        return group_norm(as_one, batch * self.groups, (1.0 + scale).flatten(), shift.flatten()).view_as(x)
 
 
 class Residual(nn.Module):
-    """``skip(x) + W2 silu(norm(W1 silu(norm(x))))``, both norms modulated; only ``skip(x)`` before training."""
+    """``x + W2 silu(norm(W1 silu(norm(x))))``, both norms modulated; only ``x`` before training."""
 
-    def __init__(self, inward: int, outward: int, clock: int, *, padding: str, dropout: float) -> None:
+    def __init__(self, channels: int, clock: int, *, padding: str, dropout: float) -> None:
         super().__init__()
-        self.norms = nn.ModuleList((AdaptiveNorm(inward, clock), AdaptiveNorm(outward, clock)))
-        self.inner = convolution(inward, outward, padding=padding)
-        self.outer = convolution(outward, outward, padding=padding)
-        self.skip = nn.Identity() if inward == outward else nn.Conv2d(inward, outward, 1)
+        self.first, self.second = AdaptiveNorm(channels, clock), AdaptiveNorm(channels, clock)
+        self.inner, self.outer = (Convolution(channels, channels, padding=padding) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
-        nn.init.zeros_(self.outer.weight)
+        silence(self.outer)
 
     def forward(self, x: Tensor, clock: Tensor) -> Tensor:
-        """``(batch, inward, rows, columns) -> (batch, outward, rows, columns)``."""
-        y = self.inner(silu(self.norms[0](x, clock)))
-        y = self.outer(self.dropout(silu(self.norms[1](y, clock))))
-        return self.skip(x) + y
+        """``(batch, channels, rows, columns)`` to the same."""
+        y = self.inner(silu(self.first(x, clock)))
+        y = self.outer(self.dropout(silu(self.second(y, clock))))
+        answer: Tensor = x + y
+        return answer
 
 
 class Attention(nn.Module):
@@ -57,15 +80,29 @@ class Attention(nn.Module):
         self.heads = heads
         self.norm = nn.GroupNorm(1, channels)
         self.enter, self.leave = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.leave.weight)
+        silence(self.leave)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, channels, rows, columns)`` to the same."""
         y = self.enter(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1))  # batch, 3, heads, features, pixels
-        query, key, value = y.transpose(-1, -2).unbind(1)
-        if unpack_dual(y).tangent is None:
+        query, key, value = y.transpose(-1, -2).contiguous().unbind(1)
+        differentiated = unpack_dual(y).tangent is not None  # type: ignore[no-untyped-call]
+        # The fused kernels have no forward-mode derivative.
+        with sdpa_kernel(SDPBackend.MATH) if differentiated else nullcontext():
             z = scaled_dot_product_attention(query, key, value)
-        else:  # the fused kernels have no forward-mode derivative
-            with sdpa_kernel(SDPBackend.MATH):
-                z = scaled_dot_product_attention(query, key, value)
-        return x + self.leave(z.transpose(-1, -2).reshape(x.shape))
+        answer: Tensor = x + self.leave(z.transpose(-1, -2).reshape(x.shape))
+        return answer
+
+
+class Stage(nn.Module):
+    """A residual block and, with ``heads``, attention."""
+
+    def __init__(self, channels: int, clock: int, heads: int, *, padding: str, dropout: float) -> None:
+        super().__init__()
+        self.residual = Residual(channels, clock, padding=padding, dropout=dropout)
+        self.attention = Attention(channels, heads) if heads else None
+
+    def forward(self, x: Tensor, clock: Tensor) -> Tensor:
+        """``(batch, channels, rows, columns)`` to the same."""
+        x = self.residual(x, clock)
+        return x if self.attention is None else self.attention(x)

@@ -1,13 +1,14 @@
 r"""A score network for images of phases, exactly periodic in each (eq. 7), on a U-Net that any model can share."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
-from circsde.models.blocks import PADDINGS, AdaptiveNorm, Attention, Residual, convolution
+from circsde.models.blocks import PADDINGS, AdaptiveNorm, Convolution, Stage, silence
 from circsde.models.mlp import NoiseFeatures
 from circsde.models.noise import noise_level
 from circsde.schedule import Rate
@@ -17,18 +18,18 @@ HEADS = {"scalar": 1, "tangent": 2, "both": 3}
 """Outputs of the network for each phase, by ``head``."""
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"width": 32, "multipliers": (1, 2, 2), "blocks": 1, "attention": (8,)},
-    "small": {"width": 64, "multipliers": (1, 2, 2), "blocks": 2, "attention": (8,)},
-    "base": {"width": 128, "multipliers": (1, 2, 2, 2), "blocks": 2, "attention": (16, 8)},
+    "tiny": {"width": 16, "multipliers": (1, 2, 4, 4), "blocks": 1, "attention": (8,)},
+    "small": {"width": 32, "multipliers": (1, 2, 4, 4), "blocks": 2, "attention": (8,)},
+    "base": {"width": 120, "multipliers": (1, 2, 2, 2), "blocks": 3, "attention": (16, 8)},
 }
-"""Arguments of three sizes."""
+"""Arguments of three sizes for 32 x 32 pixels: 0.60, 4.2 and 35.7 million parameters."""
 
 
 class UNet(nn.Module):
     """A U-Net after Ho et al. (2020, arXiv:2006.11239) that reads images and the logarithm of their noise level.
 
-    Each level halves rows and columns, by a strided convolution, and is joined by skip connections to its like on the
-    way up, by repeating pixels. Before training the answer is zero.
+    Each level halves rows and columns by a strided convolution. On the way up pixels are repeated, and what each block
+    answered on the way down is added. Before training the answer is zero.
 
     Args:
         in_channels: Channels of the input.
@@ -71,27 +72,22 @@ class UNet(nn.Module):
         clock, widths = 4 * width, [width * multiplier for multiplier in multipliers]
         attending = [heads if rows / 2**level in attention else 0 for level in range(len(widths))]
 
-        def stage(inward: int, outward: int, heads: int) -> Stage:
-            return Stage(Residual(inward, outward, clock, padding=padding, dropout=dropout), outward, heads)
+        def stages() -> nn.ModuleList:
+            return nn.ModuleList(
+                Stage(channels, clock, head, padding=padding, dropout=dropout)
+                for channels, head in zip(widths, attending, strict=True)
+                for _ in range(blocks)
+            )
 
         self.clock = nn.Sequential(NoiseFeatures(64), nn.Linear(64, clock), nn.SiLU(), nn.Linear(clock, clock))
         self.labels = None if classes is None else nn.Embedding(classes + 1, clock)
-        self.enter = convolution(in_channels + condition_channels, widths[0], padding=padding)
-        self.down, self.up, self.coarser, self.finer = (nn.ModuleList() for _ in range(4))
-        x = widths[0]
-        for level, y in enumerate(widths):
-            if level:
-                self.coarser.append(convolution(x, y, padding=padding, stride=2))
-            self.down.append(nn.ModuleList(stage(y, y, attending[level]) for _ in range(blocks)))
-            self.up.append(nn.ModuleList(stage(2 * y, y, attending[level]) for _ in range(blocks)))
-            if level:
-                self.finer.append(convolution(y, x, padding=padding))
-            x = y
-        self.middle = nn.ModuleList((stage(x, x, attending[-1]), stage(x, x, 0)))
+        self.enter = Convolution(in_channels + condition_channels, widths[0], padding=padding)
+        self.blocks, self.down, self.up = blocks, stages(), stages()
+        self.coarser = nn.ModuleList(Convolution(x, y, padding=padding, stride=2) for x, y in pairwise(widths))
+        self.finer = nn.ModuleList(Convolution(y, x, padding=padding) for x, y in pairwise(widths))
         self.norm = AdaptiveNorm(widths[0], clock)
-        self.leave = convolution(widths[0], out_channels, padding=padding)
-        for parameter in self.leave.parameters():
-            nn.init.zeros_(parameter)
+        self.leave = Convolution(widths[0], out_channels, padding=padding)
+        silence(self.leave)
 
     def forward(
         self, x: Tensor, log_noise: Tensor, labels: Tensor | None = None, condition: Tensor | None = None
@@ -119,35 +115,18 @@ class UNet(nn.Module):
         clock = silu(clock)
         x = self.enter(x if condition is None else torch.cat((x, condition), 1))
         seen: list[Tensor] = []
-        for level, stages in enumerate(self.down):
-            if level:
-                x = self.coarser[level - 1](x)
-            for stage in stages:
+        levels = len(self.coarser) + 1
+        for level in range(levels):
+            x = self.coarser[level - 1](x) if level else x
+            for stage in self.down[level * self.blocks : (level + 1) * self.blocks]:
                 x = stage(x, clock)
                 seen.append(x)
-        for stage in self.middle:
-            x = stage(x, clock)
-        for level in reversed(range(len(self.up))):
-            for stage in self.up[level]:
-                x = stage(torch.cat((x, seen.pop()), 1), clock)
-            if level:
-                x = interpolate(self.finer[level - 1](x), scale_factor=2.0)
+        for level in reversed(range(levels)):
+            for stage in self.up[level * self.blocks : (level + 1) * self.blocks]:
+                x = stage(x + seen.pop(), clock)
+            x = interpolate(self.finer[level - 1](x), scale_factor=2.0) if level else x
         answer: Tensor = self.leave(silu(self.norm(x, clock)))
         return answer
-
-
-class Stage(nn.Module):
-    """A residual block and, with ``heads``, attention."""
-
-    def __init__(self, residual: Residual, channels: int, heads: int) -> None:
-        super().__init__()
-        self.residual = residual
-        self.attention = Attention(channels, heads) if heads else None
-
-    def forward(self, x: Tensor, clock: Tensor) -> Tensor:
-        """``(batch, channels, rows, columns)``."""
-        x = self.residual(x, clock)
-        return x if self.attention is None else self.attention(x)
 
 
 class ScoreUNet(nn.Module):
@@ -202,23 +181,21 @@ class ScoreUNet(nn.Module):
     def forward(self, t: Time, theta: Angles, labels: Tensor | None = None, condition: Tensor | None = None) -> Tangent:
         """The score at one time or at one time per sample, 1/rad; labels and condition as for :class:`UNet`."""
         phases = theta.unsqueeze(1) if len(self.event_shape) == 2 else theta
-        waves = torch.cat((phases.cos(), phases.sin()), 1)
+        cosine, sine = phases.cos(), phases.sin()
         noise = noise_level(self.diffusion, self.smallest_noise, t).to(theta).reshape(-1, 1)
-        answer = self.network(waves, noise.log(), labels, condition).to(theta.dtype)
-        channels = phases.shape[1]
-        score = answer[:, :channels] if self.head != "tangent" else torch.zeros(())
-        if self.head != "scalar":
-            a, b = answer[:, -2 * channels :].chunk(2, 1)
-            cosine, sine = waves.chunk(2, 1)
-            tangent = b * cosine - a * sine
-            score = tangent if self.head == "tangent" else score + tangent
+        answer = self.network(torch.cat((cosine, sine), 1), noise.log(), labels, condition).to(theta.dtype)
+        parts = answer.unflatten(1, (HEADS[self.head], -1)).unbind(1)
+        score: Tensor = parts[0] if self.head == "scalar" else parts[-1] * cosine - parts[-2] * sine
+        if self.head == "both":
+            score = score + parts[0]
         return (score / noise.clamp(max=1.0)[:, :, None, None]).reshape(theta.shape)
 
     def conditioned(self, labels: Tensor | None = None, condition: Tensor | None = None) -> Field:
         """The score with labels and condition bound, for samplers and likelihoods."""
 
         def score(t: Time, theta: Angles) -> Tangent:
-            return self(t, theta, labels, condition)
+            answer: Tangent = self(t, theta, labels, condition)
+            return answer
 
         return score
 
