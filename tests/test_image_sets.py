@@ -203,7 +203,22 @@ def test_a_change_of_a_file_or_an_option_is_noticed(tmp_path: Path) -> None:
     keys.append(digest(tmp_path, [*files, tmp_path / "data" / "1.png"], "grey"))
     assert len(set(keys)) == 4
     assert digest(tmp_path, files, "grey") == keys[2]
-    assert len(image_set(tmp_path / "data", size=4, cache=tmp_path)) == 2
+
+
+def test_one_file_serves_all_windows_and_parts_and_ways_to_name_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbered(tmp_path / "data", (12, 9), (12, 9), (12, 9))
+    monkeypatch.chdir(tmp_path)
+    for source in (tmp_path / "data", "data", "./data/"):
+        for seed in (0, 1):
+            image_set(source, crop=4 + seed, part="train", seed=seed, turn=True, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+    image_set("data", size=4, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
+    for seed in (0, 1):
+        image_set("fingerprint:arch", prints=1, seed=seed, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 4
 
 
 def test_half_a_cache_is_built_anew(tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def read(kind: str, rest: str, size: Size | None, colour: Colour, seed: int, pri
             items = _files(files, folder, size, colour, is_framed=kind == "socofing")
     if cache is None:
         return in_memory(items)
-    key = digest(folder, files, kind, rest, size, colour, seed, prints)
+    made_of = () if files else (rest, seed, prints)
+    key = digest(folder, files, kind, size, colour, *made_of)
     return mapped(items, cache, f"{kind}-{Path(rest).stem}".strip("-"), key)
 
 

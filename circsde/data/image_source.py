@@ -33,18 +33,18 @@ def image_set(
 ) -> ImageSet:
     """The images of ``source``.
 
-    ========================  ==========================================================  =========================
-    source                    what                                                        parts
-    ========================  ==========================================================  =========================
-    a folder                  images of any size, in it and below                         by image
-    an image file             one image                                                   upper and lower rows
-    ``brodatz:FOLDER``        one image per texture                                       upper and lower rows
-    ``cifar10:PATH``          the batches of CIFAR-10 in a folder, or their tar.gz        its own: batches
-    ``socofing:FOLDER``       fingerprints named ``100__M_Left_index_finger.BMP``; their  by person; its own if the
-                              frames are cut off                                          folder has MANIFEST.tsv
-    ``texture:NAME``          brick, grass or gravel of scikit-image, 512 x 512           upper and lower rows
-    ``fingerprint[:PATTERN]`` generated, 96 x 96                                          by print
-    ========================  ==========================================================  =========================
+    =========================  ==========================================================  =========================
+    source                     what                                                        parts
+    =========================  ==========================================================  =========================
+    a folder                   images of any size, in it and below                         by image
+    an image file              one image                                                   upper and lower rows
+    ``brodatz:FOLDER``         one image per texture                                       upper and lower rows
+    ``cifar10:PATH``           the batches of CIFAR-10 in a folder, or their tar.gz        its own: batches
+    ``socofing:FOLDER``        fingerprints named ``100__M_Left_index_finger.BMP``; their  by person; its own if the
+                               frames are cut off                                          folder has MANIFEST.tsv
+    ``texture:NAME``           brick, grass or gravel of scikit-image, 512 x 512           upper and lower rows
+    ``fingerprint[:PATTERN]``  generated, 96 x 96                                          by print
+    =========================  ==========================================================  =========================
 
     Args:
         source: As above. MANIFEST.tsv is a table with columns file, group (the person) and split ("train" or another
@@ -53,7 +53,8 @@ def image_set(
         size: Resize to this many rows and columns (the aspect ratio is not kept).
         first: With both, whether windows are cut and then resized, or images are resized and windows cut from them.
         colour: "grey" or "rgb".
-        part: "train" or "test", which never share an image, a person or a pixel; by default all.
+        part: "train" or "test", which never share an image, a person or a pixel (but images that are resized first are
+            mixed for three pixels beyond a cut between rows); by default all.
         fraction: Of the groups, or of the rows, that are for training, where the source has no parts of its own.
         seed: Decides which groups are for training, and draws the generated fingerprints.
         prints: How many fingerprints are generated.
