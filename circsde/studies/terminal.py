@@ -10,6 +10,7 @@ from torch import Tensor
 
 from circsde.matching import Chain
 from circsde.models import checkpoint
+from circsde.models.transitions import Rows, Starts
 from circsde.solvers.integrate import sdeint
 from circsde.studies.mismatch import energy_of_points, p_value, permuted_labels
 from circsde.studies.start_laws import (
@@ -39,19 +40,20 @@ _TYPES: dict[str, Any] = {law.__name__: law for law in (Independent, Gibbs, Cohe
 
 
 def simulated(
-    chain: Chain, theta: Angles, count: int, *, seed: int = 0, first_sample: int = 0, batch_size: int = 256
-) -> Angles:
-    """States at the horizon of ``count`` paths that begin at random rows of ``theta``.
+    chain: Chain, theta: Tensor | Starts, count: int, *, seed: int = 0, first_sample: int = 0, batch_size: int = 256
+) -> Tensor:
+    """States at the horizon of ``count`` paths that begin at random rows of ``theta``, or at what it draws.
 
     By the published chain's Euler-Maruyama where the score was trained along that, else by Heun's method.
     """
-    rows = torch.randint(len(theta), (count,), generator=torch.Generator().manual_seed(seed + 2**31 + first_sample))
+    generator = torch.Generator().manual_seed(seed + 2**31 + first_sample)
+    data = (Rows(theta) if isinstance(theta, Tensor) else theta)(count, generator)
     method = "euler_maruyama" if chain.published else "heun"
     states = []
     for i in range(0, count, batch_size):
         solution = sdeint(
             chain.sde,
-            theta[rows[i : i + batch_size].to(theta.device)],
+            data[i : i + batch_size],
             (chain.times[0], chain.times[-1]),
             grid=chain.times,
             method=method,
@@ -65,7 +67,7 @@ def simulated(
 
 
 def compare(
-    drawn: Angles, simulated: Angles, *, permutations: int = 199, generator: torch.Generator
+    drawn: Tensor, simulated: Tensor, *, permutations: int = 199, generator: torch.Generator
 ) -> dict[str, tuple[float, float]]:
     """Statistics of two samples of whole samples, each with its p-value by permuting which sample is whose.
 
@@ -100,7 +102,7 @@ def candidates(chain: Chain, states: Angles) -> dict[str, Law]:
 
 def choose(
     chain: Chain,
-    theta: Angles,
+    theta: Tensor | Starts,
     *,
     fitted: int = 2000,
     compared: int = 500,
@@ -112,7 +114,7 @@ def choose(
 
     Args:
         chain: The chain that a score was trained along.
-        theta: Its training data.
+        theta: Its training data, or what draws them.
         fitted: States to fit to: several times as many as are compared, so that the error of the fit is not found.
         compared: Other states to compare with, and draws of each law.
         seed: Of everything.
