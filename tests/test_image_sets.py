@@ -17,12 +17,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from circsde.coupling import GlobalCoupling
 from circsde.data import image_store
 from circsde.data.image_set import ImageSet
 from circsde.data.image_source import image_set
 from circsde.data.image_store import Item, digest, in_memory, mapped
 from circsde.data.sheet import sheet
 from circsde.encoding import Encoding, PhaseEncoding
+from circsde.kuramoto import KuramotoSDE
+from circsde.matching import Chain
+from circsde.models.transitions import Objective, Transitions
+from circsde.schedule import Schedule
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -126,6 +131,34 @@ def test_starts_are_the_phases_of_the_windows(tmp_path: Path) -> None:
     assert isinstance(encoding, Encoding)
     torch.testing.assert_close(data.starts(encoding)(5, seeded()), 0.5 * data.draw(5, seeded()))
     torch.testing.assert_close(data.phases(5, encoding, seed=2), 0.5 * data.windows(5, seed=2))
+    assert torch.equal(data.starts()(5, seeded()), data.draw(5, seeded()))
+
+
+def test_paths_start_from_windows(tmp_path: Path) -> None:
+    numbered(tmp_path, (12, 12))
+    draws = image_set(tmp_path, crop=8).starts(PhaseEncoding(0.5))
+    chain = Chain.uniform(KuramotoSDE((8, 8), GlobalCoupling(), Schedule.published(10)), 10)
+    pairs = Transitions(chain, Objective.ONE_STEP, pickle.loads(pickle.dumps(draws)), 20, seeded()).draw()
+    again = Transitions(chain, Objective.ONE_STEP, draws, 20, seeded()).draw()
+    assert pairs.theta.shape == (20, 8, 8)
+    assert torch.equal(pairs.theta, again.theta)
+
+
+def test_draws_tell_data_from_other_data(tmp_path: Path) -> None:
+    numbered(tmp_path / "data", (20, 12), (20, 12), (20, 12))
+    data, encoding = image_set(tmp_path / "data", crop=8), PhaseEncoding(0.5)
+    mapped_from_file = image_set(tmp_path / "data", crop=8, cache=tmp_path / "cache")
+    assert data.starts(encoding).digest == mapped_from_file.starts(PhaseEncoding(0.5)).digest
+    others = [
+        data.starts(),
+        data.starts(PhaseEncoding(0.6)),
+        replace(data, crop=(7, 8)).starts(encoding),
+        replace(data, turn=True).starts(encoding),
+        *(part.starts(encoding) for part in (*data.split(), *data.split_rows(0.5))),
+    ]
+    save(tmp_path / "data" / "0.png", 20, 12, seed=9)
+    others.append(image_set(tmp_path / "data", crop=8).starts(encoding))
+    assert len({draws.digest for draws in (data.starts(encoding), *others)}) == 10
 
 
 def test_parts_by_groups_share_no_group_and_leave_none_out(tmp_path: Path) -> None:

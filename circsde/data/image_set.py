@@ -1,8 +1,10 @@
 """A set of images from which windows are drawn: at random for training, fixed for evaluation."""
 
+import hashlib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ from torch.nn import functional
 
 from circsde.data.images import Colour, Size
 from circsde.encoding import Encoding
-from circsde.models.transitions import Starts
 from circsde.typing import Angles
 
 
@@ -125,18 +126,18 @@ class ImageSet:
         uniform = torch.rand(5, count, dtype=torch.float64, generator=generator)
         return self._windows(uniform, generator, torch.cat(rounds)[:count].numpy(), margin)
 
-    def starts(self, encoding: Encoding) -> Starts:
-        """Draws phases of random windows, for training."""
-        margin = self._margin(encoding)
+    def starts(self, encoding: Encoding | None = None) -> "Windows":
+        """What draws phases of random windows, or without an encoding the windows themselves, for training."""
+        return Windows(self, encoding)
 
-        def draw(count: int, generator: torch.Generator) -> Angles:
-            return _inner(encoding.encode(self.draw(count, generator, margin)), margin)
-
-        return draw
+    def margin(self, encoding: Encoding) -> int:
+        """As many pixels around a window as the encoding wants and the smallest image has."""
+        most = int(self._spare(np.arange(len(self)), 0).min()) // 2
+        return 0 if self.size is not None else min(encoding.reach, most)
 
     def phases(self, count: int, encoding: Encoding, seed: int = 0) -> Angles:
         """Phases of :meth:`windows`."""
-        margin = self._margin(encoding)
+        margin = self.margin(encoding)
         return _inner(encoding.encode(self.windows(count, seed, margin)), margin)
 
     def split(self, fraction: float = 0.8, seed: int = 0) -> tuple["ImageSet", "ImageSet"]:
@@ -224,11 +225,6 @@ class ImageSet:
         spare: NDArray[np.int64] = self.shapes[which] - (np.array(self.window) + 2 * margin)
         return spare
 
-    def _margin(self, encoding: Encoding) -> int:
-        """As many pixels around a window as the encoding wants and the smallest image has."""
-        most = int(self._spare(np.arange(len(self)), 0).min()) // 2
-        return 0 if self.size is not None else min(encoding.reach, most)
-
     def _windows(
         self, uniform: Tensor, generator: torch.Generator, which: NDArray[np.int64] | None, margin: int
     ) -> Tensor:
@@ -261,6 +257,31 @@ class ImageSet:
             for k in (1, 2, 3) if is_square else (2,):
                 windows[quarters == k] = windows[quarters == k].rot90(k, (-2, -1))
         return windows
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Draws random windows as phases, ``(count, generator) -> theta``; as pictures where there is no encoding."""
+
+    images: ImageSet
+    encoding: Encoding | None = None
+
+    def __call__(self, count: int, generator: torch.Generator) -> Angles:
+        """``count`` windows, on the device of the generator."""
+        if self.encoding is None:
+            return self.images.draw(count, generator)
+        margin = self.images.margin(self.encoding)
+        return _inner(self.encoding.encode(self.images.draw(count, generator, margin)), margin)
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells these data from others: a hash of all pixels and of how windows are cut and encoded."""
+        images, total = self.images, hashlib.sha256()
+        for array in (images.pixels, images.offsets, images.shapes):
+            total.update(np.ascontiguousarray(array).data)
+        cut = (images.colour, images.crop, images.size, images.mirror, images.turn)
+        total.update(repr((*cut, self.encoding)).encode())
+        return total.hexdigest()
 
 
 def _inner(theta: Tensor, margin: int) -> Tensor:
