@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from circsde.models.noise import noise_level
 from circsde.schedule import Rate
 from circsde.typing import Angles, Tangent, Time
 
@@ -15,11 +16,11 @@ CLOCK = 64
 
 
 class ScoreMLP(nn.Module):
-    r"""``score_i = (b_i cos theta_i - a_i sin theta_i) / sigma(t)``, with a and b from a residual network (eq. 7).
+    r"""``score_i = (b_i cos theta_i - a_i sin theta_i) (1 + 1 / sigma(t)^2)^(1/2)``, a and b from a network (eq. 7).
 
-    The network reads ``cos k theta`` and ``sin k theta``, ``k = 1, 2, ...``, and the logarithm of the noise level
-    ``sigma(t)^2 = smallest_noise^2 + 2 int_0^t D``. Where the noise is small a score is near ``noise / sigma^2``, hence
-    the factor, which stops growing smaller at ``sigma = 1``. Before training the score is zero.
+    The network is residual. It reads ``cos k theta`` and ``sin k theta``, ``k = 1, 2, ...``, and the logarithm of the
+    noise level ``sigma(t)^2 = smallest_noise^2 + 2 int_0^t D``. Where the noise is small a score is near
+    ``noise / sigma^2``, hence the factor, which is smooth in time. Before training the score is zero.
 
     Args:
         event_shape: The shape of the angles of one sample.
@@ -74,13 +75,12 @@ class ScoreMLP(nn.Module):
         for block in self.blocks:
             x = block(x, clock)
         a, b = self.leave(x).chunk(2, 1)
-        score: Tensor = (b * flat.cos() - a * flat.sin()) / noise.clamp(max=1.0)
+        score: Tensor = (b * flat.cos() - a * flat.sin()) * (1.0 + noise**-2).sqrt()
         return score.reshape(theta.shape)
 
     def noise(self, t: Time) -> Tensor:
         """The noise level ``sigma(t)``, rad."""
-        t = torch.as_tensor(t, dtype=torch.float64)
-        return (self.smallest_noise**2 + 2.0 * self.diffusion.integral(torch.zeros_like(t), t)).sqrt()
+        return noise_level(self.diffusion, self.smallest_noise, t)
 
     def _waves(self, theta: Tensor) -> Tensor:
         turned = torch.cat([k * theta for k in range(1, self.harmonics + 1)], 1)

@@ -75,8 +75,8 @@ def test_the_score_is_tangent(t: float) -> None:
         before = net(t, theta)
         net.leave.get_parameter("2.weight").zero_()
         a, b = net.leave.get_parameter("2.bias").chunk(2)
-        sigma = min(1.0, math.sqrt(0.02**2 + 2 * DIFFUSION.integral(0.0, t)))
-        torch.testing.assert_close(net(t, theta), (b * theta.cos() - a * theta.sin()) / sigma)
+        sigma = math.sqrt(0.02**2 + 2 * DIFFUSION.integral(0.0, t))
+        torch.testing.assert_close(net(t, theta), math.sqrt(1 + 1 / sigma**2) * (b * theta.cos() - a * theta.sin()))
     assert before.abs().max() > 0
 
 
