@@ -79,7 +79,8 @@ class Attention(nn.Module):
             raise ValueError(f"heads must divide the {channels} channels it attends to, got {heads}")
         self.heads = heads
         self.norm = nn.GroupNorm(1, channels)
-        self.enter, self.leave = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
+        # No bias here: one added to every key changes nothing.
+        self.enter, self.leave = nn.Conv2d(channels, 3 * channels, 1, bias=False), nn.Conv2d(channels, channels, 1)
         silence(self.leave)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -50,13 +50,15 @@ class _Fold(Function):
     @staticmethod
     def forward(padded: Tensor, margin: int) -> Tensor:
         inner = slice(margin, -margin)
-        first, last = slice(None, margin), slice(-margin, None)
-        x = padded[..., inner, inner].contiguous()
-        for near, far in ((first, last), (last, first)):
-            x[..., near] += padded[..., inner, far]
-            x[..., near, :] += padded[..., far, inner]
-            for side, opposite in ((first, last), (last, first)):
-                x[..., near, side] += padded[..., far, opposite]
+        x = padded[..., inner, inner].clone()
+        rows, columns = x.shape[-2:]
+        for row, far_row in ((0, rows + margin), (rows - margin, 0)):
+            edge = padded.narrow(-2, far_row, margin)
+            x.narrow(-2, row, margin).add_(edge[..., inner])
+            for column, far in ((0, columns + margin), (columns - margin, 0)):
+                x.narrow(-2, row, margin).narrow(-1, column, margin).add_(edge.narrow(-1, far, margin))
+        for column, far in ((0, columns + margin), (columns - margin, 0)):
+            x.narrow(-1, column, margin).add_(padded[..., inner, :].narrow(-1, far, margin))
         return x
 
     @staticmethod

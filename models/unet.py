@@ -104,8 +104,10 @@ class UNet(nn.Module):
             ValueError: If the size does not fit the strides, or labels or a condition are unknown or missing.
         """
         check_size(x.shape[-2:], self.stride)
-        if (condition is None) != (self.condition_channels == 0):
-            raise ValueError(f"this network reads condition_channels={self.condition_channels}, got {condition=}")
+        given = 0 if condition is None else condition.shape[1]
+        if given != self.condition_channels:
+            got = f"an image of {given}" if given else "no image"
+            raise ValueError(f"this network reads condition_channels={self.condition_channels}, got {got}")
         clock = self.clock(log_noise)
         if self.labels is not None:
             none = torch.full((1,), self.labels.num_embeddings - 1, device=x.device)
