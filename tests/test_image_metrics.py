@@ -29,6 +29,7 @@ from circsde.studies.image_metrics import (
     copy_share,
     grey_distance,
     margin,
+    near_share,
     spectrum_distance,
 )
 from circsde.studies.texture import coherence, gaussian_kernels, grey_levels, nearness, radial_power, ridge_frequency
@@ -196,12 +197,14 @@ def test_the_grey_distance_is_the_wasserstein_distance_of_all_pixels_to_within_r
     assert grey_distance(grey_levels(x), grey_levels(y)) == pytest.approx(expected, abs=GREY_LEVEL / 2)
 
 
-def test_copies_are_near_to_training_images_and_fresh_samples_are_not() -> None:
-    train, held_out = noise(300, seed=13), nearness(noise(200, seed=14), noise(300, seed=13))
-    copies = (train[:200] + 0.02 * noise(200, seed=15)).clamp(-1, 1)
-    assert copy_share(held_out, nearness(copies, train)) == 1.0
+def test_copies_are_told_from_fresh_samples() -> None:
+    train = noise(300, seed=13)
+    held_out, fresh = nearness(noise(200, seed=14), train), nearness(noise(200, seed=16), train)
+    copied = nearness((train[:200] + 0.02 * noise(200, seed=15)).clamp(-1, 1), train)
+    assert copy_share(copied) == near_share(held_out, copied) == 1.0
+    assert copy_share(fresh) == 0.0
     # the share below an estimated 5 % quantile: standard deviation sqrt(2 * 0.05 * 0.95 / 200), at 3.3 of them
-    assert copy_share(held_out, nearness(noise(200, seed=16), train)) < 0.05 + 3.3 * math.sqrt(2 * 0.05 * 0.95 / 200)
+    assert near_share(held_out, fresh) < 0.05 + 3.3 * math.sqrt(2 * 0.05 * 0.95 / 200)
 
 
 def test_flat_images_that_are_near_to_many_do_not_pass_for_copies() -> None:
@@ -236,10 +239,10 @@ def test_white_noise_differs_from_white_noise_by_as_much_as_the_floor_and_from_b
     near = compare(real, samples, train=train, resamples=40, generator=seeded())
     assert ((near.low <= near.floor_high) & (near.floor_low <= near.high)).all()
     blurred = torch.nn.functional.avg_pool2d(samples[:, None], 3, 1, 1)[:, 0]
-    far = compare(real, blurred, train=train, resamples=40, generator=seeded()).drop_sel(measure="copies")
+    far = compare(real, blurred, train=train, resamples=40, generator=seeded()).drop_sel(measure=["near", "copies"])
     assert (far.low > far.floor_high).all()
     assert near.n == 100
-    assert list(near.measure.values) == [*MEASURES, "copies"]
+    assert list(near.measure.values) == [*MEASURES, "near", "copies"]
 
 
 def test_the_larger_sets_are_cut_to_the_size_of_the_smallest_and_a_seed_decides_everything() -> None:

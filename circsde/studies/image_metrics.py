@@ -7,6 +7,7 @@ and training images at the same ``n``, and numbers compare only at the same ``n`
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -22,8 +23,11 @@ from circsde.studies.texture import ROUNDING, coherence, grey_levels, nearness, 
 Interval: TypeAlias = tuple[float, float, float]
 """A value, the lower and the upper end of its interval."""
 
-COPY_QUANTILE = 0.05
-"""Of held-out images, this share is called nearer to the training images than fresh ones are."""
+NEAR_QUANTILE = 0.05
+"""This share of held-out images is called near to the training images."""
+
+COPY = 0.5
+"""An image is called a copy where the nearest training image is this much nearer than the 50 nearest on average."""
 
 
 def wasserstein(x: Float[Tensor, " n"], y: Float[Tensor, " m"]) -> float:
@@ -31,13 +35,17 @@ def wasserstein(x: Float[Tensor, " n"], y: Float[Tensor, " m"]) -> float:
     return float(wasserstein_distance(x.cpu().numpy(), y.cpu().numpy()))
 
 
+def log_power(powers: Float[Tensor, "n bins"]) -> Float[Tensor, " bins"]:
+    """The logarithm of the mean power of images, plus that of rounding to 8 bits."""
+    return (powers.mean(0) + ROUNDING).log()
+
+
 def spectrum_distance(x: Float[Tensor, "n bins"], y: Float[Tensor, "m bins"]) -> float:
     """The mean over radial frequencies of ``|log mean power_x - log mean power_y|``, in nats.
 
-    The power of rounding to 8 bits is added to both. Powers are those of
-    :func:`circsde.studies.texture.radial_power`.
+    As of :func:`log_power`; powers are those of :func:`circsde.studies.texture.radial_power`.
     """
-    log_x, log_y = ((powers.mean(0) + ROUNDING).log() for powers in (x, y))
+    log_x, log_y = (log_power(powers) for powers in (x, y))
     return float((log_x - log_y).abs().mean())
 
 
@@ -50,12 +58,18 @@ def grey_distance(x: Float[Tensor, "n level"], y: Float[Tensor, "m level"]) -> f
     return float((below_x - below_y).abs().sum() * GREY_LEVEL)
 
 
-def copy_share(held_out: Float[Tensor, " n"], samples: Float[Tensor, " m"]) -> float:
+def near_share(held_out: Float[Tensor, " n"], samples: Float[Tensor, " m"]) -> float:
     """The share of samples nearer to the training images than the 5 % quantile of held-out images; 0.05 if fresh.
 
-    Takes what :func:`circsde.studies.texture.nearness` returns.
+    Takes what :func:`circsde.studies.texture.nearness` returns. Samples with less contrast or detail than real images
+    are nearer, too, without being copies.
     """
-    return float((samples < held_out.quantile(COPY_QUANTILE)).double().mean())
+    return float((samples < held_out.quantile(NEAR_QUANTILE)).double().mean())
+
+
+def copy_share(samples: Float[Tensor, " n"]) -> float:
+    """The share of samples whose :func:`circsde.studies.texture.nearness` to the training images is below 1/2."""
+    return float((samples < COPY).double().mean())
 
 
 @dataclass(frozen=True)
@@ -140,7 +154,8 @@ def compare(
 
     Returns:
         ``value``, ``low``, ``high`` and, with ``train``, ``floor``, ``floor_low``, ``floor_high`` along ``measure``:
-        those of :data:`MEASURES`, and ``copies``, see :func:`copy_share`, whose floor is 0.05 by definition.
+        those of :data:`MEASURES`, ``near``, see :func:`near_share`, whose floor is 0.05 by definition, and ``copies``,
+        see :func:`copy_share`, whose floor is the share among ``real``.
         Attribute ``n``: images of each set. ``mean_coherence`` and ``mean_ridge_frequency`` along ``set``,
         ``log_power`` along ``set`` and ``frequency``.
 
@@ -152,30 +167,20 @@ def compare(
         name: {key: measure.describe(images) for key, measure in MEASURES.items()} for name, images in kept.items()
     }
 
+    interval = partial(bootstrap, resamples=resamples, confidence=confidence, generator=generator)
+
     def judged(name: str) -> dict[str, Interval]:
-        return {
-            key: _positive(
-                bootstrap(
-                    measure.distance,
-                    described["real"][key],
-                    described[name][key],
-                    resamples=resamples,
-                    confidence=confidence,
-                    generator=generator,
-                )
-            )
-            for key, measure in MEASURES.items()
-        }
+        pairs = {key: (described["real"][key], described[name][key]) for key in MEASURES}
+        return {key: _positive(interval(measure.distance, *pairs[key])) for key, measure in MEASURES.items()}
 
     found, floors = judged("samples"), {}
     units = [measure.units for measure in MEASURES.values()]
     if train is not None:
-        floors = judged("train") | {"copies": (COPY_QUANTILE,) * 3}
-        near = [nearness(kept[name], train) for name in ("real", "samples")]
-        found["copies"] = _positive(
-            bootstrap(copy_share, *near, resamples=resamples, confidence=confidence, generator=generator)
-        )
-        units.append("1")
+        floors = judged("train") | {"near": (NEAR_QUANTILE,) * 3}
+        held_out, near = (nearness(kept[name], train) for name in ("real", "samples"))
+        found["near"] = _positive(interval(near_share, held_out, near))
+        found["copies"], floors["copies"] = (_positive(interval(copy_share, x)) for x in (near, held_out))
+        units += ["1", "1"]
     return _dataset(found, floors, units, described, radial_power(kept["real"][:1])[0]).assign_attrs(
         n=len(kept["real"]), resamples=resamples, confidence=confidence
     )
@@ -260,6 +265,6 @@ def _dataset(
     )
     for name in ("coherence", "ridge_frequency"):
         result[f"mean_{name}"] = ("set", [float(rows[name].mean()) for rows in described.values()])
-    powers = torch.stack([rows["spectrum"].mean(0).log() for rows in described.values()])
+    powers = torch.stack([log_power(rows["spectrum"]) for rows in described.values()])
     result["log_power"] = (("set", "frequency"), powers.cpu().numpy(), {"units": "nats"})
     return result
