@@ -17,6 +17,7 @@ from torchsde._core.base_solver import BaseSDESolver
 from torchsde._core.methods import select
 
 from circsde.sde import SDE
+from circsde.solvers.ancestral import ANCESTRAL
 from circsde.solvers.brownian import Noise
 from circsde.solvers.methods import METHODS, Method
 from circsde.typing import Angles, Tangent, Time
@@ -128,7 +129,7 @@ def torchsde_method(name: str) -> Method:
 
 
 def find_method(method: str | Method) -> Method:
-    """One of ``circsde.solvers.METHODS`` by its name, torchsde's as ``"torchsde:srk"``, or the method itself.
+    """One of ``circsde.solvers.METHODS`` or ``"ancestral"``, torchsde's as ``"torchsde:srk"``, or the method itself.
 
     Raises:
         ValueError: If there is no method of that name.
@@ -137,9 +138,10 @@ def find_method(method: str | Method) -> Method:
         return method
     if method.startswith("torchsde:"):
         return torchsde_method(method.removeprefix("torchsde:"))
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}, torchsde:NAME, or a Method")
-    return METHODS[method]
+    known = METHODS | {ANCESTRAL.name: ANCESTRAL}
+    if method not in known:
+        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(known)}, torchsde:NAME, or a Method")
+    return known[method]
 
 
 def torchsde_solver(method: str | Method) -> type[BaseSDESolver]:
