@@ -53,7 +53,8 @@ class ScoreMatching(pl.LightningModule):
     def training_step(self, batch: int) -> Tensor:  # noqa: ARG002
         """The loss of new pairs; ``batch`` only counts."""
         with torch.autocast(self.device.type, enabled=False):
-            pairs = self.trainer.datamodule.pairs.draw()  # type: ignore[attr-defined]
+            drawn = self.trainer.datamodule.pairs.draw()  # type: ignore[attr-defined]
+        pairs = Pairs(*(x.to(self.device) for x in drawn))
         torch.manual_seed(hash((self.seed, self.trainer.global_step, self.trainer.global_rank)))
         losses = loss(self.network, pairs)
         if not bool(losses.isfinite().all()):
@@ -97,6 +98,7 @@ class PairSource(pl.LightningDataModule):
         training: Makes the pairs of one process, from its device and rank.
         validation: Makes the batches of validation pairs, on a device.
         updates: Updates per epoch.
+        device: Of the pairs for training; by default that of the process.
     """
 
     pairs: PairStream
@@ -106,15 +108,17 @@ class PairSource(pl.LightningDataModule):
         training: Callable[[torch.device, int], PairStream],
         validation: Callable[[torch.device], list[Pairs]],
         updates: int,
+        device: str | None = None,
     ) -> None:
         super().__init__()
         self._training, self._validation, self._updates = training, validation, updates
+        self._device = None if device is None else torch.device(device)
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """Make the first pairs, on the device of this process."""
         assert self.trainer is not None
         device = self.trainer.strategy.root_device
-        self.pairs = self._training(device, self.trainer.global_rank)
+        self.pairs = self._training(self._device or device, self.trainer.global_rank)
         self._held_out = self._validation(device)
 
     def train_dataloader(self) -> DataLoader[int]:
@@ -239,7 +243,9 @@ class Watch(Checkpoint):
         """Show it; whatever random numbers that takes, training does not notice."""
         if (trainer.current_epoch + 1) % self.every == 0 and trainer.is_global_zero:
             assert self.average._average_model is not None
-            network = deepcopy(self.average._average_model.module.network).eval().requires_grad_(False)
+            averaged = self.average._average_model.module
+            assert isinstance(averaged, ScoreMatching)
+            network = deepcopy(averaged.network).eval().requires_grad_(False)
             with torch.no_grad():
                 self.look(network, trainer.global_step)
 

@@ -22,6 +22,8 @@ class Settings:
         stride: Steps of a path between two uses.
         states: One-step matching: next states per path and use.
         seed: Of all pairs; the first weights are those of the network given.
+        paths_on: The device on which paths are simulated; by default that of the network. Where several trainings
+            share a graphics card, simulation is faster on "cpu".
         seconds: The wall-clock time to train for, validation included. The learning rate then follows the part of it
             that is used, so results depend on the machine.
         cpu_seconds: The same in CPU time, of all threads; for comparisons on a machine that is shared.
@@ -40,6 +42,7 @@ class Settings:
     stride: int = 10
     states: int = 1
     seed: int = 0
+    paths_on: str | None = None
     seconds: float | None = None
     cpu_seconds: float | None = None
 

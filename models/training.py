@@ -139,6 +139,7 @@ def train(
         lambda device, rank: pair_stream(process, objective, data, settings, device, rank),
         lambda device: held_out_pairs(process, objective, held_out, settings, device),
         settings.updates,
+        settings.paths_on,
     )
     average = averaging(settings.averaging)
     clock = time.perf_counter if settings.cpu_seconds is None else time.process_time
