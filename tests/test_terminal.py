@@ -83,7 +83,7 @@ def test_a_coherent_fit_is_not_told_from_coherent_states_and_an_independent_one_
 
 def test_a_patterned_fit_keeps_the_waves_in_the_states_and_a_coherent_one_does_not() -> None:
     states, fresh = ridges(2000, 0), ridges(500, 1)
-    drawn = {"patterned": fit_patterned(states), "coherent": fit_coherent(states)}
+    drawn: dict[str, Law] = {"patterned": fit_patterned(states), "coherent": fit_coherent(states)}
     p = {
         name: compare(law.sample((500,), generator=generator(2)), fresh, generator=generator())["pattern"][1]
         for name, law in drawn.items()

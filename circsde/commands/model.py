@@ -1,7 +1,8 @@
 """``circsde sample``, ``loglik`` and ``diagnose``: what a trained model answers."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from circsde.commands import console, options
 from circsde.commands.options import OUTPUT, SOLVER, option
@@ -12,6 +13,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from circsde.models.training import Trained
+
+IMAGES = "Models of images"
+
+
+class SpacingName(StrEnum):
+    """In what the steps of the reverse equation are even."""
+
+    INDEX = "index"
+    TIME = "time"
+    LOG_NOISE = "log-noise"
+
 
 Out = Annotated[Path | None, option(OUTPUT, "Write PATH.nc and, of pictures, PATH.png.", metavar="PATH")]
 """Where a command writes; by default in the folder of the run."""
@@ -26,26 +38,93 @@ def sample(
         str, option(SOLVER, "euler_maruyama, heun, sra1, mobius_strang, leimkuhler_matthews.", metavar="METHOD")
     ] = "heun",
     stochasticity: Annotated[float, option(SOLVER, "1: reverse SDE; 0: probability flow.")] = 1.0,
+    spacing: Annotated[SpacingName, option(IMAGES, "In what the steps are even.")] = SpacingName.INDEX,
+    corrector: Annotated[
+        float, option(IMAGES, "Signal-to-noise ratio of a Langevin step before each step, as 0.16; 0: none.")
+    ] = 0.0,
+    flow: Annotated[
+        str | None, option(IMAGES, "The probability flow by heun2, rk4, dopri5, ... instead.", metavar="METHOD")
+    ] = None,
+    noisy: Annotated[bool, option(IMAGES, "Make the last step with noise, too.", "--noisy")] = False,
+    start_law: Annotated[
+        str, option(IMAGES, "auto: of the run's file, if it has one; settled; or a file.", metavar="LAW")
+    ] = "auto",
+    batch: Annotated[int, option(IMAGES, "Samples at a time; of no consequence.")] = 64,
+    first_sample: Annotated[int, option(IMAGES, "The index of the first, to go on with a seed.")] = 0,
+    device: Annotated[str, option(IMAGES, "cpu or cuda.")] = "cpu",
     seed: options.Seed = 0,
     out: Out = None,
+    sheet: Annotated[Path | None, option(OUTPUT, "Images: the sheet; by default PATH.png.")] = None,
+    video: Annotated[Path | None, option(OUTPUT, "Images: an animated GIF of how they come.")] = None,
     force: options.Force = False,
 ) -> None:
     """Draw samples from a trained model.
 
-    Writes angles in radians to NetCDF, and draws pairs of them as densities.
+    Writes angles in radians to NetCDF. Draws pairs of them as densities, or samples of images on a sheet. A model of
+    images along the standard diffusion samples ancestrally, or by --flow ddim, midpoint, heun2 or rk4.
     """
     given = dict(locals())
-    netcdf, picture = console.outputs(_stem(out, run, "samples"), (".nc", ".png"), str(run), force=force)
+    (netcdf,) = console.outputs(_stem(out, run, "samples"), (".nc",), str(run), force=force)
+    picture = netcdf.with_suffix(".png") if sheet is None else sheet
 
+    from circsde.models.training import trained
+    from circsde.record import check_writable, provenance
+
+    for path in (picture, *([] if video is None else [video])):
+        check_writable(path, force=force)
+    if video is not None and video.suffix.lower() != ".gif":
+        raise ValueError(f"a video is written as a GIF: name it {video.with_suffix('.gif')}")
+    model = trained(run)
+    if model.about.get("kind") != "images":
+        if sheet is not None or video is not None:
+            raise ValueError(
+                "sheets and videos are of images, and this is a model of angles: leave out sheet and video"
+            )
+        _sample_angles(model, count, steps, method, stochasticity, seed, netcdf, picture, given, force=force)
+        return
+
+    from circsde.commands import image_samples
+    from circsde.record import save_netcdf
+    from circsde.studies.reverse_sampling import Recipe, Spacing
+
+    recipe = Recipe(method, steps, Spacing(spacing), stochasticity, corrector, not noisy, flow)
+    frames = 0 if video is None else image_samples.FRAMES
+    request = image_samples.Request(count, first_sample, batch, seed, start_law, device, frames)
+    with console.progress_bar("sampling", steps * -(-count // batch)) as progress:
+        result = image_samples.draw(model, run, request, recipe, progress)
+    result = result.assign_attrs(**provenance(**given))
+    if result.sizes["sample"]:
+        save_netcdf(result.drop_dims("time", errors="ignore"), netcdf, force=force)
+        image_samples.save_sheet(result, picture, force=force)
+        if video is not None:
+            image_samples.save_video(result, video, force=force)
+    if result.attrs["status"] != "success":
+        console.fail(f"{result.attrs['message']}; {result.sizes['sample']} samples are kept", console.FAILED)
+    console.say(f"started from the law: {result.attrs['start_law']}\nphases   {netcdf}\npicture  {picture}")
+    if video is not None:
+        console.say(f"video    {video}")
+
+
+def _sample_angles(
+    model: "Trained",
+    count: int,
+    steps: int,
+    method: str,
+    stochasticity: float,
+    seed: int,
+    netcdf: Path,
+    picture: Path,
+    given: dict[str, Any],
+    *,
+    force: bool,
+) -> None:
     import torch
 
     from circsde.commands.pictures import pair_densities
-    from circsde.models.training import trained
     from circsde.record import provenance, replacing, save_netcdf
     from circsde.studies.generative import sample as draw
     from circsde.studies.generative import samples
 
-    model = trained(run)
     with console.progress_bar("sampling", steps) as progress:
         solution = draw(
             model,

@@ -175,6 +175,29 @@ def load_law(path: Path) -> tuple[Law, xr.Dataset]:
     return law, xr.Dataset.from_dict(state["table"])
 
 
+def start_law(chain: Chain, run: Path, name: str = "auto") -> tuple[Law, str]:
+    """The law to start sampling from, and where it is from.
+
+    Args:
+        chain: The chain of the model.
+        run: The folder of the training, or a checkpoint in it.
+        name: ``"settled"``; a file that :func:`save_law` wrote; or ``"auto"``: the file :data:`FILE` beside the
+            checkpoint, or without one the settled law.
+
+    Raises:
+        ValueError: If the law is one of other samples than the chain's.
+    """
+    beside = (run if run.is_dir() else run.parent) / FILE
+    if name == "settled" or (name == "auto" and not beside.exists()):
+        return settled(chain.sde), "settled"  # type: ignore[arg-type]
+    path = beside if name == "auto" else Path(name)
+    law, table = load_law(path)
+    shape = law.states.shape[1:] if isinstance(law, Resampled) else law.event_shape
+    if tuple(shape) != tuple(chain.sde.event_shape or ()):
+        raise ValueError(f"{path} is a law of samples of shape {tuple(shape)}, the model's are {chain.sde.event_shape}")
+    return law, f"{table.attrs.get('chosen', type(law).__name__.lower())}, {path}"
+
+
 def _histograms(theta: Angles) -> Tensor:
     """How the phases of each sample are distributed over bins, ``(n, bins)``."""
     bins = ((wrap(theta.double()).flatten(1) / TWO_PI + 0.5) * _BINS).long().clamp(0, _BINS - 1)

@@ -1,0 +1,168 @@
+"""Samples of a model of images, from the command line: phases to NetCDF, a sheet of pictures, and how they came."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from PIL import Image
+    from torch import Tensor
+
+    from circsde.models.training import Trained
+    from circsde.studies.reverse_sampling import Recipe
+
+SUCCESS = "success"
+
+FRAMES, MILLISECONDS = 32, 80
+"""Of a video; its last frame stays for a second and a half."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a model of images.
+
+    Attributes:
+        count: Samples.
+        first_sample: The index of the first.
+        batch: Samples at a time.
+        seed: Of everything.
+        start_law: ``"auto"``, ``"settled"``, or the file of a law.
+        device: Where the network runs.
+        frames: States on the way to keep; 0 for none.
+    """
+
+    count: int
+    first_sample: int
+    batch: int
+    seed: int
+    start_law: str
+    device: str
+    frames: int
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that ask for nothing."""
+        if min(self.count, self.batch) < 1 or self.first_sample < 0:
+            raise ValueError(
+                "count and batch must be positive and first-sample not negative, got"
+                f" {self.count}, {self.batch} and {self.first_sample}"
+            )
+
+
+def draw(
+    model: "Trained", run: Path, request: Request, recipe: "Recipe", progress: Callable[[int], object]
+) -> "xr.Dataset":
+    """Draw them; which law they started from is the attribute ``start_law``."""
+    from circsde.models.variance_preserving import VariancePreserving
+    from circsde.studies.synthesis import generate
+    from circsde.studies.terminal import start_law
+
+    if isinstance(model.process, VariancePreserving):
+        return _standard(model, request, recipe, progress)
+    law, name = start_law(model.chain, run, request.start_law)
+    network = model.network.to(request.device)
+    model.sde.to(request.device)
+    result = generate(
+        model.chain,
+        network,
+        law,
+        request.count,
+        recipe,
+        seed=request.seed,
+        first_sample=request.first_sample,
+        batch_size=request.batch,
+        frames=request.frames,
+        device=request.device,
+        progress=progress,
+    )
+    return result.assign_attrs(start_law=name, encoding_scale=scale(model))
+
+
+def _standard(model: "Trained", request: Request, recipe: "Recipe", progress: Callable[[int], object]) -> "xr.Dataset":
+    """Values instead of phases, by ancestral sampling or along a flow, of a model of the standard diffusion."""
+    from functools import partial
+
+    import numpy as np
+    import torch
+    import xarray as xr
+
+    from circsde.models.variance_preserving import VariancePreserving, sample
+
+    process = model.process
+    assert isinstance(process, VariancePreserving)
+    if request.frames:
+        raise ValueError("a video is of phases, and this is a model of the standard diffusion: leave out video")
+    parts, last = [], request.first_sample + request.count
+    for k, first in enumerate(range(request.first_sample, last, request.batch)):
+        drawn = sample(
+            process,
+            model.network.to(request.device),
+            min(request.batch, last - first),
+            n_steps=recipe.n_steps,
+            method=recipe.flow or "ancestral",
+            seed=request.seed,
+            first_sample=first,
+            device=request.device,
+            progress=partial(_shifted, progress, k * recipe.n_steps),
+        )
+        parts.append(drawn.cpu())
+    values, index = torch.cat(parts), np.arange(request.first_sample, last)
+    dims = ("sample", *(("channel",) if values.ndim == 4 else ()), "row", "column")
+    attributes = {"status": SUCCESS, "message": "", "start_law": "standard normal", "encoding_scale": 1.0}
+    return xr.Dataset({"value": (dims, values.numpy())}, {"sample": index}, attributes)
+
+
+def _shifted(progress: Callable[[int], object], by: int, done: int) -> None:
+    progress(by + done)
+
+
+def scale(model: "Trained") -> float:
+    """Black and white are at -/+ this, rad; a model that does not say has the whole circle."""
+    import math
+
+    return float(model.about.get("encoding_scale") or math.pi)
+
+
+def pictures(shown: "xr.DataArray") -> "Tensor":
+    """Phases as values in ``[-1, 1]`` by their ``encoding_scale``, or values as they are; a single channel is grey."""
+    import torch
+
+    from circsde.encoding import PhaseEncoding
+
+    if "channel" in shown.dims and shown.sizes["channel"] == 1:
+        shown = shown.isel(channel=0)
+    values = torch.from_numpy(shown.to_numpy())
+    return values if shown.name == "value" else PhaseEncoding(shown.attrs["encoding_scale"]).decode(values)
+
+
+def save_sheet(result: "xr.Dataset", path: Path, *, force: bool) -> None:
+    """All samples on one sheet."""
+    from circsde.data.sheet import sheet
+    from circsde.record import replacing
+
+    with replacing(path, force=force) as temporary:
+        sheet(pictures(_scaled(result, "value" if "value" in result else "theta")), zoom=_zoom(result)).save(temporary)
+
+
+def save_video(result: "xr.Dataset", path: Path, *, force: bool) -> None:
+    """The sheet at each of the states that were kept, as an animated GIF that repeats."""
+    from circsde.data.sheet import sheet
+    from circsde.record import replacing
+
+    path_taken = _scaled(result, "path")
+    shown: list[Image.Image] = [
+        sheet(pictures(path_taken.isel(time=i)), zoom=_zoom(result)) for i in range(path_taken.sizes["time"])
+    ]
+    durations = [MILLISECONDS] * (len(shown) - 1) + [1500]
+    with replacing(path, force=force) as temporary:
+        shown[0].save(temporary, format="GIF", save_all=True, append_images=shown[1:], duration=durations, loop=0)
+
+
+def _scaled(result: "xr.Dataset", name: str) -> "xr.DataArray":
+    return result[name].assign_attrs(encoding_scale=result.attrs["encoding_scale"])
+
+
+def _zoom(result: "xr.Dataset") -> int:
+    """Small images twice as large."""
+    return 2 if result.sizes["row"] <= 48 else 1
