@@ -5,18 +5,22 @@ forms, a few means each and no matrices; for any other drift M is built from vec
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
+from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.sde import SDE, evaluate
 from circsde.typing import Angles, Tangent, Time
 
 DENSE = 256
 """The most angles per sample for which M is built."""
+
+MATRIX = 48
+"""The longest side of an image for which a product with a matrix is faster than sums over a window."""
 
 
 class DriftStep(NamedTuple):
@@ -65,35 +69,74 @@ def _kuramoto(sde: KuramotoSDE, t: Time, h: Time, theta: Angles) -> DriftStep:
     determinant: exact but for ``O((h K)^3)`` and for ``O((h K)^2)`` over the size of the window.
     """
     h, K = spread(h, theta), evaluate(sde.schedule.coupling, t, theta)
-    cos, sin = theta.cos(), theta.sin()
-    field_cos, field_sin = sde.field(t, theta)
-    along, across = field_cos * cos + field_sin * sin, field_sin * cos - field_cos * sin
-    moved, mean = theta + h * (across + sde.natural_frequency.to(theta.dtype)), sde.coupling.mean
+    mean = fast_mean(sde.coupling, theta)
+    cos, sin, along, across = _field(sde, t, theta, mean)
+    moved = theta + h * (across + sde.natural_frequency.to(theta.dtype) if sde.natural_frequency.any() else across)
 
     def gather(v: Tensor) -> Tensor:
-        return cos * mean(v * cos) + sin * mean(v * sin)  # Re(mean(v e^{i theta}) e^{-i theta})
+        return (cos * mean(v * cos)).addcmul_(sin, mean(v * sin))  # Re(mean(v e^{i theta}) e^{-i theta})
 
     def turn(v: Tensor) -> Tensor:
-        return cos * mean(v * sin) - sin * mean(v * cos)  # Im(mean(v e^{i theta}) e^{-i theta})
+        return (cos * mean(v * sin)).addcmul_(sin, mean(v * cos), value=-1.0)  # Im(mean(v e^{i theta}) e^{-i theta})
 
     def apply(v: Tangent) -> Tangent:
-        return v + h * (K * gather(v) - along * v)
+        return v - h * (along * v - K * gather(v) if sde.coupled else along * v)
 
     if isinstance(sde.coupling, GlobalCoupling):
         solve, inverse = _woodbury(1.0 - h * along, h * K, cos, sin)
         pairs: float | Tensor = 2.0 * K / theta[0].numel() * (sin * solve(cos) - cos * solve(sin))
     else:
         own = torch.as_tensor(sde.coupling.self_weight(theta.shape[1:])).to(theta)
-        diagonal = 1.0 - h * (along - K * own)
+        inverse, pairs = (1.0 - h * (along - K * own)).reciprocal_(), 0.0
+        others = -h * K * inverse
 
         def solve(v: Tangent) -> Tangent:
-            x = v / diagonal
+            start = v * inverse
+            x = start
             for _ in range(2 * sde.coupled):
-                x = (v - h * K * (gather(x) - own * x)) / diagonal
+                x = torch.addcmul(start, others, gather(x).addcmul_(own, x, value=-1.0))
             return x
 
-        inverse, pairs = 1.0 / diagonal, 0.0
-    return DriftStep(moved, apply, solve, -h * (inverse * across + K * turn(inverse) + pairs))
+    gradient = inverse * across
+    if sde.coupled:
+        gradient = gradient + K * turn(inverse) + pairs
+    return DriftStep(moved, apply, solve, -h * gradient)
+
+
+def kuramoto_drift(sde: KuramotoSDE, t: Time, theta: Angles) -> Tangent:
+    """The drift of ``sde``, with the means of :func:`fast_mean`, rad/time."""
+    *_, across = _field(sde, t, theta, fast_mean(sde.coupling, theta))
+    return across + sde.natural_frequency.to(theta.dtype) if sde.natural_frequency.any() else across
+
+
+def _field(
+    sde: KuramotoSDE, t: Time, theta: Angles, mean: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``cos theta``, ``sin theta``, and the field ``H = K z + K_ref e^{i psi}`` as ``Re, Im (H e^{-i theta})``."""
+    cos, sin, psi = theta.cos(), theta.sin(), sde.reference_phase
+    reference = evaluate(sde.schedule.reference, t, theta)
+    real, imaginary = reference * psi.cos().to(theta.dtype), reference * psi.sin().to(theta.dtype)
+    if sde.coupled:
+        K = evaluate(sde.schedule.coupling, t, theta)
+        real, imaginary = real + K * mean(cos), imaginary + K * mean(sin)
+    return cos, sin, (cos * real).addcmul_(sin, imaginary), (cos * imaginary).addcmul_(sin, real, value=-1.0)
+
+
+def fast_mean(coupling: Coupling, theta: Angles) -> Callable[[Tensor], Tensor]:
+    """``coupling.mean`` for tensors like ``theta``; for a window on small images, on a CPU, as matrix products."""
+    sides = theta.shape[1:][-2:]
+    if not isinstance(coupling, LocalCoupling) or theta.device.type != "cpu" or max(sides) > MATRIX:
+        return coupling.mean
+    matrices = [_window(coupling, side, theta.dtype) for side in sides]
+    if len(matrices) == 1:
+        return lambda x: x @ matrices[0]
+    return lambda x: matrices[0] @ x @ matrices[1]
+
+
+@lru_cache(maxsize=32)
+def _window(coupling: LocalCoupling, side: int, dtype: torch.dtype) -> Tensor:
+    """The symmetric matrix of the mean along one axis."""
+    return coupling.mean(torch.eye(side, dtype=dtype))
 
 
 def _woodbury(

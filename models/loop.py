@@ -98,7 +98,7 @@ class PairSource(pl.LightningDataModule):
         training: Makes the pairs of one process, from its device and rank.
         validation: Makes the batches of validation pairs, on a device.
         updates: Updates per epoch.
-        device: Of the pairs for training; by default that of the process.
+        device: Where pairs are made; by default that of the process.
     """
 
     pairs: PairStream
@@ -119,7 +119,7 @@ class PairSource(pl.LightningDataModule):
         assert self.trainer is not None
         device = self.trainer.strategy.root_device
         self.pairs = self._training(self._device or device, self.trainer.global_rank)
-        self._held_out = self._validation(device)
+        self._held_out = self._validation(self._device or device)
 
     def train_dataloader(self) -> DataLoader[int]:
         """Counts: :class:`ScoreMatching` draws the pairs itself, so that none are lost when training is killed."""

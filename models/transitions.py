@@ -60,10 +60,10 @@ class Rows:
 class Transitions:
     """Pairs for one objective, their times even over the steps of the chain.
 
-    A pool of paths is at steps spread evenly. Every draw uses a part of it; when all are used, all advance by
-    ``stride`` steps, and those that have arrived start anew from data. So a pair costs ``stride`` steps of simulation
-    instead of half a path. Pairs of one path are correlated; a larger pool uses them further apart. Denoising needs no
-    paths: its times are even within each step of the chain.
+    A pool of paths is at steps spread evenly. Every draw advances a part of it by ``stride`` steps and uses it; paths
+    that have arrived start anew from data. So a pair costs ``stride`` steps of simulation instead of half a path.
+    Pairs of one path are correlated; a larger pool uses them further apart. Denoising needs no paths: its times are
+    even within each step of the chain.
 
     Attributes:
         chain: The chain.
@@ -103,21 +103,25 @@ class Transitions:
         """The next ``batch`` pairs."""
         if self.objective is Objective.DENOISING:
             return self._denoising()
-        paths = self._paths()
-        if self._next == 0:
-            for _ in range(self.stride):
-                paths = self._step(paths)
-            self._pool = paths = self._restarted(paths) if self.objective is Objective.ONE_STEP else paths
         count = self.batch // self.states
-        part = Paths(*(x[self._next * count : (self._next + 1) * count] for x in paths))
+        rows = slice(self._next * count, (self._next + 1) * count)
         self._next = (self._next + 1) % self.pool
+        pool = self._paths()
+        paths = Paths(*(x[rows] for x in pool))
+        for _ in range(self.stride):
+            paths = self._step(paths)
         if self.objective is Objective.ONE_STEP:
-            return one_step(self.chain, part, self.states, self.generator)
-        return pathwise(self.chain, part)
+            paths = self._restarted(paths)
+        for whole, part in zip(pool, paths, strict=True):
+            whole[rows] = part
+        if self.objective is Objective.ONE_STEP:
+            return one_step(self.chain, paths, self.states, self.generator)
+        return pathwise(self.chain, paths)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides about the pairs to come."""
-        paths = {} if self.objective is Objective.DENOISING else self._paths()._asdict()
+        pool = {} if self.objective is Objective.DENOISING else self._paths()._asdict()
+        paths = {name: x.clone() for name, x in pool.items()}
         return {"generator": self.generator.get_state(), "next": self._next, "paths": paths}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -125,7 +129,8 @@ class Transitions:
         self.generator.set_state(state["generator"].cpu())
         self._next = state["next"]
         if state["paths"]:
-            self._pool = Paths(**{name: x.to(self.generator.device) for name, x in state["paths"].items()})
+            device = self.generator.device
+            self._pool = Paths(**{name: x.to(device, copy=True) for name, x in state["paths"].items()})
 
     def _paths(self) -> Paths:
         """The pool, begun when it is first needed."""
@@ -149,7 +154,7 @@ class Transitions:
         for step in range(int(wanted.max())):
             rows = (wanted > step).nonzero()[:, 0]
             paths = _replaced(paths, rows, self._step(Paths(*(x[rows] for x in paths))))
-        return paths
+        return Paths(*(x.clone() for x in paths))
 
     def _step(self, paths: Paths) -> Paths:
         paths = self._restarted(paths)

@@ -151,7 +151,7 @@ class EpsilonUNet(nn.Module):
         """The score at one time or at one time per sample."""
         image = x.unsqueeze(1) if len(self.process.event_shape) == 2 else x
         log_noise = self.process.noise_level(t).log().to(x).reshape(-1, 1)
-        eps = self.network(image, log_noise, labels, condition).to(x.dtype).reshape(x.shape)
+        eps: Tensor = self.network(image, log_noise, labels, condition).to(x.dtype).reshape(x.shape)
         return -eps / spread(self.process.scales(t)[1].to(x.device), x)
 
 
@@ -269,7 +269,7 @@ def _ancestral(
     (alpha_t, sigma_t), (alpha_s, sigma_s) = ([float(scale) for scale in process.scales(time)] for time in (t, s))
     noise = eps(t, x)
     variance = (sigma_s / sigma_t) ** 2 * (1.0 - (alpha_t / alpha_s) ** 2)
-    mean = alpha_s * (x - sigma_t * noise) / alpha_t + max(0.0, sigma_s**2 - variance) ** 0.5 * noise
+    mean: Tensor = alpha_s * (x - sigma_t * noise) / alpha_t + max(0.0, sigma_s**2 - variance) ** 0.5 * noise
     return mean + variance**0.5 * draw() if s > 0.0 else mean
 
 

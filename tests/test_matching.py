@@ -13,7 +13,7 @@ from scipy.special import jv
 from scipy.stats import chi2
 from torch import Tensor
 
-from circsde import matching
+from circsde import matching, steps
 from circsde.coupling import Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
 from circsde.distributions import WrappedNormal
 from circsde.fokker_planck import fokker_planck
@@ -145,7 +145,7 @@ def test_the_mean_of_a_pathwise_target_is_the_score_of_two_coupled_oscillators()
 def test_without_the_gradient_of_the_determinant_the_target_is_biased(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(matching, "drift_step", without_volume_correction)
+    monkeypatch.setattr(steps, "drift_step", without_volume_correction)
     assert not case.holds(paths=20_000, per_axis=12)
 
 

@@ -36,7 +36,8 @@ def score_of(process: VariancePreserving) -> Field:
 
     def score(t: Time, x: Angles) -> Tangent:
         alpha, sigma = (scale.to(x).reshape(-1, 1) for scale in process.scales(t))
-        return (alpha * MEAN.to(x) - x) / (alpha**2 * DEVIATION.to(x) ** 2 + sigma**2)
+        value: Tensor = (alpha * MEAN.to(x) - x) / (alpha**2 * DEVIATION.to(x) ** 2 + sigma**2)
+        return value
 
     return score
 
@@ -205,5 +206,11 @@ def test_the_noise_of_samples_is_standard_normal() -> None:
 
     wide = VariancePreserving((300,))
     seen: list[Tensor] = []
-    sample(wide, lambda t, x: (seen.append(x), torch.zeros_like(x))[1], 100, n_steps=1)
+
+
+    def watching(t: Time, x: Angles) -> Tangent:  # noqa: ARG001
+        seen.append(x)
+        return torch.zeros_like(x)
+
+    sample(wide, watching, 100, n_steps=1)
     assert kstest(np.asarray(seen[0].flatten()), "norm").pvalue > 1e-4
