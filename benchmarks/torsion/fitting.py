@@ -1,0 +1,164 @@
+"""What every model of the torsion benchmark is given: the rows, a time, and one training loop."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Batches = Callable[[int], tuple[Tensor, ...]]
+"""Draws tensors of that many rows; what each holds is the model's affair."""
+
+Answer = tuple[Callable[[Tensor], Tensor], dict[str, float]]
+"""A log-density, and notes."""
+
+BLOCK = {"cpu": 8, "cuda": 128}
+"""Batches that are drawn at once: launching kernels costs more than running them."""
+
+CHECKS = 20
+"""How often a model looks at its validation rows."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows of one table, relative to their mean directions, and what a model may use.
+
+    The time is CPU time on a CPU, and on an accelerator wall-clock time.
+    """
+
+    training: Tensor
+    validation: Tensor
+    test: Tensor
+    seconds: float
+    seed: int
+
+    @property
+    def angles(self) -> int:
+        """Per row."""
+        return self.training.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.training.device
+
+    def clock(self) -> float:
+        """The time, s."""
+        if self.device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    @property
+    def block(self) -> int:
+        """Batches that are drawn at once."""
+        return BLOCK[self.device.type]
+
+    def generator(self) -> torch.Generator:
+        """Of this task's seed."""
+        return torch.Generator(self.device).manual_seed(self.seed)
+
+
+def fit(
+    module: nn.Module,
+    task: Task,
+    draw: Batches,
+    loss: Callable[..., Tensor],
+    held_out: Callable[[], Tensor],
+    *,
+    begin: float,
+    rate: float,
+    batch: int = 256,
+    decay: float = 0.01,
+) -> dict[str, float]:
+    """AdamW, its rate half a cosine over the time; keeps the average of the weights that validates best.
+
+    On an accelerator one update is recorded as a graph and replayed, which saves most of its launch costs.
+
+    Args:
+        module: What is fitted.
+        task: Its rows and time.
+        draw: Makes batches for ``loss``.
+        loss: The mean loss of a batch.
+        held_out: The loss of the validation rows.
+        begin: When the model's time began.
+        rate: The largest learning rate, reached after 200 updates.
+        batch: Rows per update.
+        decay: The weight decay.
+    """
+    weights = [p for p in module.parameters() if p.requires_grad]
+    learning = torch.tensor(rate, device=task.device)
+    graphed = task.device.type == "cuda"
+    optimiser = torch.optim.AdamW(
+        weights, learning, betas=(0.9, 0.99), weight_decay=decay, fused=True, capturable=graphed
+    )
+
+    def update(*rows: Tensor) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss(*rows).backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+
+    step = _recorded(update, weights, draw(batch * task.block), batch) if graphed else update
+    average = [p.detach().clone() for p in weights]
+    best, kept, updates, checks, used = math.inf, average, 0, 0, 0.0
+    while used < 1.0:
+        for rows in zip(*(part.split(batch) for part in draw(batch * task.block)), strict=True):
+            if updates % 10 == 0:
+                learning.fill_(rate * min(1.0, (updates + 1) / 200) * 0.5 * (1 + math.cos(math.pi * used)))
+                torch._foreach_lerp_(average, [p.detach() for p in weights], min(1.0, 10 / (1 + 0.05 * updates)))
+            step(*rows)
+            updates += 1
+            if not graphed and (used := (task.clock() - begin) / task.seconds) >= 1.0:
+                break
+        used = min(1.0, (task.clock() - begin) / task.seconds)
+        if used * CHECKS >= checks + 1:
+            checks = int(used * CHECKS)
+            value = _with(module, weights, average, held_out)
+            if value < best:
+                best, kept = value, [p.clone() for p in average]
+    with torch.no_grad():
+        torch._foreach_copy_(weights, kept)
+    module.eval().requires_grad_(False)
+    return {"seconds": task.clock() - begin, "updates": updates}
+
+
+def _with(module: nn.Module, weights: list[nn.Parameter], other: list[Tensor], ask: Callable[[], Tensor]) -> float:
+    """The answer of the module with other weights."""
+    current = [p.detach().clone() for p in weights]
+    module.eval()
+    with torch.no_grad():
+        torch._foreach_copy_(weights, other)
+        value = float(ask())
+        torch._foreach_copy_(weights, current)
+    module.train()
+    return value
+
+
+def _recorded(
+    update: Callable[..., None], weights: list[nn.Parameter], example: tuple[Tensor, ...], batch: int
+) -> Callable[..., None]:
+    """The update as a CUDA graph; the first three, which warm up, are undone."""
+    before = [p.detach().clone() for p in weights]
+    rows = [part[:batch].clone() for part in example]
+    stream: Any = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            update(*rows)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        update(*rows)
+    with torch.no_grad():
+        torch._foreach_copy_(weights, before)
+
+    def replay(*new: Tensor) -> None:
+        for mine, theirs in zip(rows, new, strict=True):
+            mine.copy_(theirs)
+        graph.replay()
+
+    return replay
