@@ -42,6 +42,7 @@ def reconstruct(
     random. Arguments and result are those of :func:`generate`; ``theta`` is data, radians.
     """
     recipe = Recipe() if recipe is None else recipe
+    walked_times(chain, recipe, time)  # refuses a time that it cannot begin at
     seeds = streams(seed)
 
     def batch(first: int, size: int, told: Callable[[int], object]) -> Solution:
@@ -134,7 +135,7 @@ def interpolate(
     def batch(begin: int, size: int, told: Callable[[int], object]) -> Solution:
         return decode(chain, score, between[begin // size], recipe, seed=0, progress=told)
 
-    result = in_batches(batch, tuple(first.shape[1:]), between[..., 0].numel(), recipe, 0, many, 0, None)
+    result = in_batches(batch, tuple(first.shape[1:]), len(weights) * many, recipe, 0, many, 0, None)
     order = np.arange(result.sizes["sample"])
     return result.assign_coords(weight=("sample", weights.numpy()[order // many]), pair=("sample", order % many))
 
