@@ -56,10 +56,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chain = Chain.uniform(sde, 8)
         train(network, chain, Objective.PATHWISE, data, data, folder / name, SETTINGS, about=about, accelerator="cpu")
     standard = VariancePreserving((8, 8))
-    network = EpsilonUNet(standard, **TINY)
+    epsilon = EpsilonUNet(standard, **TINY)
     data = 2 * torch.rand(20, 8, 8) - 1
     objective = Objective.DENOISING
-    train(network, standard, objective, data, data, folder / "standard", SETTINGS, about=about, accelerator="cpu")
+    train(epsilon, standard, objective, data, data, folder / "standard", SETTINGS, about=about, accelerator="cpu")
     return folder
 
 

@@ -41,7 +41,8 @@ class Recipe:
         spacing: In what they are even: the index of the chain that the score was trained along, time, or the logarithm
             of the noise variance down to that of the chain's first step.
         stochasticity: ``l`` of eq. (4).
-        signal_to_noise: Of a Langevin step before each step; 0 for none. See :func:`circsde.solvers.langevin`.
+        signal_to_noise: Of a Langevin step before each step; 0 for none. See
+            :func:`circsde.solvers.correctors.langevin`.
         denoise: Make the last step, to time 0, without noise: the mean of the data given the state before.
         flow: Follow the probability flow instead, by this method of :func:`circsde.odeint`; an adaptive one chooses
             its own steps.
