@@ -200,6 +200,17 @@ class Chain:
         """Whether no step adds noise that reaches around the circle: wrapping then changes no score, to rounding."""
         return all(self._widest(n) <= NARROW for n in range(len(self)))
 
+    @cached_property
+    def _sweeps(self) -> int | None:
+        """How often the implicit half of a step is iterated: what is left, ``(h/2 (K + K_ref))^(2 + i)``, is 1e-4."""
+        if self.published:
+            return None
+        if not isinstance(self.sde, KuramotoSDE):
+            return 2
+        K, K_ref = self.sde.schedule.coupling, self.sde.schedule.reference
+        left = max(0.5 * h * (K(t) + K_ref(t)) for t, h, _ in map(self.step, range(len(self))))
+        return 1 if left < 1e-2 else max(1, math.ceil(math.log(1e-4) / math.log(min(0.5, left)) - 2.0))
+
     def _widest(self, n: int) -> float:
         t, h, _ = self.step(n)
         return h * float(torch.as_tensor(self.sde.diffusion(t)).max()) ** 2
@@ -274,5 +285,5 @@ def _step(
     if first:
         theta, carried = kick(chain.sde, t, first * h, first * added, theta, carried, generator)
     S = S + first * added
-    theta, u = transport(chain.sde, t, h, S, theta, carried, published=chain.published)
+    theta, u = transport(chain.sde, t, h, S, theta, carried, chain._sweeps)
     return kick(chain.sde, t, last * h, last * added, theta, discount(u, S) * u, generator)

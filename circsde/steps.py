@@ -13,20 +13,21 @@ from circsde.typing import Angles, PerSample, Tangent, Time
 
 
 def transport(
-    sde: SDE, t: Time, h: Time, S: Time, theta: Angles, carried: Tangent, *, published: bool
+    sde: SDE, t: Time, h: Time, S: Time, theta: Angles, carried: Tangent, sweeps: int | None
 ) -> tuple[Angles, Tangent]:
     """``F(theta)``, and what was carried to ``theta`` as it acts there: ``M^{-T} (carried + S grad log|det M|)``.
 
     The trapezoidal rule is half a step by Euler's, then half a step by its adjoint: to the x of which ``x - h/2 f(x)``
-    is known, so that the M of that half is the inverse of a Jacobian.
+    is known, so that the M of that half is the inverse of a Jacobian. It is found by ``sweeps`` fixed-point iterations
+    and one that the Jacobian gives for nothing. Where ``sweeps`` is None, F is Euler's step, as in the published chain.
     """
-    S, h = spread(S, theta), h if published else 0.5 * h
+    S, h = spread(S, theta), h if sweeps is None else 0.5 * h
     step = drift_step(sde, t, h, theta)
     halfway, carried = step.moved, step.solve(torch.addcmul(carried, step.log_det_gradient, torch.as_tensor(S)))
-    if published:
+    if sweeps is None:
         return halfway, carried
     x = 2.0 * halfway - theta
-    for _ in range(2):  # converges like (h/2 (K + K_ref))^i, from second order
+    for _ in range(sweeps):
         x = halfway + spread(h, theta) * drift(sde, t, x)
     step = drift_step(sde, t, -h, x)
     return x + (halfway - step.moved), step.apply(carried) - S * step.log_det_gradient
@@ -60,6 +61,6 @@ def normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None
 
 
 def wrapped(theta: Angles) -> Angles:
-    """``theta``, a few turns away at most, wrapped in place: faster than ``circsde.torus.wrap``, exact for any turns."""
+    """``theta``, a few turns away at most, wrapped in place; ``circsde.torus.wrap`` is exact for any turns."""
     low, high = _half_open_bounds(theta.dtype)
     return theta.sub_((theta / TWO_PI).round_(), alpha=TWO_PI).clamp_(low, high)

@@ -79,7 +79,10 @@ def save(state: Mapping[str, Any], path: Path) -> None:
     tensors: dict[str, Tensor] = {}
     tree = _without_tensors(state, "", tensors)
     with replacing(path, force=True) as temporary:
-        save_file(tensors, temporary, metadata={"format": str(FORMAT), "state": json.dumps(tree)})
+        try:
+            save_file(tensors, temporary, metadata={"format": str(FORMAT), "state": json.dumps(tree)})
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(str(error)) from error
 
 
 def load(path: Path) -> dict[str, Any]:

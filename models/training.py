@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from jaxtyping import Float
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -188,7 +189,8 @@ def trained(run: Path) -> Trained:
     path = run / BEST if run.is_dir() else run
     state = checkpoint.load(path)
     description = state["description"]
-    network = checkpoint.rebuild(description["network"])
+    with torch.random.fork_rng(devices=[]):
+        network = checkpoint.rebuild(description["network"])
     weights = {name.removeprefix("network."): tensor for name, tensor in state["state_dict"].items()}
     checkpoint.load_weights(network, weights, path)
     network.eval().requires_grad_(False)

@@ -1,29 +1,35 @@
 """Training goes on after a kill as if nothing had happened, learns exact scores, and says what is wrong."""
 
 import csv
+import math
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from circsde.coupling import Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
 from circsde.distributions import WrappedNormal
 from circsde.kuramoto import KuramotoSDE
 from circsde.matching import Chain
-from circsde.models import checkpoint
+from circsde.models import checkpoint, training
 from circsde.models.loop import BEST, LAST, METRICS, averaging
 from circsde.models.mlp import ScoreMLP
 from circsde.models.relative import Relative
 from circsde.models.training import Settings, Trained, train, trained
 from circsde.models.transitions import Objective
+from circsde.models.unet import ScoreUNet
 from circsde.schedule import Cosine, Custom, Schedule
 from circsde.typing import Angles, Tangent, Time
 
@@ -107,25 +113,231 @@ def test_interrupted_training_goes_on_to_the_same_state(objective: Objective, up
     assert not same(whole, parts)
 
 
+def unet(dropout: float = 0.1) -> ScoreUNet:
+    """One that draws random numbers itself."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        rate = SCHEDULES[Objective.PATHWISE].diffusion
+        return ScoreUNet((1, 8, 8), rate, width=8, multipliers=(1, 2), attention=(4,), dropout=dropout)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Images that are drawn, each another piece of one picture."""
+
+    digest: str = "a wave"
+
+    def __call__(self, count: int, generator: torch.Generator) -> Angles:
+        shift = 6.0 * torch.rand(count, 1, 1, 1, generator=generator)
+        return 2.0 * torch.sin(torch.arange(64.0).reshape(8, 8) + shift)
+
+
+def image_run(
+    folder: Path,
+    objective: Objective = Objective.PATHWISE,
+    coupling: Coupling | None = None,
+    **options: Any,
+) -> Trained:
+    sde = KuramotoSDE((1, 8, 8), coupling or LocalCoupling(1), SCHEDULES[objective])
+    chain = Chain.uniform(sde, 4, published=True)
+    options = {"net": unet(), "data": Crops(), "accelerator": "cpu", **options}
+    net, data = options.pop("net"), options.pop("data")
+    return train(net, chain, objective, data, data, folder, replace(SHORT, batch=8), **options)
+
+
 KILLED = """
 import os, signal, sys, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 torch.set_num_threads(1)
 import test_training as t
-t.run_of(Path(sys.argv[1]), progress=lambda done: os.kill(os.getpid(), signal.SIGKILL) if done == 7 else None)
+kill = lambda done: os.kill(os.getpid(), signal.SIGKILL) if done == 7 else None
+getattr(t, sys.argv[3])(Path(sys.argv[1]), progress=kill)
 """
 
 
 @pytest.mark.slow
-def test_training_killed_without_warning_goes_on_to_the_same_state(tmp_path: Path) -> None:
-    run_of(tmp_path / "whole")
-    here = str(Path(__file__).parent)
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "parts"), here], check=False)
+@pytest.mark.parametrize("run", [run_of, image_run])
+def test_training_killed_without_warning_goes_on_to_the_same_state(run: Callable[..., Trained], tmp_path: Path) -> None:
+    run(tmp_path / "whole")
+    arguments = [str(tmp_path / "parts"), str(Path(__file__).parent), run.__name__]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert not list((tmp_path / "parts").glob(".*"))
-    run_of(tmp_path / "parts")
+    run(tmp_path / "parts")
     assert same(state_of(tmp_path / "whole" / LAST), state_of(tmp_path / "parts" / LAST))
+
+
+@pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(1)])
+@pytest.mark.parametrize("objective", [Objective.ONE_STEP, Objective.PATHWISE])
+def test_images_that_are_drawn_train_a_network_and_go_on(
+    objective: Objective, coupling: Coupling, tmp_path: Path
+) -> None:
+    image_run(tmp_path / "whole", objective, coupling)
+    with pytest.raises(Stop):
+        image_run(tmp_path / "parts", objective, coupling, progress=stop_at(6))
+    image_run(tmp_path / "parts", objective, coupling)
+    assert same(state_of(tmp_path / "whole" / LAST), state_of(tmp_path / "parts" / LAST))
+
+
+def test_other_drawn_data_or_data_without_a_name_are_refused(tmp_path: Path) -> None:
+    image_run(tmp_path)
+    with pytest.raises(ValueError, match="data.training was a wave and is now another"):
+        image_run(tmp_path, data=Crops("another"))
+    with pytest.raises(ValueError, match="must say what they are"):
+        image_run(tmp_path, data=lambda count, generator: Crops()(count, generator))
+
+
+def test_mixed_precision_changes_the_network_but_not_its_pairs(tmp_path: Path) -> None:
+    """The pool does not know the network: bit for bit the same. Weights stay in full precision."""
+    image_run(tmp_path / "full", net=unet(0.0))
+    image_run(tmp_path / "mixed", net=unet(0.0), precision="bf16-mixed")
+    full, mixed = (state_of(tmp_path / name / LAST) for name in ("full", "mixed"))
+    assert same(full["PairSource"], mixed["PairSource"])
+    assert not same(full["state_dict"], mixed["state_dict"])
+    assert {weight.dtype for weight in mixed["state_dict"].values()} == {torch.float32}
+    losses = [[row["validation_loss"] for row in state["callbacks"]["Record"]["rows"]] for state in (full, mixed)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_looking_at_the_averaged_network_disturbs_nothing(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def look(network: nn.Module, update: int) -> None:
+        torch.randn(7)
+        averaged = checkpoint.load(tmp_path / "watched" / LAST)["state_dict"]
+        assert all(torch.equal(averaged[f"network.{name}"], weight) for name, weight in network.named_parameters())
+        assert not network.training
+        seen.append(update)
+
+    image_run(tmp_path / "alone")
+    before = torch.get_rng_state()
+    image_run(tmp_path / "watched", watch=look, every=2)
+    assert torch.equal(before, torch.get_rng_state())
+    assert seen == [8]
+    assert same(state_of(tmp_path / "alone" / LAST), state_of(tmp_path / "watched" / LAST))
+
+
+def test_loggers_are_told_what_the_log_says(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path, "logs", flush_logs_every_n_steps=1)
+    run_of(tmp_path / "run", logger=logger)
+    with (Path(logger.log_dir) / "metrics.csv").open(newline="") as file:
+        told = [float(row["validation_loss"]) for row in csv.DictReader(file)]
+    with (tmp_path / "run" / METRICS).open(newline="") as file:
+        assert told == [float(row["validation_loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("clock", ["seconds", "cpu_seconds"])
+def test_a_time_ends_training_and_the_learning_rate_follows_it(
+    clock: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that goes on by a hundredth of a second whenever it is read, some six times an update or less."""
+    ticks = {"seconds": count(), "cpu_seconds": count()}
+    fake = {name: lambda name=name: next(ticks[name]) / 100 for name in ticks}
+    monkeypatch.setattr(
+        training, "time", SimpleNamespace(perf_counter=fake["seconds"], process_time=fake["cpu_seconds"])
+    )
+    settings = Settings(epochs=1, updates=10, batch=32, warmup=1, pool=2, **{clock: 1.0})  # type: ignore[arg-type]
+    with pytest.raises(Stop):
+        run_of(tmp_path, settings=settings, progress=stop_at(25))
+    assert len((tmp_path / METRICS).read_text().splitlines()) == 1 + 2
+    run_of(tmp_path, settings=settings)
+    record = checkpoint.load(tmp_path / LAST)["callbacks"]["Record"]
+    assert len(record["rows"]) > 2
+    assert 1.0 <= record["seconds"] < 1.1
+    for row in record["rows"]:
+        done = min(1.0, row["seconds"])
+        assert row["learning_rate"] / settings.learning_rate == pytest.approx(
+            0.5 + 0.5 * math.cos(math.pi * done), abs=0.1
+        )
+    updates: list[int] = []
+    run_of(tmp_path, settings=settings, progress=updates.append)
+    assert updates == []
+
+
+def test_two_times_or_none_left_are_refused(tmp_path: Path) -> None:
+    for wrong in (Settings(seconds=1.0, cpu_seconds=1.0), Settings(seconds=0.0)):
+        with pytest.raises(ValueError, match="give positive seconds or positive cpu_seconds"):
+            run_of(tmp_path, settings=wrong)
+
+
+def test_a_full_disk_stops_training_and_keeps_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, writes = tmp_path / "whole", []
+    image_run(whole)
+
+    def filling(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        writes.append(path)
+        if len(writes) > 2:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        save_file(tensors, path, metadata)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save_file", filling)
+        with pytest.raises(OSError, match=r"could not write .* No space left on device"):
+            image_run(tmp_path / "parts")
+    assert checkpoint.load(tmp_path / "parts" / LAST)["global_step"] == 4
+    assert not list((tmp_path / "parts").glob(".*"))
+    image_run(tmp_path / "parts")
+    assert same(state_of(whole / LAST), state_of(tmp_path / "parts" / LAST))
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import torch
+from circsde.models import checkpoint, training
+path = Path(sys.argv[1])
+checkpoint.save({"a": torch.ones(10)}, path)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    checkpoint.save({"a": torch.ones(100_000)}, path)
+except OSError as error:
+    print(error)
+print(checkpoint.load(path)["a"].shape, len(list(path.parent.iterdir())))
+"""
+
+
+@pytest.mark.slow
+def test_a_file_that_the_system_cuts_off_is_an_error_and_the_previous_one_stays(tmp_path: Path) -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "state")], check=True, capture_output=True, text=True
+    ).stdout
+    assert "could not write" in said
+    assert "torch.Size([10]) 1" in said
+
+
+DISTRIBUTED = """
+import sys, torch
+from pathlib import Path
+if __name__ == "__main__":
+    sys.path.insert(0, sys.argv[2])
+    torch.set_num_threads(1)
+    import test_training as t
+    stop = t.stop_at(6) if sys.argv[3] == "stop" else None
+    t.image_run(Path(sys.argv[1]), strategy="ddp", devices=2, progress=stop)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network_and_go_on_to_the_same_state(tmp_path: Path) -> None:
+    """On gloo. Each makes pairs of its own; the state holds both."""
+    script = tmp_path / "script.py"
+    script.write_text(DISTRIBUTED)
+
+    def run(name: str, how: str) -> int:
+        arguments = [sys.executable, str(script), str(tmp_path / name), str(Path(__file__).parent), how]
+        return subprocess.run(arguments, check=False, timeout=300, capture_output=True).returncode
+
+    assert run("whole", "go") == 0
+    assert run("parts", "stop") != 0
+    assert run("parts", "go") == 0
+    whole, parts = (state_of(tmp_path / name / LAST) for name in ("whole", "parts"))
+    assert same(whole, parts)
+    first, second = whole["PairSource"]["processes"]
+    assert not same(first["paths"], second["paths"])
+    image_run(tmp_path / "alone")
+    assert not same(state_of(tmp_path / "alone" / LAST)["state_dict"], whole["state_dict"])
 
 
 def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
@@ -279,8 +491,6 @@ def test_a_checkpoint_that_is_cut_off_is_refused(kept: float, tmp_path: Path) ->
 
 
 def test_a_file_of_someone_else_is_refused(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="no checkpoint of circsde"):
         trained(tmp_path / "other.safetensors")

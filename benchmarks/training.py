@@ -1,0 +1,238 @@
+"""What do training pairs cost, beside an update of the network and against the published loop?
+
+    python benchmarks/training.py --quick                                   # a minute or two
+    python benchmarks/training.py --out benchmarks/results/training.json
+
+Images of 32 x 32 phases, batches of 64, the published schedule, one thread, CPU time; medians and quartiles of rounds
+in which all contenders take turns.
+
+* Cost: the time to draw a batch (simulation and target), as a part of a whole update (draw, loss, gradient, AdamW) of
+  the network ``tiny``. Global coupling and a window of radius 5; one-step and pathwise matching; a path advances 1 or
+  10 steps between its uses; the published chain and the one of second order.
+* Published loop: for every batch, all images are simulated from t = 0 to a step drawn from all T, and 5 next states of
+  each give an update. Its transcription simulates to one step per batch, T / 2 on average, without a network. Updates
+  per second against a pool with as many pairs per update (64 x 5), for T = 100 and 1000.
+* Correlation: pairs of a pool are not independent. The variance of means of the loss and of the regression of the
+  target over 64 draws of 16 pairs, against that of pairs whose paths and steps are all drawn anew. A ratio of 2 means
+  that half as many independent pairs would be as good. With 80 pools, a ratio is known to about 20 %.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling
+from circsde.kuramoto import KuramotoSDE
+from circsde.matching import Chain, Pairs, Paths, advance, loss, one_step, pathwise, start, walk
+from circsde.models.transitions import Objective, Rows, Transitions
+from circsde.models.unet import PRESETS, ScoreUNet
+from circsde.models.variance_preserving import EpsilonUNet, NoisedData, VariancePreserving
+from circsde.record import provenance, replacing
+from circsde.schedule import Schedule
+from circsde.torus import wrap
+
+SHAPE, BATCH, STATES, STEPS = (1, 32, 32), 64, 5, 100
+COUPLINGS: dict[str, Coupling] = {"global": GlobalCoupling(), "local": LocalCoupling(5)}
+OBJECTIVES = (Objective.ONE_STEP, Objective.PATHWISE)
+Table = dict[str, dict[str, list[float]]]
+
+
+def waves(count: int, seed: int, side: int = 32) -> Tensor:
+    """Images of ridges in random directions, black and white opposite."""
+    generator = torch.Generator().manual_seed(seed)
+    place = torch.arange(side, dtype=torch.float32)
+    angle, offset, pitch = torch.rand(3, count, 1, 1, generator=generator)
+    along = place[:, None] * (6.3 * angle).cos() + place * (6.3 * angle).sin()
+    return 1.5 * torch.tanh(3.0 * (along * 6.3 / (5.0 + 6.0 * pitch) + 6.3 * offset).sin())[:, None]
+
+
+def chain_of(coupling: Coupling, steps: int, *, published: bool, shape: tuple[int, ...] = SHAPE) -> Chain:
+    """A chain on the published schedule, its discounts calibrated on few images."""
+    weight = 1.5 if isinstance(coupling, GlobalCoupling) else 1.0
+    sde = KuramotoSDE(shape, coupling, Schedule.published(steps, weight))
+    generator = torch.Generator().manual_seed(0)
+    return Chain.uniform(sde, steps, published=published).calibrated(waves(16, 1, shape[-1]), generator)
+
+
+def updater(network: nn.Module, draw: Callable[[], Pairs]) -> Callable[[], tuple[float, float]]:
+    """One update, which answers how long it took to draw the pairs, and in all; CPU seconds."""
+    optimiser = torch.optim.AdamW(network.parameters(), 1e-4)
+
+    def update() -> tuple[float, float]:
+        begin = time.process_time()
+        pairs = draw()
+        drawn = time.process_time()
+        optimiser.zero_grad()
+        loss(network, pairs).mean().backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        end = time.process_time()
+        return drawn - begin, end - begin
+
+    return update
+
+
+def published_loop(coupling: Coupling, steps: int, data: Tensor) -> Callable[[], Pairs]:
+    """The published loop, written out: from t = 0 to a random step for every batch, then 5 next states of each."""
+    weight = 1.5 if isinstance(coupling, GlobalCoupling) else 1.0
+    K = torch.linspace(3e-5, 0.03, steps).tolist()
+    sigma = torch.linspace(1e-4, 0.1, steps).sqrt().tolist()
+    generator = torch.Generator().manual_seed(0)
+
+    def drift(theta: Tensor, n: int) -> Tensor:
+        cos, sin = theta.cos(), theta.sin()
+        return K[n] * (coupling.mean(sin) * cos - coupling.mean(cos) * sin) - weight * K[n] * sin
+
+    def draw() -> Pairs:
+        theta = data[torch.randint(len(data), (BATCH,), generator=generator)]
+        n = int(torch.randint(steps, (), generator=generator))
+        for i in range(n):
+            noise = torch.randn(theta.shape, generator=generator)
+            theta = wrap(theta + drift(theta, i) + sigma[i] * noise)
+        noise = torch.randn(STATES, *theta.shape, generator=generator)
+        after = wrap(theta + drift(theta, n) + sigma[n] * noise).flatten(0, 1)
+        count = BATCH * STATES
+        t, variance = (torch.full((count,), x, dtype=torch.float64) for x in ((n + 1) / steps, sigma[n] ** 2))
+        return Pairs(t, after, (-noise / sigma[n]).flatten(0, 1), variance)
+
+    return draw
+
+
+def cost(rounds: int, data: Tensor) -> Table:
+    """Quartiles of the part of an update that draws its pairs, and of the seconds of an update."""
+    contenders = {}
+    for name, coupling in COUPLINGS.items():
+        for published in (True, False):
+            chain = chain_of(coupling, STEPS, published=published)
+            network = ScoreUNet(SHAPE, chain.sde.schedule.diffusion, **PRESETS["tiny"])
+            for objective in OBJECTIVES:
+                for stride in (1, 10):
+                    generator = torch.Generator().manual_seed(0)
+                    source = Transitions(chain, objective, Rows(data), BATCH, generator, pool=8, stride=stride)
+                    kind = "published chain" if published else "second order"
+                    contenders[f"{name}, {objective}, {kind}, stride {stride}"] = updater(network, source.draw)
+    process = VariancePreserving(SHAPE)
+    noised = NoisedData(process, Rows(data), BATCH, torch.Generator().manual_seed(0))
+    contenders["variance preserving"] = updater(EpsilonUNet(process, **PRESETS["tiny"]), noised.draw)
+    return turns(contenders, rounds)
+
+
+def against_the_published_loop(rounds: int, data: Tensor, lengths: tuple[int, ...]) -> Table:
+    """The same for the published loop and for pools, with 320 pairs per update each."""
+    contenders = {}
+    for name, coupling in COUPLINGS.items():
+        for steps in lengths:
+            chain = chain_of(coupling, 100, published=True)
+            if steps != 100:
+                sde = KuramotoSDE(SHAPE, coupling, Schedule.published(steps, 1.5 if name == "global" else 1.0))
+                chain = Chain.uniform(sde, steps, published=True)
+            network = ScoreUNet(SHAPE, chain.sde.schedule.diffusion, **PRESETS["tiny"])
+            generator = torch.Generator().manual_seed(0)
+            options = {"batch": BATCH * STATES, "generator": generator, "pool": 2, "states": STATES}
+            source = Transitions(chain, Objective.ONE_STEP, Rows(data), **options)
+            contenders[f"{name}, T = {steps}, pool"] = updater(network, source.draw)
+            contenders[f"{name}, T = {steps}, published loop"] = updater(network, published_loop(coupling, steps, data))
+    return turns(contenders, rounds)
+
+
+def turns(contenders: dict[str, Callable[[], tuple[float, float]]], rounds: int) -> Table:
+    """All contenders once per round; the first round, which warms up, is not counted."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    for counted in range(rounds + 1):
+        for name, update in contenders.items():
+            times = update()
+            if counted:
+                taken[name].append(times)
+    result = {}
+    for name, times in taken.items():
+        parts, seconds = [draw / whole for draw, whole in times], [whole for _, whole in times]
+        result[name] = {"part": quartiles(parts), "seconds": quartiles(seconds), "mean": [statistics.fmean(seconds)]}
+        print(
+            f"{name:52} update {1e3 * result[name]['seconds'][1]:7.1f} ms, pairs {100 * result[name]['part'][1]:5.1f} %"
+        )
+    return result
+
+
+def correlation(pools: int, side: int = 12) -> dict[str, float]:
+    """How many times the variance of independent pairs a pool has, in means over 64 draws; on smaller images."""
+    result = {}
+    data = Rows(waves(4096, 2, side))
+    for name, coupling in (("global", GlobalCoupling()), ("local", LocalCoupling(5))):
+        chain = chain_of(coupling, STEPS, published=True, shape=(1, side, side))
+        for objective in OBJECTIVES:
+            alone = torch.stack(
+                [summary(independent(chain, objective, data, 16 * STEPS, seed)) for seed in range(pools)]
+            )
+            expected = alone.var(0) * (16 * STEPS) / (64 * 16)
+            for pool, stride in ((1, 1), (8, 1), (8, 10), (32, 1)):
+                means = []
+                for seed in range(pools):
+                    generator = torch.Generator().manual_seed(seed)
+                    source = Transitions(chain, objective, data, 16, generator, pool=pool, stride=stride)
+                    means.append(torch.stack([summary(source.draw()) for _ in range(64)]).mean(0))
+                ratio = (torch.stack(means).var(0) / expected).mean().item()
+                key = f"{name}, {objective}, pool {pool}, stride {stride}"
+                result[key] = ratio
+                print(f"{key}: variance {ratio:.2f} x that of independent pairs", flush=True)
+    return result
+
+
+def independent(chain: Chain, objective: Objective, data: Rows, count: int, seed: int) -> Pairs:
+    """Pairs with paths of their own, evenly over the steps."""
+    generator, steps = torch.Generator().manual_seed(seed), len(chain)
+    paths = start(data(count, generator))
+    step, first = (walk, 0) if objective is Objective.ONE_STEP else (advance, 1)
+    wanted = torch.arange(count) * steps // count + first
+    for n in range(int(wanted.max())):
+        rows = (wanted > n).nonzero()[:, 0]
+        moved = step(chain, Paths(*(x[rows] for x in paths)), generator)
+        paths = Paths(*(old.index_copy(0, rows, new) for old, new in zip(paths, moved, strict=True)))
+    return one_step(chain, paths, 1, generator) if first == 0 else pathwise(chain, paths)
+
+
+def summary(pairs: Pairs) -> Tensor:
+    """The loss of a zero score, and the regression of the target on the phase and on its neighbour."""
+    theta, target, weight = pairs.theta, pairs.target, pairs.variance.float()
+    neighbour = (theta.roll(1, -1) - theta).sin()
+    terms = [target.square(), -theta.sin() * target, neighbour * target]
+    return torch.stack([(weight * term.flatten(1).mean(1)).mean() for term in terms])
+
+
+def quartiles(values: list[float]) -> list[float]:
+    """The lower one, the median, the upper one."""
+    return statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+
+
+def main() -> None:
+    """Measure, print, and keep."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few rounds, T = 100 only")
+    parser.add_argument("--out", type=Path, help="keep the numbers in this file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    data = waves(1000, 0)
+    rounds, lengths, pools = (2, (100,), 10) if arguments.quick else (7, (100, 1000), 80)
+    result: dict[str, object] = {"cost": cost(rounds, data)}
+    loop = against_the_published_loop(rounds, data, lengths)
+    ratios = {}
+    for name in loop:
+        if name.endswith(", pool"):
+            other = name.replace("pool", "published loop")
+            ratios[name.removesuffix(", pool")] = loop[other]["mean"][0] / loop[name]["mean"][0]
+    for name, ratio in ratios.items():
+        print(f"{name}: {ratio:.2f} times as many updates per second as the published loop")
+    result |= {"published loop": loop, "ratio": ratios, "correlation": correlation(pools)}
+    if arguments.out is not None:
+        made = provenance(rounds=rounds, pools=pools, batch=BATCH, threads=1)
+        with replacing(arguments.out, force=True) as temporary:
+            temporary.write_text(json.dumps({**made, **result}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
