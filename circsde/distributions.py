@@ -30,7 +30,7 @@ Shape = Size | list[int] | tuple[int, ...]
 
 
 class WrappedNormal(Distribution):
-    r"""The law of ``wrap(loc + scale Z)`` with Z standard normal: the heat kernel of the circle (eq. 6).
+    r"""The law of ``wrap(loc + scale Z)`` with Z standard normal: the heat kernel of the circle (eq. 13).
 
     .. math:: p(\theta) = \sum_k N(d + 2 \pi k; 0, \sigma^2)
                         = \frac{1}{2 \pi} \sum_k e^{-\sigma^2 k^2 / 2} \cos(k d), \qquad d = \theta - \mu
@@ -44,6 +44,8 @@ class WrappedNormal(Distribution):
 
     Raises:
         ValueError: If a parameter is NaN or ``scale`` is not positive.
+
+    Source: Mardia and Jupp, 2000, doi:10.1002/9780470316979, section 3.5.7.
 
     >>> WrappedNormal(0.0, torch.tensor([0.1, 10.0])).score(torch.tensor(1.0))
     tensor([-1.0000e+02, -3.2460e-22])
@@ -110,7 +112,7 @@ class WrappedNormal(Distribution):
 
 
 class VonMises(Distribution):
-    r"""The von Mises law ``exp(kappa cos(theta - mu)) / (2 pi I_0(kappa))``, uniform at ``kappa = 0`` (eq. 3).
+    r"""The von Mises law ``exp(kappa cos(theta - mu)) / (2 pi I_0(kappa))``, uniform at ``kappa = 0`` (eq. 14).
 
     The stationary law of ``d theta = K_ref sin(mu - theta) dt + sqrt(2 D) dW``, with ``kappa = K_ref / D``.
 
@@ -120,6 +122,8 @@ class VonMises(Distribution):
 
     Raises:
         ValueError: If ``loc`` is NaN or ``concentration`` is negative, infinite or NaN.
+
+    Source: Mardia and Jupp, 2000, doi:10.1002/9780470316979, section 3.5.4.
 
     >>> VonMises(0.0, 2.0).score(torch.tensor([math.pi / 2]))
     tensor([-2.])

@@ -35,6 +35,8 @@ class MeanFieldGibbs(Distribution):
     Raises:
         ValueError: If ``n`` is not positive or a rate is out of range.
 
+    Sources: Sakaguchi, 1988, doi:10.1143/PTP.79.39; Hubbard, 1959, doi:10.1103/PhysRevLett.3.77.
+
     >>> law = MeanFieldGibbs(10, coupling=4.0, reference=0.5, diffusion=1.0)
     >>> law.sample((1000,), generator=torch.Generator().manual_seed(0)).shape
     torch.Size([1000, 10])

@@ -103,6 +103,12 @@ class Schedule:
         reference: K_ref(t), the attraction to the reference phase, 1/time.
         diffusion: D(t), rad^2/time; the noise amplitude is ``sqrt(2 D)``.
         horizon: The last time T.
+
+    Raises:
+        ValueError: If the horizon is not positive, or a rate is negative or not finite.
+
+    >>> Schedule.linear((0.0, 0.25, 0.5), (4.0, 0.75, 1.5)).at(0.5)
+    Rates(coupling=2.0, reference=0.5, diffusion=1.0)
     """
 
     coupling: Rate

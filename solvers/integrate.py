@@ -55,6 +55,11 @@ class Solution:
         theta: Wrapped angles in ``[-pi, pi)``, shape ``(m, batch, *event)``.
         winding: Whole turns, int64, same shape.
         stats: What the solve did.
+
+    >>> turning = SDE(lambda t, theta: torch.full_like(theta, 7.0), lambda t: 0.0, horizon=1.0)
+    >>> solution = sdeint(turning, torch.zeros(1, 1), (0.0, 1.0), n_steps=10)
+    >>> round(solution.theta[-1].item(), 4), solution.winding[-1].item(), round(solution.lifted[-1].item(), 4)
+    (0.7168, 1, 7.0)
     """
 
     ts: Tensor

@@ -67,12 +67,12 @@ def root_mean_square_diffusion(sde: SDE, t: float, h: float) -> Amplitude:
 
 
 def euler_maruyama_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
-    """``theta + f h + g dW``, both at the left end: the published chain (eq. 6)."""
+    """``theta + f h + g dW``, both at the left end: the published chain (eq. 15)."""
     return axpy(axpy(theta, h, sde.drift(t, theta)), sde.diffusion(t), noise.dW)
 
 
 def heun_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
-    """Predict with Euler-Maruyama, correct with the average drift; ``g`` is averaged so that its variance is exact."""
+    """Predict with Euler-Maruyama, correct with the average drift; the variance of the noise is exact (eq. 16)."""
     g = root_mean_square_diffusion(sde, t, h)
     slope = sde.drift(t, theta)
     predicted = axpy(axpy(theta, h, slope), g, noise.dW)
@@ -80,7 +80,7 @@ def heun_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angl
 
 
 def sra1_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
-    r"""Roessler's SRA1: ``f1 = f(t, theta)``, ``f2 = f(t + 3h/4, theta + 3/4 h f1 + 3/2 g dZ/h)``.
+    r"""Roessler's SRA1 (eq. 17): ``f1 = f(t, theta)``, ``f2 = f(t + 3h/4, theta + 3/4 h f1 + 3/2 g dZ/h)``.
 
     ``theta + h (f1 + 2 f2)/3 + g(t+h) dW - (g(t+h) - g(t)) dZ/h``; the last term is the time-dependent noise,
     integrated by parts.
@@ -124,7 +124,7 @@ def _half_flow(sde: SDE, t0: float, t1: float, theta: Angles) -> Angles:
 
 
 def leimkuhler_matthews_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
-    """``y + h f(y + g dW / 2) + g dW``: the carried state ``y`` of the averaged-noise method."""
+    """``y + h f(y + g dW / 2) + g dW``: the carried state ``y`` of the averaged-noise method (eq. 18)."""
     g = root_mean_square_diffusion(sde, t, h)
     return axpy(axpy(theta, h, sde.drift(t + 0.5 * h, axpy(theta, 0.5 * g, noise.dW))), g, noise.dW)
 
