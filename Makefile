@@ -27,12 +27,13 @@ types: $(INSTALLED)
 
 docs: $(INSTALLED)
 	rm -rf docs/reference
-	$(BIN)/sphinx-build --quiet -W --keep-going -E docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --quiet -W --keep-going -E docs docs/_build/html
+	$(TEST) -n 2 docs README.md tests/test_documentation.py
 	@echo "The first page is $(CURDIR)/docs/_build/html/index.html"
 
 bench: $(INSTALLED)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
-	for script in benchmarks/*.py; do $(BIN)/python "$$script" --quick || exit 1; done
+	$(BIN)/python benchmarks
 
 clean:
 	rm -rf $(VENV) build dist out docs/_build docs/reference .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
