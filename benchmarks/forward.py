@@ -10,23 +10,18 @@ UnsafeBrownianPath, compile time excluded. diffrax is left out, with a note, whe
 (``pip install jax diffrax``).
 """
 
-import argparse
-import json
 import math
-import platform
 import resource
 import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 
 import torch
+from report import Record, Row, keep, options
 from torch import Tensor
 
-import circsde
 from circsde import GlobalCoupling, KuramotoSDE, LocalCoupling, Schedule, sdeint
 
 STEPS = 100
@@ -227,13 +222,37 @@ def scaling(largest: int) -> list[dict[str, object]]:
     return table
 
 
+OWN = {"forward": "circsde", "order 1.5": "sra1"}
+"""The contender of circsde, by the question."""
+
+
+def summary(record: Record) -> list[Row]:
+    """Time per step of each peer over that of circsde; quartiles of both put against each other."""
+    timed = [row for row in record["results"] if "contender" in row]
+    own = {row["question"]: row for row in timed if row["contender"] in OWN.values()}
+    found = []
+    for row in timed:
+        kind = row["question"].partition(" (")[0]
+        if kind in OWN and row["contender"] not in ("normals", OWN[kind]):
+            mine = own[row["question"]]
+            question = f"time per step, {row['question'].removeprefix(kind + ' ')}: {OWN[kind]}"
+            ratio, low, high = (
+                a / b
+                for a, b in zip(
+                    (row["ms_per_step"], *row["quartiles"]),
+                    (mine["ms_per_step"], *reversed(mine["quartiles"])),
+                    strict=True,
+                )
+            )
+            found.append(Row(question, row["contender"], ratio, low, high))
+    return found
+
+
 def main() -> None:
     """Run, print, and keep the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the small shape only, few rounds")
+    parser = options(__doc__, "the small shape only, few rounds")
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(arguments.threads)
@@ -244,18 +263,8 @@ def main() -> None:
     if not arguments.quick:
         table += forward((128, 3, 32, 32), rounds)
         table += windows((128, 3, 32, 32), rounds)
-    if arguments.out is not None:
-        packages = ["torch", "torchsde", "numpy", *(["jax", "diffrax"] if "jax" in sys.modules else [])]
-        record = {
-            "command": "python benchmarks/forward.py " + " ".join(sys.argv[1:]),
-            "machine": f"{platform.machine()}, {arguments.threads} threads, {torch.backends.cpu.get_cpu_capability()}",
-            "versions": {"circsde": circsde.__version__, "python": platform.python_version()}
-            | {name: version(name) for name in packages},
-            "seed": 0,
-            "rounds": rounds,
-            "results": table,
-        }
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    peers = ("jax", "diffrax") if "jax" in sys.modules else ()
+    keep(arguments.out, "torchsde", *peers, seed=0, rounds=rounds, results=table)
 
 
 if __name__ == "__main__":

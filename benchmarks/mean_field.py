@@ -6,14 +6,8 @@
 Intervals are of 95 %; ``theory`` is the 1/N correction of the expansion about the limit, which errs by order 1/N^2.
 """
 
-import argparse
-import json
-import platform
-import sys
-from importlib.metadata import version
-from pathlib import Path
+from report import Record, Row, keep, options
 
-import circsde
 from circsde import Schedule
 from circsde.finite_size import finite_size
 from circsde.problems import normal
@@ -23,12 +17,21 @@ SCHEDULE, START = Schedule.linear((1.0, 0.5, 0.5), (4.0, 0.5, 1.0)), normal(2.0,
 OBSERVABLE = "E cos 2 theta"
 
 
+def summary(record: Record) -> list[Row]:
+    """The distance from the limit over its expansion in 1/N."""
+    return [
+        Row(
+            f"N = {row['oscillators']}: distance from the limit",
+            "its 1/N expansion",
+            *(row[name] / row["theory"] for name in ("difference", "lower", "upper")),
+        )
+        for row in record["results"]
+    ]
+
+
 def main() -> None:
     """Run, print, and keep the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="N up to 100, fewer paths")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, "N up to 100, fewer paths").parse_args()
     sizes, paths = ((10, 32, 100), 400) if arguments.quick else ((10, 100, 1000), 1000)
     study = limit_convergence(SCHEDULE, START, sizes, paths=paths)
     law = finite_size(SCHEDULE, START)
@@ -44,17 +47,7 @@ def main() -> None:
         )
     order = float(study["order"]), float(study["order_standard_error"])
     print(f"order in 1/N: {order[0]:.2f} +- {order[1]:.2f}")
-    if arguments.out is not None:
-        record = {
-            "command": "python benchmarks/mean_field.py " + " ".join(sys.argv[1:]),
-            "machine": platform.machine(),
-            "versions": {"circsde": circsde.__version__, "torch": version("torch")},
-            "paths": paths,
-            "observable": OBSERVABLE,
-            "results": rows,
-            "order": order,
-        }
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    keep(arguments.out, paths=paths, observable=OBSERVABLE, results=rows, order=order)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,11 @@ paths, with a standard error. Two broken methods show that the studies can tell:
 left end, and SRA1 without the area of the path.
 """
 
-import argparse
-import json
-import platform
-import sys
 from dataclasses import replace
-from importlib.metadata import version
-from pathlib import Path
 
-import torch
 import xarray as xr
+from report import Record, Row, keep, options
 
-import circsde
 from circsde.sde import SDE
 from circsde.solvers import METHODS, Method, Noise
 from circsde.solvers.methods import axpy
@@ -76,31 +69,41 @@ def measure(paths: int) -> list[dict[str, object]]:
     ]
 
 
+def summary(record: Record) -> list[Row]:
+    """Measured strong and weak orders over the claims, two standard errors each way."""
+    found = []
+    for row in record["results"]:
+        for kind in ("strong", "weak"):
+            if row["method"] in METHODS and row[kind] is not None:
+                claim = row["claimed"][kind]
+                order, error = (x / claim for x in row[kind])
+                found.append(
+                    Row(
+                        f"{kind} order of {row['method']}",
+                        f"its claim, {claim:g}",
+                        order,
+                        order - 2 * error,
+                        order + 2 * error,
+                    )
+                )
+    return found
+
+
 def main() -> None:
     """Run, print, and keep the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer paths")
+    parser = options(__doc__, "fewer paths")
     parser.add_argument("--paths", type=int, default=8192)
-    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     table = measure(1024 if arguments.quick else arguments.paths)
     for row in table:
         cells = (f"{kind} {row[kind]} (claims {row['claimed'][kind]})" for kind in ("strong", "weak", "stationary"))
         print(f"{row['method']:28s}", *cells, sep="   ")
-    if arguments.out is not None:
-        record = {
-            "command": "python benchmarks/orders.py " + " ".join(sys.argv[1:]),
-            "problems": {"weak": WEAK, "stationary": STATIONARY, "strong": STRONG},
-            "seed": 0,
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-            "versions": {
-                "circsde": circsde.__version__,
-                "python": platform.python_version(),
-                "torch": version("torch"),
-            },
-            "results": table,
-        }
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    keep(
+        arguments.out,
+        problems={"weak": WEAK, "stationary": STATIONARY, "strong": STRONG},
+        seed=0,
+        results=table,
+    )
 
 
 if __name__ == "__main__":

@@ -9,17 +9,10 @@ noise. The grid of power p has the times ``t_i = T (1 - i/n)^p``: 1 is uniform, 
 t = 0.
 """
 
-import argparse
-import json
-import platform
-import sys
-from importlib.metadata import version
-from pathlib import Path
-
 import numpy as np
 import torch
+from report import Record, Row, keep, options
 
-import circsde
 from circsde import problems, reverse
 from circsde.sde import ReverseSDE
 from circsde.solvers.methods import METHODS
@@ -46,12 +39,24 @@ def error(method: str, stochasticity: float, steps: int, power: float) -> float:
     return float(np.abs(np.array(means) - [o.expected for o in PROBLEM.observables]).max())
 
 
+def summary(record: Record) -> list[Row]:
+    """Errors of Euler-Maruyama over those of others, at the most steps, on uniform grids and on finer last steps."""
+    errors = {
+        (row["method"], row["stochasticity"], row["power"]): list(row["errors"].items())[-1]
+        for row in record["results"]
+    }
+    steps, largest = errors["euler_maruyama", 1.0, 1.0]
+    found = []
+    for method, stochasticity, power in (("heun", 1.0, 1.0), ("heun", 1.0, 2.0), ("euler_maruyama", 0.5, 1.0)):
+        ratio = largest / errors[method, stochasticity, power][1]
+        question = f"error, {steps} steps back: {method}, l = {stochasticity:g}, power {power:g}"
+        found.append(Row(question, "euler_maruyama, l = 1, power 1", ratio, ratio, ratio))
+    return found
+
+
 def main() -> None:
     """Run, print, and keep the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="10 steps only")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, "10 steps only").parse_args()
     torch.set_num_threads(1)
     rows, ladder = [], (10,) if arguments.quick else (10, 20, 40)
     for method in METHOD:
@@ -71,15 +76,7 @@ def main() -> None:
             print(
                 f"{name:15s} flow      atol {atol:g}   nfe {flows[-1]['nfe']:g}   error below {flows[-1]['upper']:.1e}"
             )
-    if arguments.out is not None:
-        record = {
-            "command": "python benchmarks/reverse.py " + " ".join(sys.argv[1:]),
-            "machine": platform.machine(),
-            "versions": {"circsde": circsde.__version__, "torch": version("torch")},
-            "results": rows,
-            "flow": flows,
-        }
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    keep(arguments.out, results=rows, flow=flows)
 
 
 if __name__ == "__main__":

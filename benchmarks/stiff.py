@@ -7,16 +7,9 @@ Weak errors come from transfer operators, free of sampling noise. Each method ta
 ratio sqrt(2) that meet the tolerance; the table gives its drift evaluations per path.
 """
 
-import argparse
-import json
-import platform
-import sys
-from importlib.metadata import version
-from pathlib import Path
-
 import numpy as np
+from report import Record, Row, keep, options
 
-import circsde
 from circsde.studies import study
 
 METHODS = ("mobius_strang", "heun", "sra1", "leimkuhler_matthews", "euler_maruyama", "torchsde:srk")
@@ -41,21 +34,25 @@ def costs(problem: str) -> list[dict[str, object]]:
     return table
 
 
+def summary(record: Record) -> list[Row]:
+    """Drift evaluations of torchsde's srk over those of each method, at a weak error of 1e-2."""
+    found = []
+    for row in record["results"]:
+        cost = row["drift_evaluations"]
+        if row["tolerance"] == 1e-2 and cost["torchsde:srk"] is not None:
+            for method in ("heun", "sra1", "mobius_strang"):
+                if cost[method] is not None:
+                    ratio = cost["torchsde:srk"] / cost[method]
+                    question = f"evaluations to 1e-2, {row['problem']}"
+                    found.append(Row(f"{question}: {method}", "torchsde srk", ratio, ratio, ratio))
+    return found
+
+
 def main() -> None:
     """Run, print, and keep the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the stiff well only")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, "the stiff well only").parse_args()
     table = [row for problem in (PROBLEMS[:1] if arguments.quick else PROBLEMS) for row in costs(problem)]
-    if arguments.out is not None:
-        record = {
-            "command": "python benchmarks/stiff.py " + " ".join(sys.argv[1:]),
-            "machine": platform.machine(),
-            "versions": {"circsde": circsde.__version__, "torch": version("torch"), "torchsde": version("torchsde")},
-            "results": table,
-        }
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    keep(arguments.out, "torchsde", results=table)
 
 
 if __name__ == "__main__":

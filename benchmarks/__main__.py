@@ -1,0 +1,74 @@
+"""All benchmarks in their quick form, and one table of what they say.
+
+python benchmarks                        # minutes
+python benchmarks --committed            # the table of the committed results, nothing measured
+python benchmarks --only forward stiff
+"""
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from report import Record, Row
+from rich.console import Console
+from rich.table import Table
+
+FOLDER = Path(__file__).parent
+SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__main__", "report"))
+
+
+def rows(script: str, record: Record) -> list[Row]:
+    """What a record says; nothing where the script has no ``summary``."""
+    summary = getattr(importlib.import_module(script), "summary", None)
+    return [] if summary is None else list(summary(record))
+
+
+def measured(script: str, folder: Path) -> Record | None:
+    """Run a script in its quick form, its own output shown."""
+    out, begin = folder / f"{script}.json", time.perf_counter()
+    done = subprocess.run([sys.executable, str(FOLDER / f"{script}.py"), "--quick", "--out", str(out)])
+    print(f"-- {script}: {time.perf_counter() - begin:.0f} s, exit status {done.returncode}\n", flush=True)
+    return json.loads(out.read_text()) if done.returncode == 0 and out.exists() else None
+
+
+def table(found: list[Row]) -> Table:
+    """One line per answer."""
+    shown = Table(title="What the peer takes, or errs, over what circsde does")
+    for title in ("question", "against", "ratio", "interval"):
+        shown.add_column(title, justify="right" if title in ("ratio", "interval") else "left")
+    for row in found:
+        interval = "exact" if row.low == row.high else f"{row.low:.2f} to {row.high:.2f}"
+        shown.add_row(row.question, row.peer, f"{row.ratio:.2f}", interval)
+    return shown
+
+
+def main() -> None:
+    """Run, then print the table; exit with 1 if a script failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--committed", action="store_true", help="measure nothing: read results/")
+    parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=SCRIPTS, metavar="NAME", help=", ".join(SCRIPTS))
+    arguments = parser.parse_args()
+    found: list[Row] = []
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for script in arguments.only:
+            kept = FOLDER / "results" / f"{script}.json"
+            if not arguments.committed:
+                record = measured(script, Path(folder))
+                failed += [script] if record is None else []
+            else:
+                record = json.loads(kept.read_text()) if kept.exists() else None
+            if record is not None:
+                found += rows(script, record)
+    Console(width=110 if not sys.stdout.isatty() else None).print(table(found))
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
