@@ -1,0 +1,208 @@
+"""What the documents say: their numbers are those of the committed results, their links lead somewhere."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from circsde.solvers import METHODS
+
+ROOT = Path(__file__).resolve().parents[1]
+Result = Mapping[str, Any]
+
+
+def result(name: str) -> Result:
+    read: Result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    return read
+
+
+def text(document: str) -> str:
+    """A document with all white space as single blanks: a sentence may run over lines."""
+    return " ".join((ROOT / document).read_text().split())
+
+
+def joined(values: list[float], form: str = ".2f") -> str:
+    return ", ".join(f"{value:{form}}" for value in values)
+
+
+def orders(record: Result) -> list[str]:
+    """Measured and claimed orders of the methods that follow a path."""
+    rows = [row for row in record["results"] if row["method"] in METHODS and row["strong"]]
+    measured = {kind: joined([row[kind][0] for row in rows]) for kind in ("strong", "weak")}
+    claimed = {kind: joined([row["claimed"][kind] for row in rows], "g") for kind in ("strong", "weak")}
+    said = f"strong {measured['strong']} of {claimed['strong']}; weak {measured['weak']} of {claimed['weak']}"
+    names = ", ".join(f"`{row['method']}`" for row in rows)
+    return [said, f"Orders are of {names}."]
+
+
+def stiff(record: Result) -> list[str]:
+    """Drift evaluations on the stiff well at a tolerance of 1e-2."""
+    (cost,) = [
+        row["drift_evaluations"]
+        for row in record["results"]
+        if (row["problem"], row["tolerance"]) == ("stiff_well", 0.01)
+    ]
+    return [
+        f"{cost['mobius_strang']:g} drift evaluations with Möbius–Strang, {cost['heun']:g} with Heun,"
+        f" {cost['torchsde:srk']:g} with torchsde's srk, {cost['leimkuhler_matthews']:g} with Leimkuhler–Matthews"
+    ]
+
+
+SMALL, IMAGES = "forward (64, 1024)", "forward (128, 3, 32, 32)"
+
+
+def times(record: Result) -> dict[tuple[str, str], float]:
+    """Milliseconds per step, by question and contender."""
+    rows = (row for row in record["results"] if "contender" in row)
+    return {(row["question"], row["contender"]): row["ms_per_step"] for row in rows}
+
+
+def speed(record: Result) -> list[str]:
+    """How many times as fast as torchsde."""
+    ms = times(record)
+    ratio = {key: ms[key[0], "torchsde euler"] / ms[key] for key in ms if key[0] in (SMALL, IMAGES)}
+    own, compiled = "circsde", "circsde, compile=True"
+    return [
+        f"{ratio[SMALL, own]:.1f} × as fast, {ratio[SMALL, compiled]:.1f} × compiled; {ratio[IMAGES, own]:.1f} and"
+        f" {ratio[IMAGES, compiled]:.1f} × for 128 colour images"
+    ]
+
+
+def speed_table(record: Result) -> list[str]:
+    """The table of the benchmarks' own page."""
+    ms = times(record)
+
+    def cell(question: str, contender: str, compared: bool) -> str:
+        shown = f"{ms[question, contender]:.3g}"
+        shown = shown if len(shown.replace(".", "").lstrip("0")) >= 3 else f"{ms[question, contender]:.3f}"
+        ratio = ms[question, "torchsde euler"] / ms[question, contender]
+        return f"{shown}, {ratio:.1f} ×" if compared else shown
+
+    contenders = {
+        "circsde": "circsde",
+        "circsde, `compile=True`": "circsde, compile=True",
+        "torchsde euler, float64 times, additive noise": "torchsde euler",
+        "diffrax Euler, jitted, compile time excluded": "diffrax Euler, jitted",
+        "the published update, written out": "published update",
+        "drawing the normals alone, one generator": "normals",
+    }
+    alone = ("torchsde euler", "normals")
+    second = "order 1.5 (64, 1024)"
+    return [
+        f"| {title} | {cell(SMALL, name, name not in alone)} | {cell(IMAGES, name, name not in alone)} |"
+        for title, name in contenders.items()
+    ] + [
+        f"`sra1` takes {ms[second, 'sra1']:.2f} ms per step at (64, 1024) ({ms[second, 'sra1, compile=True']:.2f}"
+        f" compiled), torchsde's `srk` {ms[second, 'torchsde srk, diagonal noise']:.2f} with diagonal noise and"
+        f" {ms[second, 'torchsde srk, additive noise']:.2f} with additive noise."
+    ]
+
+
+def against_diffrax(record: Result) -> list[str]:
+    """The one number of the comparison with other packages."""
+    ms = times(record)
+    ratio = ms[SMALL, "diffrax Euler, jitted"] / ms[SMALL, "circsde"]
+    return [f"its Euler takes {ratio:.1f} times as long per step on 64 × 1024 phases"]
+
+
+def likelihood(record: Result) -> list[str]:
+    """CPU time of the lean loop over ours, where no error is above 1e-3."""
+    (ratio,) = [v[0] for k, v in record["ratios"].items() if k.startswith("direct, lean, no error above 0.001 ")]
+    assert record["ratios"]["direct, lean, both at tolerance 1e-6"][2] < 1.0, "slower at equal nominal tolerance"
+    return [f"{ratio:.1f} × a lean torchdiffeq loop at equal largest error; slower at equal nominal tolerance"]
+
+
+def mean_field(record: Result) -> list[str]:
+    """Distances from the limit."""
+    found = [float(f"{row['difference']:.3g}") for row in record["results"]]
+    sizes = [row["oscillators"] for row in record["results"]]
+    assert (found, sizes) == ([0.125, 0.0166, 0.00177], [10, 100, 1000])
+    return ["0.125, 0.0166, 0.0018 in `E cos 2 theta` at N = 10, 100, 1000"]
+
+
+def backwards(record: Result) -> list[str]:
+    """Errors at the end of reverse time."""
+    error = {(row["method"], row["stochasticity"], row["power"]): row["errors"] for row in record["results"]}
+
+    def shown(method: str, stochasticity: float, power: float, steps: int) -> str:
+        return re.sub(r"e-0", "e-", f"{error[method, stochasticity, power][str(steps)]:.1e}")
+
+    heun, euler = "heun", "euler_maruyama"
+    return [
+        f"error at 40 steps falls from {shown(heun, 1.0, 1.0, 40)} to {shown(heun, 1.0, 2.0, 40)}",
+        f"takes Euler–Maruyama from {shown(euler, 1.0, 1.0, 20)} to {shown(euler, 0.5, 1.0, 20)} and Heun from"
+        f" {shown(heun, 1.0, 1.0, 20)} to {shown(heun, 0.5, 1.0, 20)}",
+    ]
+
+
+CHECKED: list[tuple[str, str, Callable[[Result], list[str]]]] = [
+    ("README.md", "orders", orders),
+    ("README.md", "stiff", stiff),
+    ("README.md", "forward", speed),
+    ("README.md", "likelihood_speed", likelihood),
+    ("benchmarks/README.md", "forward", speed_table),
+    ("docs/comparison.md", "forward", against_diffrax),
+    ("docs/choosing.md", "mean_field", mean_field),
+    ("docs/choosing.md", "reverse", backwards),
+]
+
+
+@pytest.mark.parametrize(("document", "name", "statements"), CHECKED)
+def test_a_document_says_what_the_committed_results_say(
+    document: str, name: str, statements: Callable[[Result], list[str]]
+) -> None:
+    said = text(document)
+    for statement in statements(result(name)):
+        assert statement in said, f"{document} should say, by {name}.json: {statement}"
+
+
+def test_a_changed_result_is_noticed() -> None:
+    record = json.loads(json.dumps(result("stiff")))
+    for row in record["results"]:
+        row["drift_evaluations"]["heun"] = 227.0
+    assert not any(statement in text("README.md") for statement in stiff(record))
+
+
+def test_every_decimal_number_in_the_readmes_results_is_checked() -> None:
+    section = text("README.md").partition("## Results")[2].partition("## ")[0]
+    for document, name, statements in CHECKED:
+        if document == "README.md":
+            for statement in statements(result(name)):
+                section = section.replace(statement, "")
+    assert re.findall(r"\d+\.\d+", section) == []
+
+
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "tests/README.md"]
+PAGES = [str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
+PAGES = [page for page in PAGES if not page.startswith("docs/reference/")]
+
+
+def targets(document: str) -> list[str]:
+    """What a document links to, code left out."""
+    prose = re.sub(r"```.*?```|`[^`]*`", "", (ROOT / document).read_text(), flags=re.DOTALL)
+    return re.findall(r"\]\(([^)\s]+)\)", prose)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS + PAGES)
+def test_a_link_to_a_file_leads_to_a_file(document: str) -> None:
+    for target in targets(document):
+        if not re.match(r"https?://|#|mailto:", target):
+            assert (ROOT / document).parent.joinpath(target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS + PAGES)
+def test_a_link_to_the_web_is_whole_and_secure(document: str) -> None:
+    for target in targets(document):
+        if ":" in target:
+            assert re.fullmatch(r"https://[\w.-]+\.[a-z]+(/[\w./()%~+-]*)?(#[\w-]+)?", target), target
+
+
+def test_every_script_and_result_is_in_the_list_of_benchmarks() -> None:
+    said = text("benchmarks/README.md")
+    folder = ROOT / "benchmarks"
+    scripts = {path.name for path in folder.glob("*.py")} - {"__main__.py", "report.py"}
+    results = {path.name for path in (folder / "results").glob("*.json")}
+    assert [name for name in sorted(scripts | results) if name not in said] == []
