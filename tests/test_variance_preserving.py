@@ -79,7 +79,8 @@ def test_noised_data_have_the_score_of_their_law_as_mean_target() -> None:
     def z_scores(process: VariancePreserving) -> Tensor:
         error = (pairs.target - score_of(process)(pairs.t, pairs.theta)) * pairs.variance.float().sqrt()[:, None]
         products = torch.cat((error, error * pairs.theta), 1)
-        return products.mean(0) / products.std(0) * len(error) ** 0.5
+        z: Tensor = products.mean(0) / products.std(0) * len(error) ** 0.5
+        return z
 
     assert (z_scores(PROCESS).abs() < 5).all()
     assert (z_scores(VariancePreserving((3,), Linear(0.1, 12.0))).abs() > 5).any()
@@ -206,7 +207,6 @@ def test_the_noise_of_samples_is_standard_normal() -> None:
 
     wide = VariancePreserving((300,))
     seen: list[Tensor] = []
-
 
     def watching(t: Time, x: Angles) -> Tangent:  # noqa: ARG001
         seen.append(x)
