@@ -1,0 +1,158 @@
+"""``circsde train`` on images: windows, a process, a U-Net, and the law that sampling starts from."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from circsde.commands import console, options
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from circsde.commands.train import ObjectiveName, Preset, ProcessName
+    from circsde.data import ImageSet
+    from circsde.kuramoto import KuramotoSDE
+    from circsde.models.settings import Settings
+    from circsde.models.training import Trained
+    from circsde.models.transitions import Objective
+
+REFERENCE_WEIGHT = {"diffusion": 0.0, "reference": 1.5, "global": 1.5, "local": 1.0}
+"""Of the published rates, by process (eq. 2)."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What is cut out of which images; see :func:`circsde.data.image_set`. ``scale`` is in units of pi."""
+
+    source: str
+    crop: str | None
+    size: str | None
+    colour: Literal["grey", "rgb"]
+    scale: float
+    mirror: bool
+    turn: bool
+    strict: bool
+    cache: Path | None
+
+    def part(self, part: Literal["train", "test"]) -> "ImageSet":
+        """Those for training, or those held out."""
+        from circsde.data import image_set
+
+        return image_set(
+            self.source,
+            crop=options.size(self.crop),
+            size=options.size(self.size),
+            colour=self.colour,
+            part=part,
+            mirror=self.mirror,
+            turn=self.turn,
+            strict=self.strict,
+            cache=self.cache,
+        )
+
+
+def fit(
+    windows: Windows,
+    process: "ProcessName",
+    objective: "ObjectiveName",
+    preset: "Preset",
+    radius: int,
+    steps: int,
+    settings: "Settings",
+    out: Path,
+    device: str,
+) -> None:
+    """Train, then choose the law that sampling starts from."""
+    import torch
+
+    from circsde.commands.train import training_bar
+    from circsde.encoding import PhaseEncoding
+    from circsde.matching import Chain
+    from circsde.models.training import train
+    from circsde.models.transitions import Objective
+    from circsde.models.unet import PRESETS, ScoreUNet
+    from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
+    from circsde.record import check_writable
+    from circsde.studies.terminal import FILE
+
+    training, held_out = windows.part("train"), windows.part("test")
+    for remark in training.remarks:
+        console.say(remark)
+    console.say(
+        f"{len(training)} images to learn from, {len(held_out)} to validate,"
+        f" windows of {' x '.join(map(str, training.event_shape))}"
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    check_writable(out / FILE, force=True)
+    torch.manual_seed(settings.seed)
+    about = {"kind": "images", "source": windows.source, "crop": windows.crop, "size": windows.size}
+    if process == "standard":
+        encoding = None
+        along: Chain | VariancePreserving = VariancePreserving(training.event_shape)
+        network: torch.nn.Module = EpsilonUNet(along, **PRESETS[preset])
+        aim = Objective.DENOISING
+    else:
+        encoding = PhaseEncoding(windows.scale * math.pi)
+        sde = forward_process(process, training.event_shape, radius, steps)
+        aim = _objective(process, objective)
+        along = Chain.uniform(sde, steps, published=aim is Objective.ONE_STEP)
+        network = ScoreUNet(training.event_shape, sde.schedule.diffusion, **PRESETS[preset])
+        about["encoding_scale"] = encoding.scale
+    with training_bar(settings) as progress:
+        try:
+            model = train(
+                network,
+                along,
+                aim,
+                training.starts(encoding),
+                held_out.starts(encoding),
+                out,
+                settings,
+                about=about,
+                progress=progress,
+                accelerator=device,
+            )
+        except FloatingPointError as error:
+            console.fail(str(error), console.FAILED)
+    console.say(f"least validation loss after update {model.update}\nrun      {out}")
+    if encoding is not None:
+        _start_law(model, training, encoding.scale, out)
+
+
+def forward_process(process: str, event_shape: tuple[int, ...], radius: int, steps: int) -> "KuramotoSDE":
+    """The published rates (eq. 2) with the coupling and the attraction that the name of the process says."""
+    from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
+    from circsde.kuramoto import KuramotoSDE
+    from circsde.schedule import Schedule
+
+    coupling = {"global": GlobalCoupling(), "local": LocalCoupling(radius)}.get(process, NoCoupling())
+    return KuramotoSDE(event_shape, coupling, Schedule.published(steps, reference_weight=REFERENCE_WEIGHT[process]))
+
+
+def _objective(process: str, name: "ObjectiveName") -> "Objective":
+    """What is asked for; the best is the exact law of pure diffusion, else the whole path."""
+    from circsde.models.transitions import Objective
+
+    if name == "best":
+        return Objective.DENOISING if process == "diffusion" else Objective.PATHWISE
+    return Objective(name)
+
+
+def _start_law(model: "Trained", training: "ImageSet", scale: float, out: Path) -> None:
+    """Choose the law, keep it beside the checkpoint, and say how far each candidate is from the truth."""
+    from circsde.encoding import PhaseEncoding
+    from circsde.studies.terminal import FILE, choose, save_law
+
+    with console.progress_bar("start law", 5) as progress:
+        starts = training.starts(PhaseEncoding(scale))
+        law, table = choose(model.chain, starts, fitted=1000, compared=250, progress=progress)
+    save_law(law, table, out / FILE)
+    console.say(mismatch(table))
+
+
+def mismatch(table: "xr.Dataset") -> str:
+    """The candidates in a line: the least p-value of each, and which is chosen."""
+    least = {str(name): float(table["p_value"].sel(candidate=name).min()) for name in table["candidate"].values}
+    told = ", ".join(f"{name} p = {p:.2g}" for name, p in least.items())
+    return f"sampling starts from the law {table.attrs['chosen']!r} ({told}, of {table.attrs['compared']} states)"
