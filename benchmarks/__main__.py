@@ -29,11 +29,13 @@ def rows(script: str, record: Record) -> list[Row]:
 
 
 def measured(script: str, folder: Path) -> Record | None:
-    """Run a script in its quick form, its own output shown."""
+    """Run a script in its quick form, its own output shown: its record, empty if it keeps none; None if it failed."""
     out, begin = folder / f"{script}.json", time.perf_counter()
     done = subprocess.run([sys.executable, str(FOLDER / f"{script}.py"), "--quick", "--out", str(out)])
     print(f"-- {script}: {time.perf_counter() - begin:.0f} s, exit status {done.returncode}\n", flush=True)
-    return json.loads(out.read_text()) if done.returncode == 0 and out.exists() else None
+    if done.returncode:
+        return None
+    return json.loads(out.read_text()) if out.is_file() else {}
 
 
 def table(found: list[Row]) -> Table:
