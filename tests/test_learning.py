@@ -131,7 +131,7 @@ def test_three_angles_are_drawn_as_two_pairs(tmp_path: Path) -> None:
     [
         ("train {0}/table.csv --unit rad --columns phi,psi --drop-missing --out {1}/x", "are they degrees?"),
         ("train {0}/table.csv --unit deg --columns phi,psi --out {1}/x", "lack an angle"),
-        ("train texture:brick --out {1}/x", "holds images"),
+        ("train {0}/table.csv --unit deg --columns psi --process local --out {1}/x", "is for images"),
         ("train torsion:xyz --out {1}/x", "unknown residue 'xyz'"),
         ("train torsion:lys --unit deg --out {1}/x", "drop unit and columns"),
         ("train {0}/table.csv --unit deg --columns psi --attraction 0 --out {1}/x", "attraction must be positive"),

@@ -207,7 +207,8 @@ def diagnose(
     """Show where a trained model may be wrong.
 
     Does the forward process reach the law that sampling starts from? Are samples like the data? Is the density of one
-    or two angles normalised? Writes what was compared to NetCDF, and draws data beside samples and density.
+    or two angles normalised? Writes what was compared to NetCDF, and draws data beside samples and density. For images:
+    distances of samples to held-out windows, and data beside the forward process and samples.
     """
     given = dict(locals())
     netcdf, picture = console.outputs(_stem(out, run, "diagnosis"), (".nc", ".png"), str(run), force=force)
@@ -220,6 +221,18 @@ def diagnose(
     from circsde.studies.generative import diagnose as examine
 
     model = trained(run)
+    if model.about.get("kind") == "images":
+        from circsde.commands import image_diagnosis
+
+        with console.progress_bar("examining", 2 * image_diagnosis.STEPS) as progress:
+            result = image_diagnosis.examine(model, run, source, seed, progress).assign_attrs(**provenance(**given))
+        save_netcdf(result, netcdf, force=force)
+        with replacing(picture, force=force) as temporary:
+            image_diagnosis.draw(result).savefig(temporary, dpi=150)
+        for line in image_diagnosis.verdicts(result):
+            console.say(line)
+        console.say(f"numbers  {netcdf}\npicture  {picture}")
+        return
     theta = _data(model, source or model.about["source"], None, None, True)
     with console.progress_bar("examining", 3) as progress:
         result = examine(model, theta, generator=torch.Generator().manual_seed(seed), progress=progress)

@@ -1,7 +1,7 @@
 """``circsde train`` on images: windows, a process, a U-Net, and the law that sampling starts from."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -34,6 +34,11 @@ class Windows:
     turn: bool
     strict: bool
     cache: Path | None
+
+    @property
+    def described(self) -> dict[str, object]:
+        """All but the cache, which is no part of what the windows are."""
+        return {name: value for name, value in asdict(self).items() if name != "cache"}
 
     def part(self, part: Literal["train", "test"]) -> "ImageSet":
         """Those for training, or those held out."""
@@ -86,7 +91,7 @@ def fit(
     out.mkdir(parents=True, exist_ok=True)
     check_writable(out / FILE, force=True)
     torch.manual_seed(settings.seed)
-    about = {"kind": "images", "source": windows.source, "crop": windows.crop, "size": windows.size}
+    about: dict[str, object] = {"kind": "images", "source": windows.source, "windows": windows.described}
     if process == "standard":
         encoding = None
         along: Chain | VariancePreserving = VariancePreserving(training.event_shape)

@@ -1,0 +1,125 @@
+"""``circsde diagnose`` for models of images: data, how they synchronise, samples, and distances between them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import xarray as xr
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from circsde.models.training import Trained
+
+COUNT, STEPS = 128, 25
+"""Images of each kind that are compared, and the steps of Heun's method that samples take."""
+
+SHOWN, FRAMES = 24, 6
+"""Images of each kind on the picture, and times of the forward process."""
+
+
+def examine(
+    model: "Trained", run: Path, source: str | None, seed: int, progress: "Callable[[int], object]"
+) -> "xr.Dataset":
+    """Distances of samples to held-out windows with intervals and floors, and what was compared.
+
+    Returns:
+        As :func:`circsde.studies.image_metrics.compare`, with ``data`` and ``sampled``, values in [-1, 1]; for a model
+        of phases also ``forward``, the phases of a few windows over the time of the forward process, rad.
+    """
+    import torch
+    import xarray as xr
+
+    from circsde.commands import image_samples
+    from circsde.commands.train_images import Windows
+    from circsde.studies.image_metrics import compare
+    from circsde.studies.reverse_sampling import Recipe
+
+    windows = Windows(**model.about["windows"], cache=None)
+    if source is not None:
+        windows = replace(windows, source=source)
+    held_out, familiar = windows.part("test"), windows.part("train")
+    shape = tuple(held_out.event_shape)
+    if shape != _shape(model):
+        raise ValueError(
+            f"the model knows images of shape {_shape(model)}, the windows of {windows.source} are {shape}"
+        )
+    data = held_out.windows(COUNT, seed)
+    request = image_samples.Request(COUNT, 0, 64, seed, "auto", "cpu", 0)
+    total = STEPS * -(-COUNT // 64)
+    drawn = image_samples.draw(model, run, request, Recipe("heun", STEPS), lambda done: progress(min(done, total)))
+    name = "value" if "value" in drawn else "theta"
+    sampled = image_samples.pictures(drawn[name].assign_attrs(encoding_scale=drawn.attrs["encoding_scale"]))
+    result = compare(
+        data, sampled, train=familiar.windows(4 * COUNT, seed), generator=torch.Generator().manual_seed(seed)
+    )
+    dims = ("image", *(("channel",) if data.ndim == 4 else ()), "row", "column")
+    result = result.assign(data=(dims, data.numpy()), sampled=(dims, sampled.numpy()))
+    if name == "theta":
+        result["forward"] = xr.DataArray(_forward(model, data[:FRAMES], seed), dims=("time", "start", *dims[1:]))
+        result = result.assign_coords(time=torch.linspace(0, model.sde.horizon, FRAMES).tolist())
+    return result.assign_attrs(start_law=drawn.attrs["start_law"])
+
+
+def _shape(model: "Trained") -> tuple[int, ...]:
+    from circsde.models.variance_preserving import VariancePreserving
+
+    process = model.process
+    return tuple(process.event_shape if isinstance(process, VariancePreserving) else model.sde.event_shape)
+
+
+def _forward(model: "Trained", pictures: "Tensor", seed: int) -> Any:
+    from circsde.commands.image_samples import scale
+    from circsde.encoding import PhaseEncoding
+    from circsde.solvers.integrate import sdeint
+
+    times = [model.sde.horizon * i / (FRAMES - 1) for i in range(FRAMES)]
+    start = PhaseEncoding(scale(model)).encode(pictures)
+    return sdeint(model.sde, start, times, n_steps=20 * (FRAMES - 1), generator=seed).theta.numpy()
+
+
+def draw(result: "xr.Dataset") -> "Figure":
+    """Data, the forward process from top to bottom, and samples, side by side."""
+    import math
+
+    import numpy as np
+    import torch
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    from circsde.data.sheet import sheet
+    from circsde.plots import CYCLIC
+
+    with rc_context({"font.size": 9}):
+        panels = ["data", *(["forward"] if "forward" in result else []), "sampled"]
+        figure = Figure(figsize=(3.4 * len(panels) + 0.4, 4.1), layout="constrained")
+        axes = np.atleast_1d(figure.subplots(1, len(panels)))
+        for ax, name in zip(axes, panels, strict=True):
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+            if name != "forward":
+                ax.imshow(
+                    sheet(torch.from_numpy(result[name].values[:SHOWN]), columns=4), cmap="gray", vmin=0, vmax=255
+                )
+                ax.set_title("held-out windows" if name == "data" else "samples")
+                continue
+            phases = result["forward"]
+            phases = phases.isel(channel=0) if "channel" in phases.dims else phases
+            tiles = [[np.pad(one, 1, constant_values=np.nan) for one in row[:4]] for row in phases.values]
+            drawn = ax.imshow(np.block(tiles), cmap=CYCLIC, vmin=-math.pi, vmax=math.pi, interpolation="nearest")
+            ax.set_title("forward process, downwards in time")
+            bar = figure.colorbar(drawn, ax=ax, fraction=0.04, pad=0.02, label="phase [rad]")
+            bar.set_ticks([-math.pi, 0.0, math.pi], labels=["-\u03c0", "0", "\u03c0"])
+    return figure
+
+
+def verdicts(result: "xr.Dataset") -> list[str]:
+    """Distances in words, each with its interval and the floor."""
+    lines = [f"samples start from the law: {result.attrs['start_law']}"]
+    for name in result["measure"].values:
+        one = result.sel(measure=name)
+        value, low, high, floor = (float(one[part]) for part in ("value", "low", "high", "floor"))
+        lines.append(f"{name:16} {value:8.3g}  ({low:.3g} to {high:.3g}; training windows: {floor:.3g})")
+    return lines

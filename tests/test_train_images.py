@@ -1,0 +1,76 @@
+"""``circsde train`` and ``diagnose`` for images: from a texture to a folder, its law to start from, and bad input."""
+
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from PIL import Image
+from typer.testing import CliRunner
+
+from circsde.cli import app
+from circsde.commands import image_diagnosis
+from circsde.models.training import trained
+from circsde.models.transitions import Objective
+from circsde.models.variance_preserving import VariancePreserving
+from circsde.studies.terminal import FILE, load_law
+
+SMALL = "--crop 16 --epochs 1 --updates 2 --batch 4 --steps 6 --device cpu"
+
+
+def ran(line: str, status: int = 0) -> str:
+    result = CliRunner().invoke(app, shlex.split(line))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == status, result.output
+    return " ".join(result.output.split())
+
+
+def test_a_texture_is_learnt_its_start_law_chosen_and_samples_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = ran(f"train texture:grass --process local --radius 2 {SMALL} --out {tmp_path}/run")
+    assert "windows of 16 x 16" in told
+    model = trained(tmp_path / "run")
+    assert model.objective is Objective.PATHWISE
+    assert model.about["encoding_scale"] == pytest.approx(np.pi / 2)
+    _, table = load_law(tmp_path / "run" / FILE)
+    assert f"sampling starts from the law {table.attrs['chosen']!r}" in told
+
+    monkeypatch.setattr(image_diagnosis, "COUNT", 12)
+    monkeypatch.setattr(image_diagnosis, "STEPS", 3)
+    told = ran(f"diagnose {tmp_path}/run")
+    assert "gabor_frechet" in told
+    with xr.open_dataset(tmp_path / "run" / "diagnosis.nc") as result:
+        assert result["sampled"].shape == (12, 16, 16)
+        assert result["forward"].shape == (6, 6, 16, 16)
+        assert float(result["value"].sel(measure="grey")) > 0.0
+    with Image.open(tmp_path / "run" / "diagnosis.png") as picture:
+        assert picture.width > picture.height
+
+
+def test_the_standard_model_is_trained_on_values_and_starts_from_normals(tmp_path: Path) -> None:
+    told = ran(f"train fingerprint:arch --process standard {SMALL} --out {tmp_path}/run")
+    assert "start" not in told
+    model = trained(tmp_path / "run")
+    assert isinstance(model.process, VariancePreserving)
+    assert "encoding_scale" not in model.about
+
+
+def test_the_published_chain_is_that_of_one_step_matching(tmp_path: Path) -> None:
+    ran(f"train texture:brick --process global --objective one-step {SMALL} --out {tmp_path}/run")
+    assert trained(tmp_path / "run").chain.published
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train texture:brick --process local --radius 2 --crop 12 --device cpu --out {0}/x", "multiples of 8"),
+        ("train texture:brick --process local --radius 9 --crop 16 --device cpu --out {0}/x", "does not fit"),
+        ("train texture:wood --device cpu --out {0}/x", "unknown texture"),
+        ("train {0} --device cpu --out {0}/x", "no images in the folder"),
+    ],
+)
+def test_bad_input_is_one_message(line: str, message: str, tmp_path: Path) -> None:
+    assert message in ran(line.format(tmp_path), status=2)
