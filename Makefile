@@ -8,9 +8,9 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 .PHONY: demo test test-slow check types docs bench clean
 
 demo: $(INSTALLED)
-	mkdir -p out
-	$(BIN)/circsde simulate texture:brick --crop 256 --size 128 --out out/brick --force
-	@echo "The picture is $(CURDIR)/out/brick.png"
+	$(BIN)/circsde train texture:brick --process local --crop 64 --size 32 --seconds 100 --out out/demo
+	$(BIN)/circsde diagnose out/demo --force
+	@echo "Held-out windows, how they synchronise, and samples: $(CURDIR)/out/demo/diagnosis.png"
 
 test: $(INSTALLED)
 	$(TEST) -n 2 -m "not slow"

@@ -6,5 +6,6 @@ if __name__ != "circsde.models":
 from circsde.models.mlp import ScoreMLP
 from circsde.models.relative import Relative
 from circsde.models.unet import PRESETS, ScoreUNet, UNet
+from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
 
-__all__ = ["PRESETS", "Relative", "ScoreMLP", "ScoreUNet", "UNet"]
+__all__ = ["PRESETS", "EpsilonUNet", "Relative", "ScoreMLP", "ScoreUNet", "UNet", "VariancePreserving"]

@@ -1,0 +1,330 @@
+"""Does synchronising phases beat the standard score-based model on oriented images, at equal training?
+
+    python benchmarks/images.py --quick                                      # a minute, on generated fingerprints
+    python benchmarks/images.py --data FOLDER --out benchmarks/results/images [--device cuda] [--cell NAME]
+    python benchmarks/images.py --table benchmarks/results/images            # the table of finished cells
+
+FOLDER holds ``socofing/`` and ``brodatz/`` as ``circsde.data.image_set`` reads them; windows are 32 x 32 pixels at the
+resolution of the scans, and persons (SOCOFing) and rows of a texture (Brodatz) are in one part only. All models are one
+U-Net (preset "tiny") with as many updates, but for what it reads and answers:
+
+* ``vp``: variance-preserving diffusion of grey values, epsilon prediction; sampled by ancestral steps, by DDIM and by
+  Heun's method along its flow, the estimate of the image clipped in each step: compare with the best of the three.
+* ``global`` and ``local`` (radius 5) coupling with the published rates, by one-step matching along the published chain
+  or by pathwise matching; ``diffusion``: the same noise without any drift, by denoising. Black and white are at
+  -/+ 0.5 pi; at 0.25 pi where the name says so. Sampled by the published Euler-Maruyama, by ancestral steps and by
+  SRA1, from the simplest start law that simulated states are not told from.
+
+Samplers are compared at equal numbers of evaluations of the network, of which SRA1 and Heun's method need two a step.
+Distances to held-out windows, with bootstrap intervals and, as a floor, the distance between held-out and training
+windows at the same number. A cell that ``--out`` holds is not computed again; a training that was stopped goes on.
+"""
+
+import argparse
+import json
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
+from circsde.data import ImageSet, image_set
+from circsde.data.sheet import sheet
+from circsde.encoding import PhaseEncoding
+from circsde.kuramoto import KuramotoSDE
+from circsde.matching import Chain
+from circsde.models.loop import BEST, LAST, METRICS
+from circsde.models.settings import Settings
+from circsde.models.training import Trained, train
+from circsde.models.training import trained as load
+from circsde.models.transitions import Objective
+from circsde.models.unet import PRESETS, ScoreUNet
+from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
+from circsde.models.variance_preserving import sample as sample_vp
+from circsde.record import provenance, replacing
+from circsde.schedule import Schedule
+from circsde.studies.image_metrics import compare
+from circsde.studies.reverse_sampling import Recipe
+from circsde.studies.synthesis import generate
+from circsde.studies.terminal import FILE, choose, load_law, save_law
+
+SIZE, BATCH, EPOCHS = 32, 64, 10
+EVALUATIONS = (25, 100, 10, 50, 300)
+SOURCES = {"socofing": "socofing:{}/socofing", "brodatz": "brodatz:{}/brodatz", "generated": "fingerprint"}
+SHEET = 48
+SAMPLERS = ("published", "ancestral", "sra1", "ddim", "heun2")
+Samplers = dict[str, Callable[[int, int, int], Tensor]]
+"""By name, ``(evaluations, count, seed) -> pictures`` in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Phases:
+    """A model of phases."""
+
+    coupling: Coupling
+    objective: Objective
+    reference_weight: float
+    scale: float = 0.5  # times pi
+
+
+MODELS: dict[str, Phases | None] = {
+    "vp": None,
+    "global, one-step": Phases(GlobalCoupling(), Objective.ONE_STEP, 1.5),
+    "global, pathwise": Phases(GlobalCoupling(), Objective.PATHWISE, 1.5),
+    "local, one-step": Phases(LocalCoupling(5), Objective.ONE_STEP, 1.0),
+    "local, pathwise": Phases(LocalCoupling(5), Objective.PATHWISE, 1.0),
+    "global, pathwise, 0.25": Phases(GlobalCoupling(), Objective.PATHWISE, 1.5, 0.25),
+    "local, pathwise, 0.25": Phases(LocalCoupling(5), Objective.PATHWISE, 1.0, 0.25),
+    "diffusion": Phases(NoCoupling(), Objective.DENOISING, 0.0),
+    "diffusion, 0.25": Phases(NoCoupling(), Objective.DENOISING, 0.0, 0.25),
+}
+CELLS = [f"{name}/{model}" for name in ("socofing", "brodatz") for model in MODELS]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every cell of a run has in common."""
+
+    data: Path | None
+    device: str
+    updates: int
+    samples: int
+    evaluations: tuple[int, ...]
+    resamples: int
+    runs: Path
+    finish: bool = True
+
+    def pictures(self, run: Path, sampler: str, evaluations: int) -> Path:
+        """Where pictures of a run are kept."""
+        return run / f"{sampler}-{evaluations}-{self.samples}.npz"
+
+    def run(self, name: str, model: str, seed: int) -> Path:
+        """Where a cell is trained, and its pictures are kept."""
+        return self.runs / f"{name}-{model}-{seed}".replace(", ", "-")
+
+    def images(self, name: str, part: str) -> ImageSet:
+        """A part of a data set."""
+        if self.data is None and name != "generated":
+            raise ValueError(f"{name} needs --data, the folder of {name}/")
+        return image_set(SOURCES[name].format(self.data), crop=SIZE, part=part, prints=10)  # type: ignore[arg-type]
+
+
+def fit(task: Task, name: str, model: str, seed: int) -> Trained:
+    """Train a cell, or go on with it."""
+    training, validation = task.images(name, "train"), task.images(name, "test")
+    torch.manual_seed(seed)
+    kind, shape = MODELS[model], (SIZE, SIZE)
+    encoding = None if kind is None else PhaseEncoding(kind.scale * math.pi)
+    if kind is None:
+        process: Chain | VariancePreserving = VariancePreserving(shape)
+        network: torch.nn.Module = EpsilonUNet(process, **PRESETS["tiny"])
+        objective = Objective.DENOISING
+    else:
+        schedule = Schedule.published(100, reference_weight=kind.reference_weight)
+        sde = KuramotoSDE(shape, kind.coupling, schedule)
+        process, objective = Chain.uniform(sde, 100, published=kind.objective is Objective.ONE_STEP), kind.objective
+        network = ScoreUNet(shape, schedule.diffusion, **PRESETS["tiny"])
+    settings = Settings(
+        EPOCHS,
+        task.updates // EPOCHS,
+        BATCH,
+        learning_rate=2e-3,
+        warmup=100,
+        averaging=0.998,
+        stride=5,
+        states=4 if objective is Objective.ONE_STEP else 1,
+        seed=seed,
+        paths_on="cpu",
+    )
+    run = task.run(name, model, seed)
+    if (run / BEST).exists() and not (run / LAST).exists():  # weights alone, from another machine
+        return load(run)
+    return train(
+        network,
+        process,
+        objective,
+        training.starts(encoding),
+        validation.starts(encoding),
+        run,
+        settings,
+        accelerator="gpu" if task.device == "cuda" else "cpu",
+    )
+
+
+def samplers(task: Task, name: str, model: str, trained: Trained, run: Path) -> Samplers:
+    """How pictures are drawn from a trained cell; the law that phases start from is kept in the folder of the run."""
+    kind = MODELS[model]
+    if kind is None:
+        assert isinstance(trained.process, VariancePreserving)
+        process, score = trained.process, trained.network
+
+        def values(method: str, cost: int) -> Callable[[int, int, int], Tensor]:
+            def draw(evaluations: int, count: int, seed: int) -> Tensor:
+                options = {"method": method, "clip": "always", "device": task.device, "seed": seed}
+                return sample_vp(process, score, count, n_steps=evaluations // cost, **options).cpu()  # type: ignore[arg-type]
+
+            return draw
+
+        return {"ancestral": values("ancestral", 1), "ddim": values("ddim", 1), "heun2": values("heun2", 2)}
+    encoding = PhaseEncoding(kind.scale * math.pi)
+    if not (run / FILE).exists():
+        starts = task.images(name, "train").starts(encoding)
+        save_law(*choose(trained.chain, starts, fitted=1000, compared=250), run / FILE)
+    law, _ = load_law(run / FILE)
+
+    def phases(method: str, cost: int = 1) -> Callable[[int, int, int], Tensor]:
+        def draw(evaluations: int, count: int, seed: int) -> Tensor:
+            # two evaluations a step, and one for the last, which has no noise
+            recipe = (
+                Recipe(method, (evaluations + 1) // cost, denoise=True)
+                if cost > 1
+                else Recipe(method, evaluations, denoise=False)
+            )
+            options = {"seed": seed, "batch_size": 500, "device": task.device}
+            drawn = generate(trained.chain, trained.network, law, count, recipe, **options)  # type: ignore[arg-type]
+            return encoding.decode(torch.from_numpy(drawn["theta"].to_numpy()))
+
+        return draw
+
+    return {"published": phases("euler_maruyama"), "ancestral": phases("ancestral"), "sra1": phases("sra1", 2)}
+
+
+def drawn(task: Task, name: str, model: str, seed: int) -> Iterator[tuple[str, Tensor]]:
+    """Train, then draw pictures by every sampler and number of evaluations; what is there already is read."""
+    run = task.run(name, model, seed)
+    if task.finish:
+        trained = fit(task, name, model, seed)
+        trained.network.to(task.device)
+        draws = samplers(task, name, model, trained, run)
+        for sampler, n in ((sampler, n) for sampler in draws for n in task.evaluations):
+            path = task.pictures(run, sampler, n)
+            if not path.exists() and (n <= 100 or sampler == "ancestral"):
+                pictures = ((draws[sampler](n, task.samples, seed) + 1.0) * 127.5).round().to(torch.uint8)
+                with replacing(path) as temporary:
+                    np.savez_compressed(temporary, pictures=pictures.numpy())
+    for sampler, n in ((sampler, n) for sampler in SAMPLERS for n in sorted(EVALUATIONS)):
+        if (path := task.pictures(run, sampler, n)).exists():
+            yield f"{sampler}/{n}", torch.from_numpy(np.load(path)["pictures"]).float() / 127.5 - 1.0
+
+
+def cell(task: Task, name: str, model: str, seed: int, picture: Path) -> dict[str, object]:
+    """Train, draw, measure; also a sheet of pictures."""
+    real = task.images(name, "test").windows(task.samples, seed=1)
+    familiar = task.images(name, "train").windows(2 * task.samples, seed=2)
+    measured: dict[str, dict[str, object]] = {}
+    for key, pictures in drawn(task, name, model, seed):
+        generator = torch.Generator().manual_seed(0)
+        measured[key] = _plain(compare(real, pictures, train=familiar, resamples=task.resamples, generator=generator))
+        if key in ("ancestral/100", "sra1/100"):
+            with replacing(picture, force=True) as temporary:
+                sheet(pictures[:SHEET], columns=12).save(temporary)
+    run = task.run(name, model, seed)
+    *_, last = (run / METRICS).read_text().split()
+    updates, seconds = last.split(",")[:2]
+    law = load_law(run / FILE)[1].attrs["chosen"] if (run / FILE).exists() else "normal"
+    about = {"training_seconds": float(seconds), "updates": int(updates), "start_law": law}
+    return {**about, "measures": measured}
+
+
+def _plain(found: xr.Dataset) -> dict[str, object]:
+    """Per measure ``[value, low, high, floor]``, and the coherence of the samples beside that of real windows."""
+    names = [str(name) for name in found["measure"].values]
+    rows = {
+        name: [float(found[part].sel(measure=name)) for part in ("value", "low", "high", "floor")] for name in names
+    }
+    mean = found["mean_coherence"]
+    return {**rows, "mean_coherence": {str(one): float(mean.sel(set=one)) for one in mean["set"].values}}
+
+
+def finished(folder: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    """The cells that a folder holds."""
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text())
+        yield result["cell"], result
+
+
+def show(folder: Path, measure: str) -> None:
+    """A row per cell and sampler: a distance with its interval at every number of evaluations."""
+    cells = list(finished(folder))
+    for name in sorted({key.split("/")[0] for key, _ in cells}):
+        table = Table(title=f"{name}: {measure}, 95 % interval")
+        for column in ("model", "sampler", *(f"{n} evaluations" for n in sorted(EVALUATIONS)), "floor"):
+            table.add_column(column, no_wrap=True)
+        for key, result in cells:
+            if not key.startswith(name + "/"):
+                continue
+            measures = result["measures"]
+            assert isinstance(measures, dict)
+            for sampler in dict.fromkeys(one.split("/")[0] for one in measures):
+                found = {n: measures.get(f"{sampler}/{n}", {}).get(measure) for n in sorted(EVALUATIONS)}
+                texts = ["" if v is None else f"{v[0]:.3g} ({v[1]:.3g} to {v[2]:.3g})" for v in found.values()]
+                floor = next(v[3] for v in found.values() if v is not None)
+                table.add_row(key.split("/", 1)[1], sampler, *texts, f"{floor:.3g}")
+        Console(width=180).print(table)
+
+
+def main() -> None:
+    """Fill the table, cell by cell."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two models of generated fingerprints, few updates")
+    parser.add_argument("--data", type=Path, help="the folder of the data sets")
+    parser.add_argument("--cell", action="append", help=f"one of {'; '.join(CELLS)}; may be given again")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--updates", type=int, default=2500, help=f"of {BATCH} windows each")
+    parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--resamples", type=int, default=100, help="of the bootstrap")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--runs", type=Path, default=Path("out/images"), help="where trainings are kept")
+    parser.add_argument("--out", type=Path, help="where results are kept")
+    parser.add_argument("--draw-only", action="store_true", help="measure nothing yet: where time on a card is short")
+    parser.add_argument(
+        "--trained-on", default="this machine", help="where, if weights were brought: kept with results"
+    )
+    parser.add_argument("--unfinished", action="store_true", help="measure what is drawn: train and draw nothing")
+    parser.add_argument("--table", type=Path, help="show the results of this folder")
+    parser.add_argument("--measure", default="gabor_frechet", help="to show")
+    given = parser.parse_args()
+    if given.table is not None:
+        show(given.table, given.measure)
+        return
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        if given.quick:
+            task = Task(None, given.device, 20, 40, (5, 10), 20, Path(scratch))
+            cells, out = ["generated/vp", "generated/local, pathwise"], Path(scratch)
+        else:
+            task = Task(
+                given.data, given.device, given.updates, given.samples, EVALUATIONS, given.resamples, given.runs
+            )
+            cells, out = given.cell or CELLS, given.out or given.runs
+        out.mkdir(parents=True, exist_ok=True)
+        for key in cells:
+            name, model = key.split("/")
+            path = out / f"{name}-{model}-{given.seed}.json".replace(", ", "-")
+            if given.draw_only:
+                print(f"{key}: drew {', '.join(one for one, _ in drawn(task, name, model, given.seed))}", flush=True)
+                continue
+            if not path.exists():
+                result = cell(task, name, model, given.seed, path.with_suffix(".png"))
+                made = provenance(cell=key, seed=given.seed, samples=task.samples, trained_on=given.trained_on)
+                with replacing(path) as temporary:
+                    temporary.write_text(json.dumps({"cell": key, **made, **result}, indent=1) + "\n")
+            print(f"{key}: {json.loads(path.read_text())['training_seconds']:.0f} s of training", flush=True)
+        if given.draw_only:
+            return
+        if given.quick:
+            print("distances after 20 updates mean nothing: this only shows that every part runs")
+        else:
+            show(out, given.measure)
+
+
+if __name__ == "__main__":
+    main()
