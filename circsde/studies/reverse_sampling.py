@@ -84,7 +84,7 @@ def reverse_times(chain: Chain, n_steps: int, spacing: Spacing = Spacing.INDEX) 
     >>> from circsde.kuramoto import KuramotoSDE
     >>> chain = Chain.geometric(KuramotoSDE((1,)), 8, 0.1)
     >>> [round(t, 2) for t in reverse_times(chain, 4)], reverse_times(chain, 4, Spacing.TIME)
-    ([1.0, 0.27, 0.07, 0.01, 0.0], [1.0, 0.75, 0.5, 0.25, 0.0])
+    ([1.0, 0.41, 0.17, 0.07, 0.0], [1.0, 0.75, 0.5, 0.25, 0.0])
     """
     ends, horizon = np.array(chain.times), chain.times[-1]
     if spacing is Spacing.TIME:
