@@ -9,8 +9,8 @@ where f and the score are those at ``t_1`` and l is the stochasticity. Without d
 process is Gaussian on the lift, and for every l such steps follow its law exactly, however long they are: with l = 1
 they are draws from the bridge between ``theta_0`` and ``theta(t_1)``. Euler-Maruyama adds ``S_1 - S_0``, more than the
 ``S_0`` that should be left where a step is long against the time to the data. The step to time 0 has no noise and ends
-at the mean of the data (Tweedie's formula). So these steps suit data that are sharp, such as images, at few steps; where
-data spread wider than the noise of the last steps, their variance comes out too small, and heun is more accurate.
+at the mean of the data (Tweedie's formula). So these steps suit data that are sharp, at few steps; where data spread
+wider than the noise of the last steps, their variance comes out too small, and heun is more accurate.
 
 Sources: Ho et al. 2020, arXiv 2006.11239 (l = 1); Song et al. 2021, arXiv 2010.02502 (any l).
 """

@@ -135,6 +135,7 @@ def train(
         warmup=100 if is_images else 500,
         averaging=0.99 if is_images and seconds is not None else 0.999,
         patience=patience,
+        stride=5 if is_images else 10,  # of the second-order chain: pairs cost a tenth of an update
         seed=seed,
         seconds=seconds,
     )

@@ -93,10 +93,10 @@ def fit(
     torch.manual_seed(settings.seed)
     about: dict[str, object] = {"kind": "images", "source": windows.source, "windows": windows.described}
     if process == "standard":
-        encoding = None
-        along: Chain | VariancePreserving = VariancePreserving(training.event_shape)
-        network: torch.nn.Module = EpsilonUNet(along, **PRESETS[preset])
-        aim = Objective.DENOISING
+        encoding, aim = None, Objective.DENOISING
+        standard = VariancePreserving(training.event_shape)
+        along: Chain | VariancePreserving = standard
+        network: torch.nn.Module = EpsilonUNet(standard, **PRESETS[preset])
     else:
         encoding = PhaseEncoding(windows.scale * math.pi)
         sde = forward_process(process, training.event_shape, radius, steps)
@@ -127,11 +127,13 @@ def fit(
 
 def forward_process(process: str, event_shape: tuple[int, ...], radius: int, steps: int) -> "KuramotoSDE":
     """The published rates (eq. 2) with the coupling and the attraction that the name of the process says."""
-    from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
+    from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
     from circsde.kuramoto import KuramotoSDE
     from circsde.schedule import Schedule
 
-    coupling = {"global": GlobalCoupling(), "local": LocalCoupling(radius)}.get(process, NoCoupling())
+    coupling: Coupling = NoCoupling()
+    if process in ("global", "local"):
+        coupling = GlobalCoupling() if process == "global" else LocalCoupling(radius)
     return KuramotoSDE(event_shape, coupling, Schedule.published(steps, reference_weight=REFERENCE_WEIGHT[process]))
 
 
