@@ -159,7 +159,7 @@ def main() -> None:
     ratios = {}
     for name in list(contenders)[1:]:
         for same in sorted(set(OURS) & set(THEIRS)):
-            ratios[f"{name}, both at tolerance {same:g}"] = ratio(name, same, same)
+            ratios[f"{name}, both at tolerance 1e{round(math.log10(same))}"] = ratio(name, same, same)
         for bound in BOUNDS:
             mine, theirs = cheapest("circsde", bound), cheapest(name, bound)
             if mine is not None and theirs is not None:
