@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +12,13 @@ from circsde.coupling import NoCoupling
 from circsde.distributions import WrappedNormal
 from circsde.kuramoto import KuramotoSDE
 from circsde.matching import Chain
-from circsde.models.presets import Process, forward_process, settled
-from circsde.models.training import Trained
+from circsde.models.mlp import ScoreMLP
+from circsde.models.presets import Process, forward_process, objective, settled
+from circsde.models.relative import Relative
+from circsde.models.training import Settings, Trained, train
 from circsde.models.transitions import Objective
 from circsde.schedule import Schedule
+from circsde.solvers.likelihood import normalisation
 from circsde.studies.generative import diagnose, log_likelihood, sample, samples
 from circsde.studies.mismatch import energy_test
 from circsde.torus import wrap
@@ -100,11 +104,38 @@ def test_the_diagnosis_of_the_exact_score_finds_nothing() -> None:
 def test_the_diagnosis_finds_a_short_horizon_and_wrong_samples() -> None:
     data = DATA.sample((1500,), generator=generator(3)).float()
     brief = KuramotoSDE((2,), NoCoupling(), Schedule.constant(diffusion=0.5))
-    short = dataclasses.replace(model(), chain=Chain.uniform(brief, 20))
+    short = dataclasses.replace(model(), process=Chain.uniform(brief, 20))
     wrong = diagnose(short, wrap(data + 1.0), generator=generator(), points=8)
     assert float(wrong["kuiper_p"].max()) < 1e-3
     assert float(wrong["energy_p"]) == float(wrong["samples_energy_p"]) == pytest.approx(1 / 200)
     assert float(wrong["samples_energy"]) > 10 * float(wrong["samples_energy_floor"])
+
+
+@pytest.mark.parametrize("process", [Process.DIFFUSION, pytest.param(Process.GLOBAL, marks=pytest.mark.slow)])
+def test_the_density_of_a_trained_network_on_the_torus_is_normalised(process: Process, tmp_path: Path) -> None:
+    """To 1e-3, whatever the network has learnt of two clusters."""
+    law = WrappedNormal(torch.tensor([[2.5, -0.5], [-1.0, 1.0]]), 0.5)
+    data = law.sample((500,), generator=generator()).flatten(0, 1)
+    sde = forward_process(process, (2,))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = ScoreMLP((2,), sde.schedule.diffusion, width=32, depth=1, harmonics=2, smallest_noise=0.2)
+    settings = Settings(epochs=1, updates=120, batch=256, learning_rate=3e-3, warmup=20, averaging=0.9, pool=2)
+    made = train(
+        plain if process is Process.DIFFUSION else Relative(plain, sde),
+        Chain.geometric(sde, 40, 0.2, linear_from=2.0),
+        objective(process),
+        data,
+        data,
+        tmp_path,
+        settings,
+        accelerator="cpu",
+    )
+    made = dataclasses.replace(made, network=made.network.double())
+    told = [log_likelihood(made, theta.double()) for theta in (data[:50], wrap(data[:50] + 1.5))]
+    assert told[0].value.mean() > told[1].value.mean() + 1.0  # it has learnt something
+    total = normalisation(lambda theta: log_likelihood(made, theta, atol=1e-4), 2, 64)  # 2e-4 with 48 points
+    assert total == pytest.approx(1.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("process", list(Process))

@@ -80,6 +80,20 @@ def test_the_score_is_tangent(t: float) -> None:
     assert before.abs().max() > 0
 
 
+def test_the_score_is_smooth_in_time() -> None:
+    """Second differences of its factor fall as the square of the step, also where the noise level is 1."""
+    net, theta = network(), angles(1, 3)
+    with torch.no_grad():
+        net.clock.get_parameter("3.weight").zero_()  # leaves the factor alone to depend on time
+
+    def curvature(steps: int) -> float:
+        t = torch.linspace(0.5, 0.9, steps + 1, dtype=torch.float64)  # the noise level is 1 at 0.675
+        score: Tensor = net(t, theta.expand(steps + 1, 3))
+        return score.diff(n=2, dim=0).abs().max().item()
+
+    assert 3.8 < curvature(100) / curvature(200) < 4.2
+
+
 def test_before_training_the_loss_is_that_of_no_score_at_every_noise() -> None:
     sde = KuramotoSDE((3,), NoCoupling(), Schedule.linear((0.0, 0.0, 0.1), (0.0, 0.0, 2.0)))
     theta0, net = angles(4000, 3), network(trained=False)
