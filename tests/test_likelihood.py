@@ -229,18 +229,22 @@ def test_the_closed_form_of_the_drift_lowers_the_standard_error() -> None:
 
 def test_the_closed_form_of_the_drift_saves_bits() -> None:
     """All of them where the score's Jacobian is diagonal: Rademacher probes are exact on that."""
-    event, theta = (1, 8, 8), random_angles(20, 1, 8, 8)
-    sde = KuramotoSDE(event, LocalCoupling(1), Schedule.published(100, 1.0))
-    plain = SDE(sde.drift, sde.diffusion, 1.0)
-    bits = [
+    sde, theta = KuramotoSDE((1, 8, 8), LocalCoupling(1), Schedule.published(100, 1.0)), random_angles(4, 1, 8, 8)
+    known, unknown = (
         log_prob(
-            equation, lambda t, x: -2.0 * x.sin(), theta, prior=VonMises(0.0, 2.0), divergence="hutchinson",
-            probes=16, generator=1, atol=1e-4,
-        ).stderr.mean().item() * 4.0 / math.log(2.0)
-        for equation in (sde, plain)
-    ]  # fmt: skip
-    assert bits[0] < 1e-9
-    assert 4.0 < bits[1] < 6.0
+            equation,
+            lambda t, x: -2.0 * x.sin(),
+            theta,
+            prior=VonMises(0.0, 2.0),
+            divergence="hutchinson",
+            probes=8,
+            atol=1e-3,
+            generator=1,
+        ).stderr.mean()
+        for equation in (sde, SDE(sde.drift, sde.diffusion, 1.0))
+    )
+    assert known < 1e-9
+    assert 3.0 < math.sqrt(8.0) * unknown / math.log(2.0) < 8.0  # of one probe, in bits
 
 
 def test_probes_are_added_until_the_standard_error_is_small_enough() -> None:
