@@ -167,7 +167,7 @@ def correlation(pools: int, side: int = 12) -> dict[str, float]:
         chain = chain_of(coupling, STEPS, published=True, shape=(1, side, side))
         for objective in OBJECTIVES:
             alone = torch.stack(
-                [summary(independent(chain, objective, data, 16 * STEPS, seed)) for seed in range(pools)]
+                [moments(independent(chain, objective, data, 16 * STEPS, seed)) for seed in range(pools)]
             )
             expected = alone.var(0) * (16 * STEPS) / (64 * 16)
             for pool, stride in ((1, 1), (8, 1), (8, 10), (32, 1)):
@@ -175,7 +175,7 @@ def correlation(pools: int, side: int = 12) -> dict[str, float]:
                 for seed in range(pools):
                     generator = torch.Generator().manual_seed(seed)
                     source = Transitions(chain, objective, data, 16, generator, pool=pool, stride=stride)
-                    means.append(torch.stack([summary(source.draw()) for _ in range(64)]).mean(0))
+                    means.append(torch.stack([moments(source.draw()) for _ in range(64)]).mean(0))
                 ratio = (torch.stack(means).var(0) / expected).mean().item()
                 key = f"{name}, {objective}, pool {pool}, stride {stride}"
                 result[key] = ratio
@@ -196,7 +196,7 @@ def independent(chain: Chain, objective: Objective, data: Rows, count: int, seed
     return one_step(chain, paths, 1, generator) if first == 0 else pathwise(chain, paths)
 
 
-def summary(pairs: Pairs) -> Tensor:
+def moments(pairs: Pairs) -> Tensor:
     """The loss of a zero score, and the regression of the target on the phase and on its neighbour."""
     theta, target, weight = pairs.theta, pairs.target, pairs.variance.float()
     neighbour = (theta.roll(1, -1) - theta).sin()
