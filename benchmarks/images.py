@@ -301,9 +301,8 @@ def main() -> None:
             task = Task(None, given.device, 20, 40, (5, 10), 20, Path(scratch))
             cells, out = ["generated/vp", "generated/local, pathwise"], Path(scratch)
         else:
-            task = Task(
-                given.data, given.device, given.updates, given.samples, EVALUATIONS, given.resamples, given.runs
-            )
+            work = given.updates, given.samples, EVALUATIONS, given.resamples, given.runs, not given.unfinished
+            task = Task(given.data, given.device, *work)
             cells, out = given.cell or CELLS, given.out or given.runs
         out.mkdir(parents=True, exist_ok=True)
         for key in cells:
