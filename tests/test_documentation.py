@@ -138,12 +138,62 @@ def backwards(record: Result) -> list[str]:
     ]
 
 
+SAMPLERS = {
+    "standard model, DDIM": ("vp", "ddim"),
+    "standard model, ancestral": ("vp", "ancestral"),
+    "standard model, Heun's flow": ("vp", "heun2"),
+    "local, pathwise, SRA1": ("local-pathwise", "sra1"),
+    "local, pathwise, ancestral": ("local-pathwise", "ancestral"),
+    "local, pathwise, published sampler": ("local-pathwise", "published"),
+    "global, pathwise, SRA1": ("global-pathwise", "sra1"),
+    "diffusion, SRA1": ("diffusion", "sra1"),
+    "diffusion, published sampler": ("diffusion", "published"),
+    "local, one-step, published sampler": ("local-one-step", "published"),
+    "global, one-step, published sampler": ("global-one-step", "published"),
+}
+
+
+def distance(data: str, model: str, sampler: str, evaluations: int, measure: str = "gabor_frechet") -> list[float]:
+    """A distance of samples to held-out windows: value, and the ends of its interval."""
+    found: list[float] = result(f"images/{data}-{model}-0")["measures"].get(f"{sampler}/{evaluations}", {}).get(measure)
+    return [] if found is None else found[:3]
+
+
+def images(record: Result) -> list[str]:
+    """Local coupling against the standard model, and the published sampler and objective."""
+    assert record["cell"] == "socofing/vp"
+    ours, peer, published = (
+        [f"{distance(data, *cell, 25)[0]:.1f}" for data in DATA]
+        for cell in (("local-pathwise", "sra1"), ("vp", "ddim"), ("local-one-step", "published"))
+    )
+    return [
+        f"on fingerprints {ours[0]} against {peer[0]}, within the intervals; on Brodatz textures {ours[1]} against"
+        f" {peer[1]}: no. By the published sampler and objective {published[0]} and {published[1]}"
+    ]
+
+
+def image_table(record: Result) -> list[str]:
+    """The rows of the benchmarks' own page."""
+    assert record["cell"] == "socofing/vp"
+
+    def shown(values: list[float]) -> str:
+        return f"{values[0]:.3g} ({values[1]:.3g} to {values[2]:.3g})" if values else ""
+
+    columns = [(data, n) for data in DATA for n in (10, 25, 100)]
+    rows = {title: [shown(distance(data, *cell, n)) for data, n in columns] for title, cell in SAMPLERS.items()}
+    return [" ".join(f"| {title} | {' | '.join(row)} |".split()) for title, row in rows.items()]
+
+
+DATA = ("socofing", "brodatz")
+
 CHECKED: list[tuple[str, str, Callable[[Result], list[str]]]] = [
     ("README.md", "orders", orders),
     ("README.md", "stiff", stiff),
     ("README.md", "forward", speed),
     ("README.md", "likelihood_speed", likelihood),
+    ("README.md", "images/socofing-vp-0", images),
     ("benchmarks/README.md", "forward", speed_table),
+    ("benchmarks/README.md", "images/socofing-vp-0", image_table),
     ("docs/comparison.md", "forward", against_diffrax),
     ("docs/choosing.md", "mean_field", mean_field),
     ("docs/choosing.md", "reverse", backwards),
