@@ -8,7 +8,7 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 .PHONY: demo test test-slow check types docs bench clean
 
 demo: $(INSTALLED)
-	$(BIN)/circsde train texture:brick --process local --crop 64 --size 32 --seconds 100 --out out/demo
+	$(BIN)/circsde train texture:brick --process local --crop 64 --size 16 --seconds 90 --out out/demo
 	$(BIN)/circsde diagnose out/demo --force
 	@echo "Held-out windows, how they synchronise, and samples: $(CURDIR)/out/demo/diagnosis.png"
 
