@@ -186,21 +186,18 @@ def train(
     }
     console.say(f"{len(training)} rows to learn from, {len(validation)} to validate, {training.shape[1]} angles")
     with training_bar(settings) as progress:
-        try:
-            model = fit(
-                score,
-                chain,
-                best(Process(process)) if objective is ObjectiveName.BEST else Objective(objective),
-                difference(training, centre.float()),
-                difference(validation, centre.float()),
-                out,
-                settings,
-                about=about,
-                progress=progress,
-                accelerator=device,
-            )
-        except FloatingPointError as error:
-            console.fail(str(error), console.FAILED)
+        model = fit(
+            score,
+            chain,
+            best(Process(process)) if objective is ObjectiveName.BEST else Objective(objective),
+            difference(training, centre.float()),
+            difference(validation, centre.float()),
+            out,
+            settings,
+            about=about,
+            progress=progress,
+            accelerator=device,
+        )
     console.say(f"least validation loss after update {model.update}\nrun      {out}")
 
 
@@ -215,14 +212,17 @@ def holds_images(source: str) -> bool:
 
 @contextmanager
 def training_bar(settings: "Settings") -> Iterator[Callable[[int], object]]:
-    """A bar moved by the number of finished updates, or by the time where that is what ends."""
+    """A bar moved by the number of finished updates, or by the time where that is what ends; a failure in a message."""
     begin = time.monotonic()
-    if settings.seconds is None:
-        with console.progress_bar("training", settings.epochs * settings.updates) as progress:
-            yield progress
-    else:
-        with console.progress_bar("training, seconds", round(settings.seconds)) as progress:
-            yield lambda _: progress(int(time.monotonic() - begin))
+    try:
+        if settings.seconds is None:
+            with console.progress_bar("training", settings.epochs * settings.updates) as progress:
+                yield progress
+        else:
+            with console.progress_bar("training, seconds", round(settings.seconds)) as progress:
+                yield lambda _: progress(int(time.monotonic() - begin))
+    except FloatingPointError as error:
+        console.fail(str(error), console.FAILED)
 
 
 def read(source: str, unit: str | None, columns: str | None, drop_missing: bool) -> "Phases":

@@ -105,21 +105,18 @@ def fit(
         network = ScoreUNet(training.event_shape, sde.schedule.diffusion, **PRESETS[preset])
         about["encoding_scale"] = encoding.scale
     with training_bar(settings) as progress:
-        try:
-            model = train(
-                network,
-                along,
-                aim,
-                training.starts(encoding),
-                held_out.starts(encoding),
-                out,
-                settings,
-                about=about,
-                progress=progress,
-                accelerator=device,
-            )
-        except FloatingPointError as error:
-            console.fail(str(error), console.FAILED)
+        model = train(
+            network,
+            along,
+            aim,
+            training.starts(encoding),
+            held_out.starts(encoding),
+            out,
+            settings,
+            about=about,
+            progress=progress,
+            accelerator=device,
+        )
     console.say(f"least validation loss after update {model.update}\nrun      {out}")
     if encoding is not None:
         _start_law(model, training, encoding.scale, out)
