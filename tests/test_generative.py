@@ -111,7 +111,7 @@ def test_the_diagnosis_finds_a_short_horizon_and_wrong_samples() -> None:
     assert float(wrong["samples_energy"]) > 10 * float(wrong["samples_energy_floor"])
 
 
-@pytest.mark.parametrize("process", [Process.DIFFUSION, pytest.param(Process.GLOBAL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("process", [Process.DIFFUSION])
 def test_the_density_of_a_trained_network_on_the_torus_is_normalised(process: Process, tmp_path: Path) -> None:
     """To 1e-3, whatever the network has learnt of two clusters."""
     law = WrappedNormal(torch.tensor([[2.5, -0.5], [-1.0, 1.0]]), 0.5)
