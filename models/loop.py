@@ -35,6 +35,7 @@ class ScoreMatching(pl.LightningModule):
         rate: The learning rate at each update, as a part of its peak.
         clip: The largest norm of a gradient.
         seed: Of what the network draws itself, as for dropout.
+        recorded: Whether a graphics card records the network once and replays it.
     """
 
     def __init__(
@@ -44,11 +45,24 @@ class ScoreMatching(pl.LightningModule):
         rate: Callable[[int], float],
         clip: float,
         seed: int = 0,
+        recorded: bool = False,
     ) -> None:
         super().__init__()
         self.network, self.optimiser, self.rate, self.clip = network, dict(optimiser), rate, clip
-        self.seed = seed
+        self.seed, self.recorded = seed, recorded
         self.losses: list[Tensor] = []
+
+    def on_train_start(self) -> None:
+        """Record the network for training; in evaluation it stays as it is."""
+        if self.recorded:
+            held_out = self.trainer.datamodule.held_out[0]  # type: ignore[attr-defined]
+            like = (torch.zeros_like(x, device=self.device) for x in (held_out.t, held_out.theta))
+            torch.cuda.make_graphed_callables(self.network, tuple(like))
+
+    def on_train_end(self) -> None:
+        """Give the network its own forward pass back."""
+        if self.recorded:
+            del self.network.forward
 
     def training_step(self, batch: int) -> Tensor:  # noqa: ARG002
         """The loss of new pairs; ``batch`` only counts."""
@@ -119,7 +133,7 @@ class PairSource(pl.LightningDataModule):
         assert self.trainer is not None
         device = self.trainer.strategy.root_device
         self.pairs = self._training(self._device or device, self.trainer.global_rank)
-        self._held_out = self._validation(self._device or device)
+        self.held_out = self._validation(self._device or device)
 
     def train_dataloader(self) -> DataLoader[int]:
         """Counts: :class:`ScoreMatching` draws the pairs itself, so that none are lost when training is killed."""
@@ -127,7 +141,7 @@ class PairSource(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Pairs]:
         """The validation pairs."""
-        return DataLoader(self._held_out, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(self.held_out, batch_size=None)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
         """The states of the pairs of all processes."""

@@ -114,7 +114,8 @@ def train(
         The state of least validation loss.
 
     Raises:
-        ValueError: If ``run`` holds another training, or a file that is no checkpoint; if data say not what they are.
+        ValueError: If ``run`` holds another training, or a file that is no checkpoint; if data say not what they are;
+            if a network is to be recorded, but not by one graphics card in full precision.
         FloatingPointError: If a loss or a gradient is not finite; it says at which update and time.
         OSError: If a checkpoint cannot be written; the previous one is kept.
     """
@@ -165,12 +166,15 @@ def train(
     }
     with quiet(), isolate_rng():
         fitting = pl.Trainer(callbacks=callbacks, plugins=[SafetensorsIO()], **options)
+        where = fitting.strategy.root_device.type, fitting.world_size, fitting.precision
+        if settings.recorded and where != ("cuda", 1, "32-true"):
+            raise ValueError(f"recorded=True is for one graphics card in full precision, got {where}; leave it out")
 
         def rate(update: int) -> float:
             return settings.rate(update, 0.0 if settings.budget is None else record.used(fitting))
 
         optimiser = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-        module = ScoreMatching(network, optimiser, rate, settings.clip, settings.seed)
+        module = ScoreMatching(network, optimiser, rate, settings.clip, settings.seed, settings.recorded)
         try:
             fitting.fit(module, datamodule=source, ckpt_path=None if saved is None else run / LAST)
         except SystemExit:  # Lightning's answer to Ctrl-C

@@ -60,8 +60,8 @@ class Rows:
 class Transitions:
     """Pairs for one objective, their times even over the steps of the chain.
 
-    A pool of paths is at steps spread evenly. Every draw advances a part of it by ``stride`` steps and uses it; paths
-    that have arrived start anew from data. So a pair costs ``stride`` steps of simulation instead of half a path.
+    A pool of paths is at steps spread evenly. Draws use it part by part, then all of it advances by ``stride`` steps;
+    paths that have arrived start anew from data. So a pair costs ``stride`` steps of simulation instead of half a path.
     Pairs of one path are correlated; a larger pool uses them further apart. Denoising needs no paths: its times are
     even within each step of the chain.
 
@@ -103,17 +103,12 @@ class Transitions:
         """The next ``batch`` pairs."""
         if self.objective is Objective.DENOISING:
             return self._denoising()
+        if self._next == 0:
+            self._pool = self._advanced(self._paths())
         count = self.batch // self.states
         rows = slice(self._next * count, (self._next + 1) * count)
         self._next = (self._next + 1) % self.pool
-        pool = self._paths()
-        paths = Paths(*(x[rows] for x in pool))
-        for _ in range(self.stride):
-            paths = self._step(paths)
-        if self.objective is Objective.ONE_STEP:
-            paths = self._restarted(paths)
-        for whole, part in zip(pool, paths, strict=True):
-            whole[rows] = part
+        paths = Paths(*(x[rows] for x in self._paths()))
         if self.objective is Objective.ONE_STEP:
             return one_step(self.chain, paths, self.states, self.generator)
         return pathwise(self.chain, paths)
@@ -155,6 +150,17 @@ class Transitions:
             rows = (wanted > step).nonzero()[:, 0]
             paths = _replaced(paths, rows, self._step(Paths(*(x[rows] for x in paths))))
         return Paths(*(x.clone() for x in paths))
+
+    def _advanced(self, pool: Paths) -> Paths:
+        """The whole pool, ``stride`` steps on: on a CPU in parts that its caches hold, else at once."""
+        size = self.batch // self.states if self.generator.device.type == "cpu" else len(pool.n)
+        parts = []
+        for rows in range(0, len(pool.n), size):
+            paths = Paths(*(x[rows : rows + size] for x in pool))
+            for _ in range(self.stride):
+                paths = self._step(paths)
+            parts.append(self._restarted(paths) if self.objective is Objective.ONE_STEP else paths)
+        return Paths(*(torch.cat(x) for x in zip(*parts, strict=True)))
 
     def _step(self, paths: Paths) -> Paths:
         paths = self._restarted(paths)
