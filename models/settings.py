@@ -24,8 +24,8 @@ class Settings:
         seed: Of all pairs; the first weights are those of the network given.
         paths_on: The device on which paths are simulated; by default that of the network. Where several trainings
             share a graphics card, simulation is faster on "cpu".
-        recorded: Record the kernels of the network once, as a CUDA graph, and replay them: a small network then does not
-            wait for each to be launched. For one graphics card in full precision.
+        recorded: Record the kernels of the network once, as a CUDA graph, and replay them, so that a small network does
+            not wait for each to be launched. For one graphics card in full precision.
         seconds: The wall-clock time to train for, validation included. The learning rate then follows the part of it
             that is used, so results depend on the machine.
         cpu_seconds: The same in CPU time, of all threads; for comparisons on a machine that is shared.

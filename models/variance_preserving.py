@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -21,12 +21,15 @@ from circsde.matching import Pairs
 from circsde.models.transitions import Starts
 from circsde.models.unet import UNet
 from circsde.schedule import Linear
+from circsde.solvers.multistep import Towards
 from circsde.typing import Angles, Field, PerSample, Tangent, Time
 
 Clip = Literal["never", "end", "always"]
 FLOWS = {"ddim": "euler", "midpoint": "midpoint", "heun2": "heun2", "rk4": "rk4"}
 """Samplers that draw no noise after the start, and their names in torchdiffeq."""
-METHODS = ("ancestral", *FLOWS)
+METHODS = ("ancestral", "multistep", *FLOWS)
+Step: TypeAlias = Callable[[float, float, Angles], Angles]
+"""From a time to an earlier one."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,7 @@ def sample(
     seed: int = 0,
     first_sample: int = 0,
     spacing: float = 1.0,
+    stochasticity: float = 1.0,
     clip: Clip = "end",
     device: torch.device | str = "cpu",
     progress: Callable[[int], object] | None = None,
@@ -180,6 +184,7 @@ def sample(
         seed: Of all noise.
         first_sample: The index of the first sample, for drawing in parts.
         spacing: As for :func:`denoise`.
+        stochasticity: As for :func:`denoise`.
         clip: As for :func:`denoise`.
         device: Where to compute; the noise is the same everywhere.
         progress: Called with the number of finished steps.
@@ -193,6 +198,7 @@ def sample(
         method=method,
         noise=noise,
         spacing=spacing,
+        stochasticity=stochasticity,
         clip=clip,
         progress=progress,
     )
@@ -208,14 +214,16 @@ def denoise(
     method: str = "ancestral",
     noise: Callable[[], Tensor] | None = None,
     spacing: float = 1.0,
+    stochasticity: float = 1.0,
     clip: Clip = "end",
     progress: Callable[[int], object] | None = None,
 ) -> Angles:
     r"""Data from ``x`` at the horizon.
 
     ``"ancestral"`` draws ``x_s`` from its law given ``x_t`` and the estimate of ``x_0`` (Ho et al.), at any times
-    ``s < t``. The others follow the probability flow. With ``y = x / alpha`` and ``u = sigma / alpha`` it is
-    ``dy / du = eps_hat``, whose Euler steps are ``"ddim"`` (Song et al. 2021, arXiv:2010.02502).
+    ``s < t``. ``"multistep"`` steps are those of :mod:`circsde.solvers.multistep`. The others follow the probability
+    flow. With ``y = x / alpha`` and ``u = sigma / alpha`` it is ``dy / du = eps_hat``, whose Euler steps are ``"ddim"``
+    (Song et al. 2021, arXiv:2010.02502).
 
     Args:
         process: The process.
@@ -223,8 +231,9 @@ def denoise(
         x: Where to begin.
         n_steps: Steps, from ``t_i`` to ``t_{i-1}`` with ``t_i = horizon (i / n_steps)^spacing``.
         method: A name in :data:`METHODS`. ``midpoint`` and ``heun2`` need 2 scores per step, ``rk4`` 4.
-        noise: Draws standard normals like ``x``, for ancestral steps.
+        noise: Draws standard normals like ``x``, for ancestral and multistep steps.
         spacing: 1 for equal steps; 2 for times like squares, finer near the data.
+        stochasticity: Of multistep ones, in [0, 1].
         clip: When to clip the estimate of the data to ``[-1, 1]``: ``"end"``, only what is returned; ``"always"``, in
             every step; or ``"never"``.
         progress: Called with the number of finished steps.
@@ -240,12 +249,10 @@ def denoise(
     times = process.horizon * torch.linspace(1, 0, n_steps + 1, dtype=torch.float64) ** spacing
     eps = _estimator(process, score, clip == "always")
     draw = noise or (lambda: torch.randn_like(x))
+    steps = {"ancestral": _ancestral(process, eps, draw), "multistep": _multistep(process, eps, stochasticity, draw)}
+    step = steps[method] if method in steps else _flow(process, eps, FLOWS[method])
     for i, (t, s) in enumerate(pairwise(times.tolist())):
-        x = (
-            _ancestral(process, eps, t, s, x, draw)
-            if method == "ancestral"
-            else _flow(process, eps, t, s, x, FLOWS[method])
-        )
+        x = step(t, s, x)
         if progress is not None:
             progress(i + 1)
     return x.clamp(-1.0, 1.0) if clip != "never" else x
@@ -263,26 +270,45 @@ def _estimator(process: VariancePreserving, score: Field, clipped: bool) -> Fiel
     return eps
 
 
-def _ancestral(
-    process: VariancePreserving, eps: Field, t: float, s: float, x: Angles, draw: Callable[[], Tensor]
-) -> Angles:
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = ([float(scale) for scale in process.scales(time)] for time in (t, s))
-    noise = eps(t, x)
-    variance = (sigma_s / sigma_t) ** 2 * (1.0 - (alpha_t / alpha_s) ** 2)
-    mean: Tensor = alpha_s * (x - sigma_t * noise) / alpha_t + max(0.0, sigma_s**2 - variance) ** 0.5 * noise
-    return mean + variance**0.5 * draw() if s > 0.0 else mean
+def _ancestral(process: VariancePreserving, eps: Field, draw: Callable[[], Tensor]) -> Step:
+    def step(t: float, s: float, x: Angles) -> Angles:
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = (_scales(process, time) for time in (t, s))
+        noise = eps(t, x)
+        variance = (sigma_s / sigma_t) ** 2 * (1.0 - (alpha_t / alpha_s) ** 2)
+        mean: Tensor = alpha_s * (x - sigma_t * noise) / alpha_t + max(0.0, sigma_s**2 - variance) ** 0.5 * noise
+        return mean + variance**0.5 * draw() if s > 0.0 else mean
+
+    return step
 
 
-def _flow(process: VariancePreserving, eps: Field, t: float, s: float, x: Angles, method: str) -> Angles:
-    (alpha_t, _), (alpha_s, _) = (process.scales(time) for time in (t, s))
+def _multistep(process: VariancePreserving, eps: Field, stochasticity: float, draw: Callable[[], Tensor]) -> Step:
+    """In ``x / alpha``, whose noise level is ``sigma / alpha``."""
+    towards = Towards(stochasticity)
 
+    def step(t: float, s: float, x: Angles) -> Angles:
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = (_scales(process, time) for time in (t, s))
+        ahead = -sigma_t / alpha_t * eps(t, x)
+        return alpha_s * towards(x / alpha_t, ahead, sigma_t / alpha_t, sigma_s / alpha_s, draw())
+
+    return step
+
+
+def _flow(process: VariancePreserving, eps: Field, method: str) -> Step:
     def velocity(u: Tensor, y: Angles) -> Angles:
         time = process.time(u)
         return eps(time, float(process.scales(time)[0]) * y)
 
-    levels = torch.stack((process.noise_level(t), process.noise_level(s)))
-    y: Tensor = torchdiffeq.odeint(velocity, x / float(alpha_t), levels, method=method)[-1]
-    return float(alpha_s) * y
+    def step(t: float, s: float, x: Angles) -> Angles:
+        levels = torch.stack((process.noise_level(t), process.noise_level(s)))
+        y: Tensor = torchdiffeq.odeint(velocity, x / _scales(process, t)[0], levels, method=method)[-1]
+        return _scales(process, s)[0] * y
+
+    return step
+
+
+def _scales(process: VariancePreserving, t: float) -> tuple[float, float]:
+    alpha, sigma = process.scales(t)
+    return float(alpha), float(sigma)
 
 
 class _Noise:

@@ -36,7 +36,7 @@ def langevin(method: str | Method, signal_to_noise: float) -> Method:
         signal_to_noise: ``r``, positive; published: 0.16.
 
     Raises:
-        ValueError: If the method reads ``dZ`` itself, or the ratio is not positive.
+        ValueError: If the method reads ``dZ`` itself or remembers earlier steps, or the ratio is not positive.
         TypeError: When it steps an equation that is not reversed, which has no score.
 
     >>> corrected = langevin("heun", 0.16)
@@ -44,8 +44,9 @@ def langevin(method: str | Method, signal_to_noise: float) -> Method:
     ('heun with langevin(0.16)', 3, True)
     """
     base = find_method(method)
-    if base.levy_area:
-        raise ValueError(f"{base.name} reads dZ, which the corrector needs for its own noise; take heun")
+    if base.levy_area or base.begin is not None:
+        what = "reads dZ, which the corrector needs for its own noise" if base.levy_area else "remembers earlier steps"
+        raise ValueError(f"{base.name} {what}; take heun")
     if not signal_to_noise > 0:
         raise ValueError(f"the signal-to-noise ratio must be positive, got {signal_to_noise}")
 
@@ -101,6 +102,7 @@ def clamped(method: str | Method, known: Bool[Tensor, "*event"], path: Callable[
 
         return stepped
 
+    begin = base.begin
     return replace(
         base,
         name=f"clamped {base.name}",
@@ -110,6 +112,7 @@ def clamped(method: str | Method, known: Bool[Tensor, "*event"], path: Callable[
         invariant_order=0.0,
         note="no order: known angles follow a path of their own",
         observe=None if base.observe is None else clamp(base.observe),
+        begin=None if begin is None else lambda: clamp(begin()),
     )
 
 

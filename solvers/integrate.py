@@ -175,7 +175,8 @@ def _walk(
     progress: Callable[[int], object] | None,
 ) -> Solution:
     """The time loop: steps through ``points``, outputs at the indices ``marks``."""
-    step: Callable[..., Tensor] = torch.compile(method.step) if compile else method.step
+    begun = method.step if method.begin is None else method.begin()
+    step: Callable[..., Tensor] = torch.compile(begun) if compile else begun
     number: Callable[[float], float | Tensor] = _tensor_time if compile else float
     limit = 1.0 / torch.finfo(theta0.dtype).eps
     theta, winding = _rewrap(theta0, torch.zeros(theta0.shape, dtype=torch.int64, device=theta0.device))
@@ -254,8 +255,9 @@ def _locate(
     sde: SDE, method: Method, path: BrownianPath, points: list[float], start: int, theta: Tensor, limit: float
 ) -> Stats:
     """Walk again from the last checked state to the step at which an angle left the numbers."""
+    step = method.step if method.begin is None else method.begin()
     for i, noise in enumerate(path.increments(points[start:], levy_area=method.levy_area), start):
-        theta = method.step(sde, points[i], points[i + 1] - points[i], theta, noise)
+        theta = step(sde, points[i], points[i + 1] - points[i], theta, noise)
         bad = ~(theta.detach().abs() < limit)
         if bool(bad.any()):
             break

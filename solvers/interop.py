@@ -20,6 +20,7 @@ from circsde.sde import SDE
 from circsde.solvers.ancestral import ANCESTRAL
 from circsde.solvers.brownian import Noise
 from circsde.solvers.methods import METHODS, Method
+from circsde.solvers.multistep import MULTISTEP
 from circsde.typing import Angles, Tangent, Time
 
 
@@ -129,7 +130,9 @@ def torchsde_method(name: str) -> Method:
 
 
 def find_method(method: str | Method) -> Method:
-    """One of ``circsde.solvers.METHODS`` or ``"ancestral"``, torchsde's as ``"torchsde:srk"``, or the method itself.
+    """One of ``circsde.solvers.METHODS``, torchsde's as ``"torchsde:srk"``, or the method itself.
+
+    For reversed equations also ``"ancestral"`` and ``"multistep"``.
 
     Raises:
         ValueError: If there is no method of that name.
@@ -138,7 +141,7 @@ def find_method(method: str | Method) -> Method:
         return method
     if method.startswith("torchsde:"):
         return torchsde_method(method.removeprefix("torchsde:"))
-    known = METHODS | {ANCESTRAL.name: ANCESTRAL}
+    known = METHODS | {each.name: each for each in (ANCESTRAL, MULTISTEP)}
     if method not in known:
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(known)}, torchsde:NAME, or a Method")
     return known[method]
@@ -150,9 +153,12 @@ def torchsde_solver(method: str | Method) -> type[BaseSDESolver]:
     torchsde finds its own solvers by name, so a class like this is used directly, as :func:`integrate_torchsde` does.
 
     Raises:
-        ValueError: If the method's output is not its state: torchsde writes down the state.
+        ValueError: If the method's output is not its state: torchsde writes down the state. If it remembers earlier
+            steps.
     """
     chosen = find_method(method)
+    if chosen.begin is not None:
+        raise ValueError(f"{chosen.name} remembers earlier steps, which torchsde does not know of; use sdeint")
     if chosen.observe is not None:
         raise ValueError(f"torchsde would write down the state of {chosen.name}, which is not its output; use sdeint")
 

@@ -37,6 +37,8 @@ class Method:
         source: Where it comes from.
         observe: Makes the output from the state that the chain carries, where the two differ:
             ``(sde, t, h, state, noise) -> theta`` with the step that led to the state.
+        begin: For a method that remembers earlier steps: makes the step function of one solution. ``step`` is then its
+            first step.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Method:
     note: str = ""
     source: str = ""
     observe: Step | None = None
+    begin: Callable[[], Step] | None = None
 
     def evaluations(self, sde: SDE) -> int:
         """Drift evaluations per step on this equation."""

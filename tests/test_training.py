@@ -139,9 +139,9 @@ def image_run(
 ) -> Trained:
     sde = KuramotoSDE((1, 8, 8), coupling or LocalCoupling(1), SCHEDULES[objective])
     chain = Chain.uniform(sde, 4, published=True)
-    options = {"net": unet(), "data": Crops(), "accelerator": "cpu", **options}
-    net, data = options.pop("net"), options.pop("data")
-    return train(net, chain, objective, data, data, folder, replace(SHORT, batch=8), **options)
+    options = {"net": unet(), "data": Crops(), "settings": replace(SHORT, batch=8), "accelerator": "cpu", **options}
+    net, data, settings = (options.pop(name) for name in ("net", "data", "settings"))
+    return train(net, chain, objective, data, data, folder, settings, **options)
 
 
 KILLED = """
@@ -197,6 +197,22 @@ def test_mixed_precision_changes_the_network_but_not_its_pairs(tmp_path: Path) -
     assert {weight.dtype for weight in mixed["state_dict"].values()} == {torch.float32}
     losses = [[row["validation_loss"] for row in state["callbacks"]["Record"]["rows"]] for state in (full, mixed)]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_recording_is_refused_where_there_is_no_graphics_card(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="recorded=True is for one graphics card"):
+        run_of(tmp_path, settings=replace(SHORT, recorded=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_recorded_network_is_trained_alike(tmp_path: Path) -> None:
+    """To the order of sums in single precision; pairs come from the processor, the same ones."""
+    last = []
+    for recorded in (False, True):
+        settings = replace(SHORT, batch=8, recorded=recorded, paths_on="cpu")
+        image_run(tmp_path / str(recorded), net=unet(0.0), settings=settings, accelerator="gpu")
+        last.append(checkpoint.load(tmp_path / str(recorded) / LAST)["callbacks"]["Record"]["rows"][-1])
+    assert last[0]["validation_loss"] == pytest.approx(last[1]["validation_loss"], rel=1e-3)
 
 
 def test_looking_at_the_averaged_network_disturbs_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,129 @@
+"""Multistep steps: exact given the data however long they are, and of second order along the flow."""
+
+import math
+
+import pytest
+import torch
+from test_ancestral import HORIZON_VARIANCE, SDE_, gaussian_score, variance
+from torch import Tensor
+
+from circsde.sde import SDE, reverse
+from circsde.solvers import Noise, sdeint
+from circsde.solvers.correctors import clamped, langevin
+from circsde.solvers.interop import find_method, torchsde_solver
+from circsde.solvers.multistep import multistep
+from circsde.torus import TWO_PI
+from circsde.typing import Angles, Tangent, Time
+
+
+def moments(data_variance: float, n_steps: int, stochasticity: float, until: int | None = None) -> Tensor:
+    """Mean and variance after ``until`` of ``n_steps`` steps, exactly: they are affine in the start and in each noise.
+
+    The first two paths, without noise, tell of the start; each other one has the noise of one step alone.
+    """
+    sde, step = reverse(SDE_, gaussian_score(data_variance), stochasticity), multistep()
+    h, until = 1.0 / n_steps, n_steps if until is None else until
+    theta = torch.ones(2 + until, 1, dtype=torch.float64)
+    theta[1] = 2.0
+    for i in range(until):
+        dW = torch.zeros_like(theta)
+        dW[2 + i] = math.sqrt(h)
+        theta = step(sde, i * h, h, theta, Noise(dW))
+    at_one, gain, kicks = theta[0], theta[1] - theta[0], theta[2:] - theta[0]
+    return torch.stack((at_one[0], gain[0] ** 2 * (data_variance + HORIZON_VARIANCE) + kicks.square().sum()))
+
+
+@pytest.mark.parametrize("n_steps", [2, 7])
+@pytest.mark.parametrize("stochasticity", [0.0, 0.5, 1.0])
+def test_given_the_data_every_state_has_the_law_of_the_forward_process_at_any_number_of_steps(
+    n_steps: int, stochasticity: float
+) -> None:
+    for until in range(1, n_steps + 1):
+        exact = torch.tensor([1.0, variance(1.0 - until / n_steps)], dtype=torch.float64)
+        torch.testing.assert_close(moments(0.0, n_steps, stochasticity, until), exact, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("stochasticity", [0.0, 0.5, 1.0])
+def test_the_law_of_normal_data_is_approached_with_the_second_order(stochasticity: float) -> None:
+    """At half of the horizon: at its end a step of lambda is infinite. Without noise and with it."""
+    data_variance = 0.3 * HORIZON_VARIANCE
+    exact = data_variance + variance(0.5)
+    errors = [abs(float(moments(data_variance, n, stochasticity, n // 2)[1]) - exact) for n in (160, 320, 640)]
+    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    assert all(1.9 < found < 2.1 for found in orders)
+
+
+def test_the_flow_is_nearer_to_the_data_than_without_the_step_before() -> None:
+    data_variance = 0.3 * HORIZON_VARIANCE
+    sde, theta = reverse(SDE_, gaussian_score(data_variance), 0.0), torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    for i in range(20):
+        theta = multistep()(sde, i / 20, 1 / 20, theta, Noise(torch.zeros_like(theta)))  # forgets
+    without = float((theta[1] - theta[0]) ** 2) * (data_variance + HORIZON_VARIANCE)
+    found = float(moments(data_variance, 20, 0.0)[1])
+    assert abs(found - data_variance) < 0.3 * abs(without - data_variance)
+
+
+def test_whole_turns_between_steps_change_nothing() -> None:
+    sde = reverse(SDE_, lambda t, theta: -torch.sin(theta - 1.0) / (0.1 + variance(float(t))), 1.0)
+    noise = Noise(torch.full((1, 1), 0.3, dtype=torch.float64))
+    ends = []
+    for turns in (0.0, 5.0):
+        step, theta = multistep(), torch.full((1, 1), 1.4, dtype=torch.float64)
+        for i in range(4):
+            theta = step(sde, 0.2 * i, 0.2, theta + TWO_PI * turns, noise)
+        ends.append(theta)
+    assert float((ends[1] - ends[0] - 4 * 5 * TWO_PI).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("stochasticity", [0.0, 1.0])
+def test_the_drift_is_taken_back(stochasticity: float) -> None:
+    """A drift of 0.3 for one unit of time, which x sees as even in sigma^2 where the noise is constant."""
+    drifting = SDE(lambda t, theta: 0.0 * theta + 0.3, lambda t: 1e-4, 1.0)
+    end = sdeint(
+        reverse(drifting, lambda t, theta: 0.0 * theta, stochasticity),
+        torch.ones(4, 2, dtype=torch.float64),
+        (0.0, 1.0),
+        n_steps=200,
+        method="multistep",
+        generator=0,
+    ).theta[-1]
+    assert float((end - 0.7).abs().max()) < 2e-3
+
+
+def test_one_evaluation_of_the_score_per_step_and_each_solution_begins_anew() -> None:
+    calls: list[float] = []
+
+    def score(t: Time, theta: Angles) -> Tangent:
+        calls.append(float(t))
+        answer: Tensor = gaussian_score(0.1)(t, theta)
+        return answer
+
+    def ends() -> Tensor:
+        theta0 = torch.ones(2, 1, dtype=torch.float64)
+        return sdeint(reverse(SDE_, score), theta0, (0.0, 1.0), n_steps=6, method="multistep", generator=0).theta
+
+    first = ends()
+    assert len(calls) == 6
+    assert torch.equal(first, ends())
+
+
+def test_what_needs_no_memory_is_refused() -> None:
+    with pytest.raises(TypeError, match="reversed equation, got KuramotoSDE"):
+        sdeint(SDE_, torch.zeros(1, 1), (0.0, 1.0), n_steps=2, method="multistep")
+    with pytest.raises(ValueError, match="multistep remembers earlier steps; take heun"):
+        langevin("multistep", 0.1)
+    with pytest.raises(ValueError, match="multistep remembers earlier steps, which torchsde"):
+        torchsde_solver("multistep")
+
+
+def test_known_angles_can_be_held() -> None:
+    known = torch.tensor([True, False])
+    method = clamped("multistep", known, lambda t: torch.full((2, 2), 0.25, dtype=torch.float64))
+    pair = SDE(lambda t, theta: 0.0 * theta, lambda t: 0.1, 1.0)
+    sde = reverse(pair, gaussian_score(0.1))
+    free, held = (
+        sdeint(sde, torch.ones(2, 2, dtype=torch.float64), (0.0, 1.0), n_steps=5, method=each, generator=0).theta[-1]
+        for each in (find_method("multistep"), method)
+    )
+    assert torch.equal(held[:, 0], torch.full((2,), 0.25, dtype=torch.float64))
+    assert torch.equal(held[:, 1], free[:, 1])
