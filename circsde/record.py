@@ -54,10 +54,13 @@ def check_writable(path: Path, *, force: bool = False) -> None:
 
     Raises:
         FileNotFoundError: If the folder does not exist.
+        NotADirectoryError: If it is a file.
         FileExistsError: If ``path`` exists and ``force`` is not set.
         IsADirectoryError: If ``path`` is a folder.
         PermissionError: If the folder is not writable.
     """
+    if path.parent.is_file():
+        raise NotADirectoryError(f"{path.parent} is a file, not a folder: choose another output path")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist: make it, or choose another output path")
     if path.is_dir():

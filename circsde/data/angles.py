@@ -52,8 +52,8 @@ def read_angles(path: Path, columns: Sequence[str] | None = None, *, drop_missin
         row, column = (int(i) for i in bad[0])
         raise ValueError(
             f"{path}: the angle in row {row + 1}, column {table.names[column] if table.names else column + 1} is"
-            f" {rows[row, column]}; {incomplete.sum()} of {len(rows)} rows lack an angle: drop these rows"
-            " (drop_missing) or choose other columns"
+            f" {rows[row, column]}; {incomplete.sum()} of {len(rows)} rows lack an angle: correct the file, drop such"
+            " rows (drop_missing, --drop-missing), or choose other columns"
         )
     if not kept.any():
         raise ValueError(f"{path} has no row of angles" + (" in which none is missing" if len(rows) else ""))

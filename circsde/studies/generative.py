@@ -102,7 +102,12 @@ def diagnose(
         ``samples_energy`` and ``samples_energy_p``: of samples against data, with ``samples_energy_floor``, what it is
         between halves of the data, scaled to as many; ``theta`` and ``sampled``: what was compared, rad. For one or
         two angles, ``log_density`` on a grid and ``normalisation``, its integral: 1, if likelihoods are right.
+
+    Raises:
+        ValueError: If there are fewer than two rows, whose halves cannot be compared.
     """
+    if len(theta) < 2:
+        raise ValueError(f"a diagnosis compares halves of the data, and there is {len(theta)} row: give more")
     told = progress or (lambda _: None)
     rows = torch.randperm(len(theta), generator=generator)[:SAMPLES]
     data = theta[rows]

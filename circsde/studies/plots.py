@@ -112,6 +112,9 @@ def _errors(ax: Axes, study: xr.Dataset, x: Array, *, labels: list[str], spread:
         ax.plot([], [], marker=marker, ms=5, color=colour, lw=1.2, label=labels[row])
     visible = np.where(study["error"] > _ZERO, study["error"], np.nan)
     if np.isfinite(visible).any():
+        left, right = np.min(x[np.isfinite(visible)]), np.max(x[np.isfinite(visible)])
+        if left == right:
+            ax.set_xlim(left / 2, right * 2)
         ax.set_ylim(np.nanmin(visible) / 4, np.nanmax(np.where(np.isfinite(visible), study["upper"], np.nan)) * 2)
 
 
