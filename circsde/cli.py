@@ -2,37 +2,51 @@
 
 import typer
 
-from circsde.commands import fetch
-from circsde.commands.model import diagnose, loglik, sample
-from circsde.commands.simulate import EXAMPLES, simulate
-from circsde.commands.study import SELECT_EXAMPLES, STUDY_EXAMPLES, problems, select, study
-from circsde.commands.train import EXAMPLES as TRAIN_EXAMPLES
-from circsde.commands.train import train
+from circsde.commands import diagnose, fetch, loglik, sample, simulate, study, train
+from circsde.commands.console import version_line
+
+EXAMPLES = """
+[bold]Examples[/]
+
+Phases of a texture synchronise, drawn beside theory:
+
+  [cyan]circsde simulate texture:brick --crop 320 --size 128[/]
+
+Which method is cheapest for a tolerance:
+
+  [cyan]circsde select stiff_well --tolerance 1e-2[/]
+
+Learn two angles of a table, and judge what was learnt:
+
+  [cyan]circsde train angles.csv --unit deg --columns phi,psi --out run[/]
+  [cyan]circsde diagnose run[/]
+
+Exit status: 0, or 1 where a computation failed, 2 for bad input, 130 after Ctrl-C.
+"""
 
 app = typer.Typer(
     name="circsde",
     help="Stochastic differential equations on the torus: simulate, study, select, learn.",
+    epilog=EXAMPLES,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(epilog=EXAMPLES)(simulate)
-app.command(epilog=STUDY_EXAMPLES)(study)
-app.command(epilog=SELECT_EXAMPLES)(select)
-app.command()(problems)
-app.command(epilog=TRAIN_EXAMPLES)(train)
-app.command()(sample)
-app.command()(loglik)
-app.command()(diagnose)
+app.command(epilog=simulate.EXAMPLES)(simulate.simulate)
+app.command(epilog=study.STUDY_EXAMPLES)(study.study)
+app.command(epilog=study.SELECT_EXAMPLES)(study.select)
+app.command(epilog=study.PROBLEMS_EXAMPLES)(study.problems)
+app.command(epilog=train.EXAMPLES)(train.train)
+app.command(epilog=sample.EXAMPLES)(sample.sample)
+app.command(epilog=loglik.EXAMPLES)(loglik.loglik)
+app.command(epilog=diagnose.EXAMPLES)(diagnose.diagnose)
 app.add_typer(fetch.app, name="data")
 
 
 def _print_version(wanted: bool | None) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"circsde {version('circsde')}")
+        typer.echo(version_line())
         raise typer.Exit
 
 

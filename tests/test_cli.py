@@ -109,7 +109,7 @@ def test_a_table_of_angles_keeps_its_column_names_and_says_what_it_left_out(run:
     Path("angles.csv").write_text("name,phi,psi\na,10,20\nb,NA,3\nc,350,180\n")
     result = run("simulate angles.csv --unit deg --columns psi,phi --drop-missing --steps 4")
     assert result.exit_code == 0, result.output
-    assert "left out 1 rows" in result.stdout
+    assert "left out 1 row without all angles" in result.stderr
     dataset = opened("angles-forward.nc")
     assert dataset["oscillator"].values.tolist() == ["psi", "phi"]
     np.testing.assert_allclose(dataset["theta"][0, :, 1], np.deg2rad([10, -10]), atol=1e-6)
@@ -189,9 +189,10 @@ def test_files_are_replaced_only_by_force_and_the_refusal_comes_before_the_work(
         ("angles.csv --unit deg", "row 2, column 2 is nan"),
         ("angles.csv --unit deg --columns 7", "no column of angles '7': it has 1, 2"),
         ("texture:brick --size huge", "'huge' is not a size"),
-        ("texture:brick --steps 0", "must be positive"),
-        ("texture:brick --steps -5", "must be positive"),
-        ("texture:brick --frames 0", "must be positive"),
+        ("texture:brick --steps 0", "greater than or equal to 1"),
+        ("texture:brick --seed -5", "greater than or equal to 0"),
+        ("texture:brick --seed 9223372036854775808", "a seed must be below 2^63"),
+        ("texture:brick --size 1000000", "too large a size"),
         ("texture:brick --frames 1000000000 --steps 1000000000", "GiB of memory"),
         ("texture:brick --method magic", "unknown method 'magic'; choose one of euler_maruyama, heun"),
         ("texture:brick --coupling-rate -1", "a rate must be finite and non-negative"),
@@ -204,6 +205,7 @@ def test_files_are_replaced_only_by_force_and_the_refusal_comes_before_the_work(
         ("texture:brick --scale 1.5", "encoding scale must be in (0, pi]"),
         ("texture:brick --size 16 --coupling local --radius 9", "does not fit"),
         ("texture:brick --out missing/run", "the folder missing does not exist"),
+        ("texture:brick --out bad.png/run", "bad.png is a file, not a folder"),
         ("texture:brick --coupling sideways", "'sideways' is not one of"),
     ],
 )
@@ -256,7 +258,7 @@ def test_a_full_disk_is_one_message_and_no_file(run: Run, monkeypatch: pytest.Mo
 
 
 def test_a_bug_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "_stem", lambda *_: 1 / 0)
+    monkeypatch.setattr(command, "_default", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(f"simulate {TINY}")
 

@@ -134,7 +134,8 @@ def test_ctrl_c_keeps_finished_cells_and_the_same_command_goes_on(tmp_path: Path
         command,
         cwd=tmp_path,
         start_new_session=True,
-        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
@@ -143,7 +144,7 @@ def test_ctrl_c_keeps_finished_cells_and_the_same_command_goes_on(tmp_path: Path
     while len(list(cells.glob("[!.]*.nc"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(program.pid, signal.SIGINT)
-    said = program.communicate(timeout=60)[0]
+    said = program.communicate(timeout=60)[1]
     finished = {path: path.stat().st_mtime_ns for path in cells.glob("*.nc")}
     assert program.returncode == 130
     assert "the same command goes on" in said
@@ -242,7 +243,13 @@ def test_problems_are_listed_with_what_they_are() -> None:
         (["study", "nope"], "there is no problem 'nope'; there are wrapped_brownian_motion"),
         (["study", "published", "--methods", "nope"], "unknown method 'nope'; choose one of euler_maruyama"),
         (["study", "published", "--steps", "5,x"], "'5,x' is not a list of whole numbers: give steps as 5,10,20"),
-        (["study", "published", "--workers", "0"], "at least one worker"),
+        (["study", "published", "--workers", "0"], "greater than or equal to 1"),
+        (["study", "published", "--steps", "5,0"], "numbers of steps must be positive, got 0"),
+        (["study", "published", "--methods", ","], "',' names nothing"),
+        (["study", "published", "--confidence", "95"], "--confidence must be between 0 and 1, got 95"),
+        (["study", "published", "--atol", "1e-3"], "--atol is for --kind work-precision"),
+        (["select", "published", "--tolerance", "1", "--atol", "1e-3"], "--atol is for adaptive methods"),
+        (["select", "published", "--tolerance", "1", "--budget", "nan"], "--budget must be positive and finite"),
         (["select", "published", "--tolerance", "-1"], "the tolerance must be positive"),
         (["select", "reverse", "--tolerance", "1", "--stochasticity", "a"], "'a' is not a list of numbers"),
     ],

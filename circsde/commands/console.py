@@ -1,69 +1,158 @@
-"""What commands share: errors as one message, progress, parsed options, output paths."""
+"""What commands share: how they are run and answer, errors as one message, notes, progress, output paths."""
 
 import functools
+import inspect
 import os
-from collections.abc import Callable, Iterator
+import platform
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn, ParamSpec
+from typing import Annotated, Any, NoReturn, ParamSpec
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from circsde.commands.answer import Answer, show, show_json
+from circsde.commands.options import OUTPUT, flag
+
 P = ParamSpec("P")
 
 FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 """Exit status: a computation that failed, bad input, Ctrl-C."""
 
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
-def reporting_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Let ``command`` answer bad input with one message and status 2, and Ctrl-C with status 130.
+_COMMON = {
+    "as_json": Annotated[bool, flag(OUTPUT, "Answer with one JSON object on stdout.", "--json")],
+    "quiet": Annotated[bool, flag(OUTPUT, "No progress and no notes.", "--quiet", "-q")],
+}
 
-    Bad input is what the library raises as ``ValueError`` or ``OSError``; anything else is a bug and keeps its
-    traceback, as does everything where the environment sets ``CIRCSDE_TRACEBACK``.
+
+class Failed(Exception):
+    """What ends a command: a message, the exit status, and files that were written all the same."""
+
+    def __init__(self, message: str, status: int, files: dict[str, Path]) -> None:
+        super().__init__(message)
+        self.status, self.files = status, files
+
+
+def command(run: Callable[P, Answer]) -> Callable[..., None]:
+    """Make a command of a function: it takes ``--json`` and ``--quiet`` too, and prints its answer.
+
+    Bad input, which is what the library raises as ``ValueError`` or ``OSError``, is answered by one message and status
+    2, a computation that failed by status 1, Ctrl-C by status 130. Anything else is a bug and keeps its traceback, as
+    does everything where the environment sets ``CIRCSDE_TRACEBACK``.
     """
 
-    @functools.wraps(command)
-    def reported(*args: P.args, **kwargs: P.kwargs) -> None:
+    @functools.wraps(run)
+    def printed(*args: Any, as_json: bool = False, quiet: bool = False, **kwargs: Any) -> None:
+        about: dict[str, object] = {"command": run.__name__, "versions": versions()}
+        token = _quiet.set(quiet)
         try:
-            command(*args, **kwargs)
-        except (ValueError, OSError) as error:
-            if os.environ.get("CIRCSDE_TRACEBACK"):
+            answer = run(*args, **kwargs)
+            if as_json:
+                show_json(**about, exit_code=0, files=answer.files, result=answer.values)
+            else:
+                show(answer)
+        except (Exception, KeyboardInterrupt) as error:
+            failure = _failure(error)
+            if failure is None or os.environ.get("CIRCSDE_TRACEBACK"):
                 raise
-            fail(str(error), USER_ERROR)
-        except KeyboardInterrupt:
-            fail("interrupted", INTERRUPTED)
+            if as_json:
+                show_json(**about, exit_code=failure.status, files=failure.files, error=str(failure))
+            _stderr().print(Text.assemble(("error: ", "bold red"), str(failure)))
+            raise typer.Exit(failure.status) from None
+        finally:
+            _quiet.reset(token)
 
-    return reported
+    signature = inspect.signature(run)
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in _COMMON.items()
+    ]
+    parameters = [*signature.parameters.values(), *common]
+    printed.__dict__["__signature__"] = signature.replace(parameters=parameters, return_annotation=None)
+    return printed
 
 
-def say(message: str, style: str = "") -> None:
-    """Print ``message`` on stdout as it is, however wide, so that paths in it can be copied."""
-    Console(soft_wrap=True, highlight=False).print(Text(message, style))
+def _failure(error: BaseException) -> Failed | None:
+    """What to say of an exception; nothing of a bug."""
+    if isinstance(error, Failed):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Failed("interrupted", INTERRUPTED, {})
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        return Failed(f"out of memory: ask for fewer or smaller samples ({error})", FAILED, {})
+    return Failed(str(error), USER_ERROR, {}) if isinstance(error, ValueError | OSError) else None
 
 
-def fail(message: str, status: int) -> NoReturn:
-    """Say ``message`` on stderr and leave with ``status``."""
-    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), message))
-    raise typer.Exit(status)
+def fail(message: str, **files: Path) -> NoReturn:
+    """End the command: its computation failed, but left ``files``."""
+    raise Failed(message, FAILED, files)
+
+
+def versions() -> dict[str, str]:
+    """What results depend on besides options."""
+    return {"circsde": version("circsde"), "torch": version("torch"), "python": platform.python_version()}
+
+
+def version_line() -> str:
+    """The versions in a line."""
+    return ", ".join(f"{name} {number}" for name, number in versions().items())
+
+
+def note(message: str, style: str = "") -> None:
+    """Say something in passing, on stderr, unless asked to be quiet."""
+    if not _quiet.get():
+        _stderr().print(Text(message, style))
+
+
+def is_quiet() -> bool:
+    """Whether the command was asked to be quiet."""
+    return _quiet.get()
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, moved by calling what it yields with the number of finished units."""
-    numbers = MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn(what), BarColumn(), *numbers, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
+def progress_bar(what: str, total: int | None = None, notes: Sequence[str] = ()) -> Iterator[Callable[..., object]]:
+    """A bar on stderr, moved by calling what it yields with the number of finished units, and that of all if it varies.
+
+    Where stderr is no terminal there is no bar. At the first call, when the work turned out to be possible, it notes
+    the versions that do it, and ``notes``. A command that is to be quiet has neither.
+    """
+    console, columns = _stderr(), (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    told = _quiet.get()
+    hidden = _quiet.get() or not console.is_terminal
+
+    with Progress(TextColumn(what), BarColumn(), *columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)
+
+        def update(done: int, of: int | None = total) -> None:
+            nonlocal told
+            if not told:
+                progress.console.print(Text("\n".join([version_line(), *notes]), "dim"))
+                told = True
+            progress.update(task, completed=done, total=of)
+
+        yield update
 
 
-def outputs(out: Path, suffixes: tuple[str, ...], source: str, *, force: bool) -> list[Path]:
+def outputs(out: Path | None, default: Path, suffixes: tuple[str, ...], source: str, *, force: bool) -> list[Path]:
     """The files ``out`` + suffix, checked now rather than when the work is done.
+
+    Args:
+        out: As the user gave it: a path with or without a suffix, or a folder for files named as ``default`` is.
+        default: Where there is none.
+        suffixes: One per file.
+        source: What must not be replaced.
+        force: Whether files may be replaced.
 
     Raises:
         OSError: If one cannot be written; see :func:`circsde.record.check_writable`.
@@ -71,10 +160,33 @@ def outputs(out: Path, suffixes: tuple[str, ...], source: str, *, force: bool) -
     """
     from circsde.record import check_writable
 
-    stem = out.with_suffix("") if out.suffix in suffixes else out
+    stem = default if out is None else out / default.name if out.is_dir() else out
+    stem = stem.with_suffix("") if stem.suffix in suffixes else stem
     paths = [stem.with_name(stem.name + suffix) for suffix in suffixes]
     for path in paths:
         if path.resolve() == Path(source).resolve():
             raise ValueError(f"{path} is the source: choose another output path")
         check_writable(path, force=force)
     return paths
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse now a folder that cannot be made, or written to.
+
+    Raises:
+        NotADirectoryError: If it, or what it would lie in, is a file.
+        PermissionError: If it is not writable.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{there} is a file, not a folder: choose another output path")
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f"the folder {there} is not writable")
+
+
+def check_memory(needed: float, what: str, advice: str) -> None:
+    """Refuse now what would be killed for its memory after hours of computing; ``needed`` is in bytes."""
+    if hasattr(os, "sysconf") and needed > (here := float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")):
+        raise ValueError(
+            f"{what} take {needed / 2**30:.0f} GiB of memory, this machine has {here / 2**30:.0f}: {advice}"
+        )

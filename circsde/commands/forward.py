@@ -1,6 +1,5 @@
 """The forward process on data, beside what theory says of it: the Dataset behind ``circsde simulate``."""
 
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from circsde.commands.console import check_memory
 from circsde.coupling import GlobalCoupling, NoCoupling
 from circsde.distributions import VonMises
 from circsde.fokker_planck import CircleLaw, fokker_planck, grid
@@ -64,7 +64,12 @@ def forward(
     """
     if frames < 1 or n_steps < 1:
         raise ValueError(f"frames and steps must be positive, got {frames} and {n_steps}")
-    _check_memory(theta, min(frames, n_steps) + 1)
+    times, size = min(frames, n_steps) + 1, theta.element_size() + 8  # phases and windings, once more while stacked
+    check_memory(
+        2.0 * times * theta.numel() * size,
+        f"{times} frames of {theta.numel():,} phases",
+        "save fewer frames, or take fewer samples or smaller images",
+    )
     marks = sorted({round(i * n_steps / frames) for i in range(frames + 1)})
     ts = [mark * sde.horizon / n_steps for mark in marks]
     solution = sdeint(sde, theta, ts, method=method, n_steps=n_steps, generator=generator, progress=progress)
@@ -105,16 +110,6 @@ def _with_mean_field_limit(dataset: xr.Dataset, sde: KuramotoSDE, samples: Tenso
         ),
         mean_field_density=("angle", density.numpy(), {"units": "1/rad"}),
     )
-
-
-def _check_memory(theta: Angles, times: int) -> None:
-    """Refuse now what would be killed for its memory after hours of computing."""
-    needed = 2.0 * times * theta.numel() * (theta.element_size() + 8)  # phases and windings, once more while stacked
-    if hasattr(os, "sysconf") and needed > (here := float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")):
-        raise ValueError(
-            f"{times} frames of {theta.numel():,} phases take {needed / 2**30:.0f} GiB of memory, this machine has"
-            f" {here / 2**30:.0f}: save fewer frames, or take fewer samples or smaller images"
-        )
 
 
 def _predictable(sde: KuramotoSDE, theta: Angles) -> bool:

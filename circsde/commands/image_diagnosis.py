@@ -41,11 +41,9 @@ def examine(
     if source is not None:
         windows = replace(windows, source=source)
     held_out, familiar = windows.part("test"), windows.part("train")
-    shape = tuple(held_out.event_shape)
-    if shape != _shape(model):
-        raise ValueError(
-            f"the model knows images of shape {_shape(model)}, the windows of {windows.source} are {shape}"
-        )
+    known, shape = image_samples.event_shape(model), tuple(held_out.event_shape)
+    if shape != known:
+        raise ValueError(f"the model knows images of shape {known}, the windows of {windows.source} are {shape}")
     data = held_out.windows(COUNT, seed)
     request = image_samples.Request(COUNT, 0, 64, seed, "auto", "cpu", 0)
     total = STEPS * -(-COUNT // 64)
@@ -61,13 +59,6 @@ def examine(
         result["forward"] = xr.DataArray(_forward(model, data[:FRAMES], seed), dims=("time", "start", *dims[1:]))
         result = result.assign_coords(time=torch.linspace(0, model.sde.horizon, FRAMES).tolist())
     return result.assign_attrs(start_law=drawn.attrs["start_law"])
-
-
-def _shape(model: "Trained") -> tuple[int, ...]:
-    from circsde.models.variance_preserving import VariancePreserving
-
-    process = model.process
-    return tuple(process.event_shape if isinstance(process, VariancePreserving) else model.sde.event_shape)
 
 
 def _forward(model: "Trained", pictures: "Tensor", seed: int) -> Any:

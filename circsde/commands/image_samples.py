@@ -117,6 +117,14 @@ def _shifted(progress: Callable[[int], object], by: int, done: int) -> None:
     progress(by + done)
 
 
+def event_shape(model: "Trained") -> tuple[int, ...]:
+    """The shape of a sample of any model."""
+    from circsde.models.variance_preserving import VariancePreserving
+
+    process = model.process
+    return tuple(process.event_shape if isinstance(process, VariancePreserving) else model.sde.event_shape)
+
+
 def scale(model: "Trained") -> float:
     """Black and white are at -/+ this, rad; a model that does not say has the whole circle."""
     import math

@@ -1,5 +1,8 @@
-"""Options that several commands take, each declared once."""
+"""Options that several commands take, each declared once, and how they are completed and read."""
 
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,12 +24,84 @@ class Precision(StrEnum):
     FLOAT64 = "float64"
 
 
+class DeviceName(StrEnum):
+    """Where a network runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 DATA, SOLVER, OUTPUT = "Data", "Solver", "Output"
 
+MOST_PIXELS = 10**8
+"""Of one image: more do not fit the memory of most machines once they have phases and a history."""
 
-def option(panel: str, help: str, *names: str, metavar: str | None = None) -> Any:
-    """A Typer option under the heading ``panel`` of the help."""
-    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel)
+METHODS = ("euler_maruyama", "heun", "sra1", "mobius_strang", "leimkuhler_matthews")
+"""Names to complete and to list in the help, where importing :data:`circsde.solvers.METHODS` would take a second."""
+
+PROBLEMS = (
+    *("wrapped_brownian_motion", "von_mises_well", "published", "published_doubled", "stiff_well", "noise_dominated"),
+    *("drifting", "two_coupled", "two_coupled_well", "mean_field_10", "mean_field_100", "mean_field_1000"),
+    *("reverse", "probability_flow"),
+)
+"""Likewise those of :func:`circsde.problems.names`."""
+
+
+def option(
+    panel: str,
+    help: str,
+    *names: str,
+    metavar: str | None = None,
+    least: int | None = None,
+    complete: Callable[[str], list[str]] | None = None,
+    check: Callable[[int], int] | None = None,
+) -> Any:
+    """A Typer option under the heading ``panel`` of the help, a whole number of at least ``least``."""
+    metavar = "N" if least is not None else metavar
+    return typer.Option(
+        *names, help=help, metavar=metavar, min=least, autocompletion=complete, callback=check, rich_help_panel=panel
+    )
+
+
+def flag(panel: str, help: str, *names: str) -> Any:
+    """The same for what is on or off."""
+    return typer.Option(*names, help=help, metavar=" ", rich_help_panel=panel)
+
+
+def check_seed(seed: int) -> int:
+    """Refuse a seed that torch does not take."""
+    if seed >= 2**63:
+        raise typer.BadParameter("a seed must be below 2^63")
+    return seed
+
+
+def complete_method(incomplete: str) -> list[str]:
+    """The methods that begin so.
+
+    >>> complete_method("h")
+    ['heun']
+    """
+    return [name for name in METHODS if name.startswith(incomplete)]
+
+
+def complete_methods(incomplete: str) -> list[str]:
+    """The same for the last of several names with commas between.
+
+    >>> complete_methods("heun,sr")
+    ['heun,sra1']
+    """
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + name for name in complete_method(last)]
+
+
+def complete_problem(incomplete: str) -> list[str]:
+    """The problems that begin so.
+
+    >>> complete_problem("two")
+    ['two_coupled', 'two_coupled_well']
+    """
+    return [name for name in PROBLEMS if name.startswith(incomplete)]
 
 
 Source = Annotated[
@@ -37,21 +112,40 @@ Source = Annotated[
         " or texture:gravel; or fingerprint, if you like fingerprint:loop, :whorl or :arch.",
     ),
 ]
-Count = Annotated[int | None, option(DATA, "Samples: all by default, one of a picture.", "-n", "--count")]
+Table = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A .csv, .tsv, .npy or .nc file of angles, a sample per row; or torsion:lys, also :arg-1m, :cispro, :cys,"
+        " :his, :trp, and of these /train, /validation or /test alone. To train on images: a folder or a file of"
+        " images, texture:brick, :grass or :gravel, fingerprint, brodatz:FOLDER, cifar10:FOLDER, socofing:FOLDER.",
+    ),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training, or a checkpoint in it.")]
+Count = Annotated[int | None, option(DATA, "Samples: all by default, one of a picture.", "-n", "--count", least=1)]
 Size = Annotated[str | None, option(DATA, "Images: resize to this many pixels.", metavar="N|RxC")]
 Crop = Annotated[str | None, option(DATA, "Images: first cut out a window of this size.", metavar="N|RxC")]
-Centre = Annotated[bool, option(DATA, "Images: cut it from the middle, not at random.", "--centre")]
+Centre = Annotated[bool, flag(DATA, "Images: cut it from the middle, not at random.", "--centre")]
 Colours = Annotated[Colour, option(DATA, "Images: one channel or three.", "--colour")]
 Scale = Annotated[float, option(DATA, "Images: black and white are at -/+ this many pi.")]
 Unit = Annotated[str | None, option(DATA, "Angles: rad, deg, hours, or the length of a turn.", metavar="UNIT|PERIOD")]
 Columns = Annotated[str | None, option(DATA, "Angles: columns, by name or, without names, 1,2,...", metavar="A,B,...")]
-DropMissing = Annotated[bool, option(DATA, "Angles: leave out rows that lack one.", "--drop-missing")]
+DropMissing = Annotated[bool, flag(DATA, "Angles: leave out rows that lack one.", "--drop-missing")]
 Dtype = Annotated[Precision, option(SOLVER, "Precision of the phases.", "--dtype")]
-Seed = Annotated[int, option(SOLVER, "Seed of everything random.")]
+Seed = Annotated[int, option(SOLVER, "Seed of everything random.", least=0, check=check_seed)]
+Method = Annotated[str, option(SOLVER, f"{', '.join(METHODS)}.", metavar="METHOD", complete=complete_method)]
+Device = Annotated[DeviceName, option(SOLVER, "Where the network runs; auto: on a graphics card, if there is one.")]
 Out = Annotated[
-    Path | None, option(OUTPUT, "Write PATH.nc and PATH.png; by default named after the source.", metavar="PATH")
+    Path | None,
+    option(
+        OUTPUT, "Write PATH.nc and PATH.png; by default, or in a folder PATH, named after the source.", metavar="PATH"
+    ),
 ]
-Force = Annotated[bool, option(OUTPUT, "Replace files that exist.", "--force")]
+ModelOut = Annotated[
+    Path | None,
+    option(OUTPUT, "Write PATH.nc and, of pictures, PATH.png; by default in the folder of the run.", metavar="PATH"),
+]
+Force = Annotated[bool, flag(OUTPUT, "Replace files that exist.", "--force")]
 
 
 def size(text: str | None) -> tuple[int, int] | None:
@@ -64,9 +158,12 @@ def size(text: str | None) -> tuple[int, int] | None:
         return None
     rows, _, columns = text.lower().partition("x")
     try:
-        return int(rows), int(columns or rows)
+        pixels = int(rows), int(columns or rows)
     except ValueError:
         raise ValueError(f"{text!r} is not a size: give pixels, as 64, or rows x columns, as 64x96") from None
+    if math.prod(pixels) > MOST_PIXELS:
+        raise ValueError(f"{text!r} is too large a size: at most {MOST_PIXELS} pixels")
+    return pixels
 
 
 def rate(text: str | None) -> tuple[float, float]:
@@ -80,3 +177,94 @@ def rate(text: str | None) -> tuple[float, float]:
         return float(start), float(end or start)
     except ValueError:
         raise ValueError(f"{text!r} is not a rate: give one number, as 2, or start,end, as 0.1,3") from None
+
+
+def beside(run: Path, name: str) -> Path:
+    """Where a command on a model writes by default: in the folder of its run."""
+    return (run if run.is_dir() else run.parent) / name
+
+
+def names(text: str | None) -> list[str] | None:
+    """``"heun,sra1"`` as names, each once.
+
+    >>> names("heun, sra1,heun"), names(None)
+    (['heun', 'sra1'], None)
+    """
+    if text is None:
+        return None
+    found = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not found:
+        raise ValueError(f"{text!r} names nothing: give names with commas between, as heun,sra1")
+    return found
+
+
+def numbers(text: str | None) -> list[int] | None:
+    """``"5,10"`` as whole numbers, each once.
+
+    >>> numbers("5, 10")
+    [5, 10]
+    """
+    try:
+        found = None if text is None else list(dict.fromkeys(int(x) for x in text.split(",")))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a list of whole numbers: give steps as 5,10,20") from None
+    if found is not None and min(found) < 1:
+        raise ValueError(f"numbers of steps must be positive, got {min(found)}")
+    return found
+
+
+def reals(text: str | None) -> list[float] | None:
+    """``"0,0.5"`` as numbers, each once.
+
+    >>> reals("0, 0.5")
+    [0.0, 0.5]
+    """
+    try:
+        return None if text is None else list(dict.fromkeys(float(x) for x in text.split(",")))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a list of numbers: give them as 0,0.5,1") from None
+
+
+def check_positive(**numbers: float | None) -> None:
+    """Refuse numbers, by the names of their options, that are not positive and finite.
+
+    >>> check_positive(seconds=None, learning_rate=0.0)
+    Traceback (most recent call last):
+    ValueError: --learning-rate must be positive and finite, got 0
+    """
+    for name, number in numbers.items():
+        if number is not None and not 0.0 < number < math.inf:
+            raise ValueError(f"{_dashed(name)} must be positive and finite, got {number:g}")
+
+
+def check_probability(**numbers: float) -> None:
+    """Refuse numbers, by the names of their options, that are not between 0 and 1.
+
+    >>> check_probability(confidence=95.0)
+    Traceback (most recent call last):
+    ValueError: --confidence must be between 0 and 1, got 95
+    """
+    for name, number in numbers.items():
+        if not 0.0 < number < 1.0:
+            raise ValueError(f"{_dashed(name)} must be between 0 and 1, got {number:g}")
+
+
+def refuse(command: Callable[..., object], given: Mapping[str, object], names: Sequence[str], why: str) -> None:
+    """Refuse those of the options ``names`` that differ from their defaults: they would be without effect."""
+    parameters = inspect.signature(command).parameters
+    changed = [_dashed(name) for name in names if given[name] != parameters[name].default]
+    if changed:
+        raise ValueError(f"{', '.join(changed)}: {why}")
+
+
+def device(name: DeviceName) -> str:
+    """The device by torch's name, "cpu" or "cuda"."""
+    import torch
+
+    if name is DeviceName.CUDA and not torch.cuda.is_available():
+        raise ValueError("there is no graphics card for --device cuda: take cpu or auto")
+    return "cuda" if name is not DeviceName.CPU and torch.cuda.is_available() else "cpu"
+
+
+def _dashed(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from circsde.commands import console, options
+from circsde.commands.answer import Answer, counted
 from circsde.commands.options import OUTPUT, SOLVER, option, rate
 
 if TYPE_CHECKING:
@@ -42,17 +43,17 @@ Four windows of a texture, global coupling, the published schedule:
 
 A folder of photographs, local coupling, 300 steps:
 
-  [cyan]circsde simulate photos --size 96 --coupling local --steps 300[/]
+  [cyan]circsde simulate photos/ --size 96 --coupling local --steps 300[/]
 
 Angles in degrees from two columns of a table, each on its own:
 
-  [cyan]circsde simulate torsion.csv --unit deg --columns 2,3 --coupling none[/]
+  [cyan]circsde simulate angles.csv --unit deg --columns phi,psi --coupling none[/]
 
 The result in Python: [cyan]xarray.open_dataset("texture-brick-forward.nc")[/]
 """
 
 
-@console.reporting_errors
+@console.command
 def simulate(
     source: options.Source,
     count: options.Count = None,
@@ -65,7 +66,7 @@ def simulate(
     columns: options.Columns = None,
     drop_missing: options.DropMissing = False,
     coupling: Annotated[CouplingName, option(EQUATION, "Which phases attract one another.")] = CouplingName.GLOBAL,
-    radius: Annotated[int, option(EQUATION, "Local coupling: a window of (2 radius + 1)^2.")] = 5,
+    radius: Annotated[int, option(EQUATION, "Local coupling: a window of (2 radius + 1)^2.", least=1)] = 5,
     boundary: Annotated[Boundary, option(EQUATION, "Local coupling: at the edges.")] = Boundary.PERIODIC,
     schedule: Annotated[
         str | None, option(EQUATION, "The rates of the published chain of N steps.", metavar="published:N")
@@ -76,23 +77,21 @@ def simulate(
     reference_rate: Annotated[str | None, option(EQUATION, "Attraction to phase 0.", metavar="A[,B]")] = None,
     diffusion_rate: Annotated[str | None, option(EQUATION, "D(t); noise is sqrt(2 D) dW.", metavar="A[,B]")] = None,
     horizon: Annotated[float | None, option(EQUATION, "The last time, 1 by default.")] = None,
-    method: Annotated[
-        str, option(SOLVER, "euler_maruyama, heun, sra1, mobius_strang, leimkuhler_matthews.", metavar="METHOD")
-    ] = "heun",
-    steps: Annotated[int, option(SOLVER, "Steps in all.")] = 100,
+    method: options.Method = "heun",
+    steps: Annotated[int, option(SOLVER, "Steps in all.", least=1)] = 100,
     dtype: options.Dtype = options.Precision.FLOAT32,
     seed: options.Seed = 0,
-    frames: Annotated[int, option(OUTPUT, "Times to save, besides the start.")] = 20,
+    frames: Annotated[int, option(OUTPUT, "Times to save, besides the start.", least=1)] = 20,
     out: options.Out = None,
     force: options.Force = False,
-) -> None:
+) -> Answer:
     """Let phases synchronise: run the forward diffusion on images or angles.
 
     Writes the phases and their order parameter over time to NetCDF, and draws
     both beside theory: the mean-field limit, and the von Mises law to settle to.
     """
     given = dict(locals())
-    netcdf, picture = console.outputs(_stem(out, source), (".nc", ".png"), source, force=force)
+    netcdf, picture = console.outputs(out, _default(source), (".nc", ".png"), source, force=force)
 
     import math
 
@@ -116,7 +115,7 @@ def simulate(
         colour=colour.value,
         encoding=PhaseEncoding(scale * math.pi),
         unit=unit,
-        columns=None if columns is None else [name.strip() for name in columns.split(",")],
+        columns=options.names(columns),
         drop_missing=drop_missing,
         dtype=getattr(torch, dtype),
         generator=generator,
@@ -124,30 +123,25 @@ def simulate(
     name = "no" if coupling is CouplingName.NONE else coupling
     shape = "\u00d7".join(map(str, data.theta.shape[1:]))
     title = f"{Path(source).name}: {len(data.theta)} \u00d7 {shape} phases, {name} coupling, {method}, {steps} steps"
-    console.say(title)
-    if data.dropped:
-        console.say(f"left out {data.dropped} rows that lack an angle")
     sde = KuramotoSDE(data.theta.shape[1:], _coupling(coupling, radius, boundary), rates)
-    with console.progress_bar("integrating", steps) as progress:
+    left_out = [f"left out {counted(data.dropped, 'row')} without all angles"] if data.dropped else []
+    with console.progress_bar("integrating", steps, [title, *left_out]) as progress:
         result = forward(
             sde, data.theta, method=method, n_steps=steps, frames=frames, generator=generator, progress=progress
         )
     result = _described(result, data).assign_attrs(title=title, seed=seed, **provenance(**given))
     save_netcdf(result, netcdf, force=force)
     if result.attrs["status"] != "success":
-        console.fail(f"{result.attrs['message']}; what was computed until then is in {netcdf}", console.FAILED)
+        console.fail(f"{result.attrs['message']}; what was computed until then is in {netcdf}", phases=netcdf)
     with replacing(picture, force=force) as temporary:
         forward_process(result).savefig(temporary, dpi=150)
-    console.say(_summary(result))
-    console.say(f"phases   {netcdf}\npicture  {picture}")
+    return Answer([_summary(result)], _values(result), {"phases": netcdf, "picture": picture})
 
 
-def _stem(out: Path | None, source: str) -> Path:
-    """``out``, or in that folder ``texture-brick-forward`` for ``texture:brick``, ``a-forward`` for ``data/a.csv``."""
-    if out is not None and not out.is_dir():
-        return out
+def _default(source: str) -> Path:
+    """``texture-brick-forward`` for ``texture:brick``, ``a-forward`` for ``data/a.csv``."""
     name = Path(source).stem if Path(source).is_file() else Path(source).resolve().name
-    return (out or Path()) / (re.sub(r"[^\w.-]+", "-", name) + "-forward")
+    return Path(re.sub(r"[^\w.-]+", "-", name) + "-forward")
 
 
 def _coupling(name: CouplingName, radius: int, boundary: Boundary) -> "Coupling":
@@ -188,3 +182,15 @@ def _summary(result: "xr.Dataset") -> str:
     if "mean_field_order_parameter" in result:
         said += f" (mean-field limit {float(result['mean_field_order_parameter'][-1].mean()):.3f})"
     return said
+
+
+def _values(result: "xr.Dataset") -> dict[str, object]:
+    limit = result.get("mean_field_order_parameter")
+    return {
+        "title": result.attrs["title"],
+        "samples": result.sizes["sample"],
+        "time": result["time"].values,
+        "order_parameter": result["order_parameter"].mean("sample").values,
+        "mean_field_order_parameter": None if limit is None else limit.mean("sample").values,
+        "terminal_concentration": result.attrs.get("terminal_concentration"),
+    }

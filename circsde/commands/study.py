@@ -1,15 +1,17 @@
 """``circsde study``, ``circsde select`` and ``circsde problems``: accuracy studies from the command line."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from circsde.commands import console, options
-from circsde.commands.options import OUTPUT, SOLVER, option
+from circsde.commands.answer import Answer
+from circsde.commands.options import OUTPUT, SOLVER, flag, option
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -58,23 +60,50 @@ The result in Python: [cyan]xarray.open_dataset("published_doubled-weak.nc")[/]
 SELECT_EXAMPLES = """
 [bold]Examples[/]
 
+The cheapest method whose means are within a tolerance:
+
   [cyan]circsde select published --tolerance 1e-3[/]
 
+The same for a script, as JSON:
+
+  [cyan]circsde select published --tolerance 1e-3 --json --quiet --force[/]
+
+Also how much noise a reversed equation should have:
+
   [cyan]circsde select reverse --tolerance 1e-2 --stochasticity 0,0.5,1[/]
+
+A tolerance of an adaptive method, for paths within 1e-4 rad:
 
   [cyan]circsde select probability_flow --tolerance 1e-4 --metric strong[/]
 """
 
-Name = Annotated[str, typer.Argument(metavar="PROBLEM", help="A name from circsde problems.")]
+PROBLEMS_EXAMPLES = """
+[bold]Examples[/]
+
+  [cyan]circsde problems[/]
+
+  [cyan]circsde problems --json[/]
+"""
+
+Name = Annotated[
+    str,
+    typer.Argument(metavar="PROBLEM", help="A name from circsde problems.", autocompletion=options.complete_problem),
+]
 Methods = Annotated[
-    str | None, option(SOLVER, "By default all of ours that apply; torchsde's as torchsde:srk.", metavar="A,B,...")
+    str | None,
+    option(
+        SOLVER,
+        "By default all of ours that apply; torchsde's as torchsde:srk.",
+        metavar="A,B,...",
+        complete=options.complete_methods,
+    ),
 ]
 Steps = Annotated[str | None, option(SOLVER, "Numbers of steps, by default the problem's own.", metavar="N,M,...")]
 Atol = Annotated[str | None, option(SOLVER, "Adaptive methods on a flow: absolute tolerances.", metavar="A,B,...")]
-MonteCarlo = Annotated[bool, option(SAMPLING, "Sample, even where the law is known.", "--monte-carlo")]
+MonteCarlo = Annotated[bool, flag(SAMPLING, "Sample, even where the law is known.", "--monte-carlo")]
 Confidence = Annotated[float, option(SAMPLING, "Probability that an interval covers.")]
-Seed = Annotated[int, option(SAMPLING, "Seed of starts and paths.")]
-Workers = Annotated[int, option(COMPUTING, "Processes.")]
+Seed = Annotated[int, option(SAMPLING, "Seed of starts and paths.", least=0, check=options.check_seed)]
+Workers = Annotated[int, option(COMPUTING, "Processes.", least=1)]
 Dask = Annotated[str | None, option(COMPUTING, "A Dask scheduler to compute on instead.", metavar="ADDRESS")]
 Out = Annotated[
     Path | None,
@@ -82,14 +111,16 @@ Out = Annotated[
 ]
 
 
-@console.reporting_errors
+@console.command
 def study(
     problem: Name,
     kind: Annotated[Kind, option(SAMPLING, "What to measure.")] = Kind.WEAK,
     methods: Methods = None,
     steps: Steps = None,
     atol: Atol = None,
-    paths: Annotated[int | None, option(SAMPLING, "Paths; for one phase 8192, or 65536 for weak errors.")] = None,
+    paths: Annotated[
+        int | None, option(SAMPLING, "Paths; for one phase 8192, or 65536 for weak errors.", least=2)
+    ] = None,
     monte_carlo: MonteCarlo = False,
     confidence: Confidence = 0.95,
     seed: Seed = 0,
@@ -97,44 +128,47 @@ def study(
     dask: Dask = None,
     out: Out = None,
     force: options.Force = False,
-) -> None:
+) -> Answer:
     """Measure errors and orders of methods on a problem with an exact answer.
 
     Errors have intervals and a floor; orders are fitted where errors are resolved.
     Interrupted, the same command goes on from the finished cells.
     """
     given = dict(locals())
-    netcdf, picture = console.outputs(_stem(out, f"{problem}-{kind}"), (".nc", ".png"), problem, force=force)
+    options.check_probability(confidence=confidence)
+    netcdf, picture = console.outputs(out, Path(f"{problem}-{kind}"), (".nc", ".png"), problem, force=force)
 
     from functools import partial
 
     from circsde.commands import tables
     from circsde.studies import accuracy, plots
     from circsde.studies.cost import work_precision
-    from circsde.studies.flows import TOLERANCES
     from circsde.studies.result import WEAK
 
     timed = kind is Kind.WORK_PRECISION
+    if atol is not None and not timed:
+        raise ValueError("--atol is for --kind work-precision: leave it out")
     measure: Callable[..., xr.Dataset] = accuracy.study
     if timed:
-        measure = partial(work_precision, atol=_reals(atol) or TOLERANCES)
+        measure = partial(work_precision, atol=_tolerances(atol, problem))
     with _runner(netcdf, workers, dask) as runner:
         result = measure(
             problem,
             kind=WEAK if timed else kind.value,
-            methods=_split(methods),
-            steps=_numbers(steps),
+            methods=options.names(methods),
+            steps=options.numbers(steps),
             monte_carlo=monte_carlo,
             paths=paths,
             seed=seed,
             confidence=confidence,
             runner=runner,
         )
-    tables.show(tables.cost_table(result) if timed else tables.study_table(result))
-    _write(result, (plots.work_precision if timed else plots.convergence)(result), netcdf, picture, given)
+    files = _written(result, (plots.work_precision if timed else plots.convergence)(result), netcdf, picture, given)
+    shown = tables.cost_table(result) if timed else tables.study_table(result)
+    return Answer([shown], tables.study_values(result), files)
 
 
-@console.reporting_errors
+@console.command
 def select(
     problem: Name,
     tolerance: Annotated[float, option(SOLVER, "The largest error to accept; in rad for strong errors.")],
@@ -153,17 +187,18 @@ def select(
     dask: Dask = None,
     out: Out = None,
     force: options.Force = False,
-) -> None:
+) -> Answer:
     """Choose the cheapest method and step count that is certain to meet a tolerance.
 
     Says what the choice rests on, and, where nothing qualifies, what would be needed.
     """
     given = dict(locals())
-    netcdf, picture = console.outputs(_stem(out, f"{problem}-select"), (".nc", ".png"), problem, force=force)
+    options.check_positive(budget=budget)
+    options.check_probability(confidence=confidence)
+    netcdf, picture = console.outputs(out, Path(f"{problem}-select"), (".nc", ".png"), problem, force=force)
 
     from circsde.commands import tables
     from circsde.studies import plots
-    from circsde.studies.flows import TOLERANCES
     from circsde.studies.selection import describe_choice
     from circsde.studies.selection import select as choose
 
@@ -172,89 +207,62 @@ def select(
             problem,
             tolerance,
             metric=metric.value,
-            methods=_split(methods),
-            steps=_numbers(steps),
-            atol=_reals(atol) or TOLERANCES,
-            stochasticity=_reals(stochasticity),
+            methods=options.names(methods),
+            steps=options.numbers(steps),
+            atol=_tolerances(atol, problem),
+            stochasticity=options.reals(stochasticity),
             monte_carlo=monte_carlo,
             budget=budget,
             seed=seed,
             confidence=confidence,
             runner=runner,
         )
-    tables.show(tables.selection_table(choice))
-    console.say(describe_choice(choice), "bold" if choice.attrs["selected_method"] else "")
-    _write(choice, plots.selection(choice), netcdf, picture, given)
+    files = _written(choice, plots.selection(choice), netcdf, picture, given)
+    said = Text(describe_choice(choice), "bold" if choice.attrs["selected_method"] else "")
+    return Answer([tables.selection_table(choice), said], tables.selection_values(choice), files)
 
 
-@console.reporting_errors
-def problems() -> None:
+@console.command
+def problems() -> Answer:
     """List the problems with exact answers."""
     from circsde.commands import tables
 
-    tables.show(tables.problem_table())
+    return Answer([tables.problem_table()], tables.problem_values())
+
+
+def _tolerances(atol: str | None, problem: str) -> Sequence[float]:
+    """Those given, for a problem on which methods can be adaptive, or the usual ones."""
+    from circsde.studies.experiment import experiment
+    from circsde.studies.flows import TOLERANCES, is_flow
+
+    if atol is not None and not is_flow(experiment(problem)):
+        raise ValueError(f"--atol is for adaptive methods on a probability flow, and {problem} is none: leave it out")
+    return options.reals(atol) or TOLERANCES
 
 
 @contextmanager
 def _runner(netcdf: Path, workers: int, dask: str | None) -> Iterator["Runner"]:
     """Computes cells, keeps them beside the result, and shows how many are finished."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from circsde.studies.runner import Runner
 
     folder = netcdf.with_suffix(".cells")
-    columns = TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    terminal = Console(stderr=True)
-    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-        task = progress.add_task("cells", total=None)
-        report = lambda done, total: progress.update(task, completed=done, total=total)  # noqa: E731
+    with console.progress_bar("cells", notes=[f"finished cells are kept in {folder}"]) as progress:
         try:
-            yield Runner(folder, workers, dask, report)
+            yield Runner(folder, workers, dask, progress)
         except ImportError as error:
             raise ValueError(str(error)) from error
         except KeyboardInterrupt:
-            console.say(f"finished cells are in {folder}: the same command goes on from there")
+            console.note(f"finished cells are in {folder}: the same command goes on from there")
             raise
 
 
-def _write(result: "xr.Dataset", figure: "Figure", netcdf: Path, picture: Path, given: dict[str, object]) -> None:
+def _written(
+    result: "xr.Dataset", figure: "Figure", netcdf: Path, picture: Path, given: dict[str, object]
+) -> dict[str, Path]:
     from circsde.record import provenance, replacing, save_netcdf
 
     force = bool(given["force"])
     save_netcdf(result.assign_attrs(provenance(**given)), netcdf, force=force)
     with replacing(picture, force=force) as temporary:
         figure.savefig(temporary, dpi=150)
-    console.say(f"numbers  {netcdf}\npicture  {picture}")
-
-
-def _stem(out: Path | None, name: str) -> Path:
-    return Path(name) if out is None else out / name if out.is_dir() else out
-
-
-def _split(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _numbers(text: str | None) -> list[int] | None:
-    """``"5,10"`` as whole numbers.
-
-    >>> _numbers("5, 10")
-    [5, 10]
-    """
-    try:
-        return None if text is None else [int(x) for x in text.split(",")]
-    except ValueError:
-        raise ValueError(f"{text!r} is not a list of whole numbers: give steps as 5,10,20") from None
-
-
-def _reals(text: str | None) -> list[float] | None:
-    """``"0,0.5"`` as numbers.
-
-    >>> _reals("0, 0.5")
-    [0.0, 0.5]
-    """
-    try:
-        return None if text is None else [float(x) for x in text.split(",")]
-    except ValueError:
-        raise ValueError(f"{text!r} is not a list of numbers: give them as 0,0.5,1") from None
+    return {"numbers": netcdf, "picture": picture}

@@ -1,23 +1,17 @@
-"""Studies as tables on the terminal."""
+"""Studies as tables for a terminal, and as values for a program."""
 
 import math
-import sys
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from circsde.commands.answer import records
 
 if TYPE_CHECKING:
     import xarray as xr
 
 _SHOWN = 24  # candidates of a selection
-_PIPED = 160  # columns where there is no terminal to ask
-
-
-def show(table: Table) -> None:
-    """Print a table on stdout, as wide as it needs where that is not a terminal."""
-    Console(width=None if sys.stdout.isatty() else _PIPED).print(table)
 
 
 def study_table(study: "xr.Dataset") -> Table:
@@ -103,6 +97,38 @@ def problem_table() -> Table:
     for name in problems.names():
         table.add_row(name, problems.describe(name))
     return table
+
+
+def study_values(study: "xr.Dataset") -> dict[str, object]:
+    """Errors, a row for each solver and setting of it, and orders, a row for each solver."""
+    errors = ["error", "lower", "upper", "resolved", "nfe"]
+    errors += [name for name in ("seconds", "seconds_low", "seconds_high") if name in study]
+    orders = ["order", "order_standard_error", "claimed_order", "verdict"]
+    return {
+        **{name: study.attrs.get(name) for name in ("problem", "kind", "evidence", "confidence", "paths")},
+        "errors": records(study, *errors),
+        "orders": records(study, *orders) if "order" in study else [],
+    }
+
+
+def selection_values(choice: "xr.Dataset") -> dict[str, object]:
+    """The choice, empty where nothing qualifies, and all candidates that were looked at, cheapest first."""
+    names = ("problem", "kind", "tolerance", "evidence", "confidence", "verdict", "advice")
+    selected = {name.removeprefix("selected_"): v for name, v in choice.attrs.items() if name.startswith("selected_")}
+    rows = records(choice, "error", "lower", "upper", "nfe", "paths", "accepted", "rejected")
+    looked_at = [row for row in rows if not math.isnan(row["error"])]
+    return {
+        **{name: choice.attrs.get(name) for name in names},
+        "selected": selected if selected["method"] else None,
+        "candidates": sorted(looked_at, key=lambda row: row["nfe"]),
+    }
+
+
+def problem_values() -> dict[str, object]:
+    """Every named problem with what it is."""
+    from circsde import problems
+
+    return {"problems": [{"name": name, "description": problems.describe(name)} for name in problems.names()]}
 
 
 def _title(study: "xr.Dataset") -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from circsde.commands import console, options
+from circsde.commands.answer import Answer, counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -67,7 +68,7 @@ def fit(
     settings: "Settings",
     out: Path,
     device: str,
-) -> None:
+) -> Answer:
     """Train, then choose the law that sampling starts from."""
     import torch
 
@@ -82,14 +83,6 @@ def fit(
     from circsde.studies.terminal import FILE
 
     training, held_out = windows.part("train"), windows.part("test")
-    for remark in training.remarks:
-        console.say(remark)
-    console.say(
-        f"{len(training)} images to learn from, {len(held_out)} to validate,"
-        f" windows of {' x '.join(map(str, training.event_shape))}"
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    check_writable(out / FILE, force=True)
     torch.manual_seed(settings.seed)
     about: dict[str, object] = {"kind": "images", "source": windows.source, "windows": windows.described}
     if process == "standard":
@@ -104,7 +97,11 @@ def fit(
         along = Chain.uniform(sde, steps, published=aim is Objective.ONE_STEP)
         network = ScoreUNet(training.event_shape, sde.schedule.diffusion, **PRESETS[preset])
         about["encoding_scale"] = encoding.scale
-    with training_bar(settings) as progress:
+    out.mkdir(parents=True, exist_ok=True)
+    check_writable(out / FILE, force=True)
+    parts = f"{counted(len(training), 'image')} to learn from, {len(held_out)} to validate"
+    shape = " x ".join(map(str, training.event_shape))
+    with training_bar(settings, [f"{parts}, windows of {shape}", *training.remarks]) as progress:
         model = train(
             network,
             along,
@@ -117,9 +114,14 @@ def fit(
             progress=progress,
             accelerator=device,
         )
-    console.say(f"least validation loss after update {model.update}\nrun      {out}")
+    shown = [f"least validation loss after update {model.update}"]
+    values: dict[str, object] = {"update": model.update, "training": len(training), "validation": len(held_out)}
+    values["windows"] = training.event_shape
     if encoding is not None:
-        _start_law(model, training, encoding.scale, out)
+        table = _start_law(model, training, encoding.scale, out)
+        shown.append(mismatch(table))
+        values |= {"start_law": table.attrs["chosen"], "start_law_p": _least(table)}
+    return Answer(shown, values, {"run": out})
 
 
 def forward_process(process: str, event_shape: tuple[int, ...], radius: int, steps: int) -> "KuramotoSDE":
@@ -143,8 +145,8 @@ def _objective(process: str, name: "ObjectiveName") -> "Objective":
     return Objective(name)
 
 
-def _start_law(model: "Trained", training: "ImageSet", scale: float, out: Path) -> None:
-    """Choose the law, keep it beside the checkpoint, and say how far each candidate is from the truth."""
+def _start_law(model: "Trained", training: "ImageSet", scale: float, out: Path) -> "xr.Dataset":
+    """Choose the law, and keep it beside the checkpoint; how far each candidate is from the truth."""
     from circsde.encoding import PhaseEncoding
     from circsde.studies.terminal import FILE, choose, save_law
 
@@ -152,11 +154,15 @@ def _start_law(model: "Trained", training: "ImageSet", scale: float, out: Path) 
         starts = training.starts(PhaseEncoding(scale))
         law, table = choose(model.chain, starts, fitted=1000, compared=250, progress=progress)
     save_law(law, table, out / FILE)
-    console.say(mismatch(table))
+    return table
 
 
 def mismatch(table: "xr.Dataset") -> str:
     """The candidates in a line: the least p-value of each, and which is chosen."""
-    least = {str(name): float(table["p_value"].sel(candidate=name).min()) for name in table["candidate"].values}
-    told = ", ".join(f"{name} p = {p:.2g}" for name, p in least.items())
+    told = ", ".join(f"{name} p = {p:.2g}" for name, p in _least(table).items())
     return f"sampling starts from the law {table.attrs['chosen']!r} ({told}, of {table.attrs['compared']} states)"
+
+
+def _least(table: "xr.Dataset") -> dict[str, float]:
+    """The least p-value of each candidate."""
+    return {str(name): float(table["p_value"].sel(candidate=name).min()) for name in table["candidate"].values}

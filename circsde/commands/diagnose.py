@@ -1,0 +1,123 @@
+"""``circsde diagnose``: where a trained model may be wrong."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from circsde.commands import console, options
+from circsde.commands.answer import Answer, counted, records
+from circsde.commands.options import DATA, option
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+    from circsde.models.training import Trained
+
+EXAMPLES = """
+[bold]Examples[/]
+
+On what it was trained on, as runs/lys/diagnosis.nc and .png:
+
+  [cyan]circsde diagnose runs/lys[/]
+
+On other rows, in the unit and columns of the training:
+
+  [cyan]circsde diagnose runs/mine --data held-out.csv --out held-out[/]
+"""
+
+
+@console.command
+def diagnose(
+    run: options.Run,
+    source: Annotated[str | None, option(DATA, "By default what it was trained on.", "--data", metavar="DATA")] = None,
+    seed: options.Seed = 0,
+    out: options.ModelOut = None,
+    force: options.Force = False,
+) -> Answer:
+    """Show where a trained model may be wrong.
+
+    Does the forward process reach the law that sampling starts from? Are samples like the data? Is the density of one
+    or two angles normalised? Writes what was compared to NetCDF, and draws data beside samples and density.
+
+    For images: distances of samples to held-out windows, and data beside the forward process and samples.
+    """
+    given = dict(locals())
+    netcdf, picture = console.outputs(
+        out, options.beside(run, "diagnosis"), (".nc", ".png"), source or str(run), force=force
+    )
+
+    from circsde.models.training import trained
+    from circsde.record import provenance, replacing, save_netcdf
+
+    model = trained(run)
+    examine = _images if model.about.get("kind") == "images" else _angles
+    result, figure, lines, values = examine(model, run, source, seed)
+    save_netcdf(result.assign_attrs(**provenance(**given)), netcdf, force=force)
+    with replacing(picture, force=force) as temporary:
+        figure.savefig(temporary, dpi=150)
+    return Answer(lines, values, {"numbers": netcdf, "picture": picture})
+
+
+def _images(
+    model: "Trained", run: Path, source: str | None, seed: int
+) -> "tuple[xr.Dataset, Figure, list[str], dict[str, Any]]":
+    """What was compared, drawn, in words, and in values."""
+    from circsde.commands import image_diagnosis
+
+    notes = [f"{image_diagnosis.COUNT} samples, {image_diagnosis.STEPS} steps"]
+    with console.progress_bar("examining", 2 * image_diagnosis.STEPS, notes) as progress:
+        result = image_diagnosis.examine(model, run, source, seed, progress)
+    distances = records(result, "value", "low", "high", "floor")
+    values = {"start_law": result.attrs["start_law"], "distances": distances}
+    return result, image_diagnosis.draw(result), image_diagnosis.verdicts(result), values
+
+
+def _angles(
+    model: "Trained", _: Path, source: str | None, seed: int
+) -> "tuple[xr.Dataset, Figure, list[str], dict[str, Any]]":
+    """The same of a model of angles."""
+    import torch
+
+    from circsde.commands import angles
+    from circsde.commands.pictures import pair_densities
+    from circsde.studies.generative import diagnose as examine
+
+    theta = angles.known(model, source or model.about["source"], None, None, True)
+    notes = [f"{counted(len(theta), 'row')} of {counted(theta.shape[1], 'angle')}"]
+    with console.progress_bar("examining", 3, notes) as progress:
+        result = examine(model, theta, generator=torch.Generator().manual_seed(seed), progress=progress)
+    result = result.assign_coords(angle=model.about["names"])
+    shown = {"data": result["theta"], "samples": result["sampled"]}
+    figure = pair_densities(shown, result.get("log_density"))
+    return result, figure, verdicts(result), _values(result)
+
+
+def _values(result: "xr.Dataset") -> dict[str, Any]:
+    names = ("samples_energy", "samples_energy_floor", "samples_energy_p", "normalisation")
+    return {
+        "rows": result.sizes["row"],
+        "terminal_p": _terminal_p(result),
+        **{name: result[name].values if name in result else None for name in names},
+    }
+
+
+def _terminal_p(result: "xr.Dataset") -> float:
+    """That the terminal law is the one to start from: the least of the tests, times how many there are."""
+    return min(1.0, float(result["kuiper_p"].min()) * result.sizes["angle"] * 2, float(result["energy_p"]) * 2)
+
+
+def verdicts(result: "xr.Dataset") -> list[str]:
+    """A diagnosis in words."""
+    p = _terminal_p(result)
+    reached = "is not told from" if p > 0.05 else "differs from"
+    energy, samples_p = float(result["samples_energy"]), float(result["samples_energy_p"])
+    alike = "are not told from" if samples_p > 0.05 else "differ from"
+    lines = [
+        f"the terminal law {reached} the law that sampling starts from"
+        f" (p = {p:.2g}, {result.attrs['samples']} simulated)",
+        f"samples {alike} data: energy statistic {energy:.2e}, of halves of the data"
+        f" {float(result['samples_energy_floor']):.2e} (p = {samples_p:.2g})",
+    ]
+    if "normalisation" in result:
+        lines.append(f"the density integrates to {float(result['normalisation']):.5f}")
+    return lines

@@ -1,0 +1,184 @@
+"""``circsde sample``: what a trained model draws, to NetCDF and a picture."""
+
+import math
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from circsde.commands import console, options
+from circsde.commands.answer import Answer, counted
+from circsde.commands.options import OUTPUT, SOLVER, flag, option
+
+if TYPE_CHECKING:
+    from circsde.models.training import Trained
+
+IMAGES = "Models of images"
+
+OF_IMAGES = ("spacing", "corrector", "flow", "noisy", "start_law", "batch", "first_sample", "device", "sheet", "video")
+"""Options that mean nothing for a model of angles."""
+
+EXAMPLES = """
+[bold]Examples[/]
+
+A thousand samples of a model of angles, as runs/lys/samples.nc and .png:
+
+  [cyan]circsde sample runs/lys[/]
+
+By its probability flow, which adds no noise:
+
+  [cyan]circsde sample runs/lys --stochasticity 0 --steps 50 --out flow[/]
+
+Images on a sheet, with a video of how they come:
+
+  [cyan]circsde sample runs/brick -n 64 --method sra1 --steps 50 --video brick.gif[/]
+"""
+
+
+class SpacingName(StrEnum):
+    """In what the steps of the reverse equation are even."""
+
+    INDEX = "index"
+    TIME = "time"
+    LOG_NOISE = "log-noise"
+
+
+@console.command
+def sample(
+    run: options.Run,
+    count: Annotated[int, option(SOLVER, "Samples.", "-n", "--count", least=1)] = 1000,
+    steps: Annotated[int, option(SOLVER, "Steps in all.", least=1)] = 100,
+    method: options.Method = "heun",
+    stochasticity: Annotated[float, option(SOLVER, "1: reverse SDE; 0: probability flow.")] = 1.0,
+    seed: options.Seed = 0,
+    spacing: Annotated[SpacingName, option(IMAGES, "In what the steps are even.")] = SpacingName.INDEX,
+    corrector: Annotated[
+        float, option(IMAGES, "Signal-to-noise ratio of a Langevin step before each step, as 0.16; 0: none.")
+    ] = 0.0,
+    flow: Annotated[
+        str | None, option(IMAGES, "The probability flow by heun2, rk4, dopri5, ... instead.", metavar="METHOD")
+    ] = None,
+    noisy: Annotated[bool, flag(IMAGES, "Make the last step with noise, too.", "--noisy")] = False,
+    start_law: Annotated[
+        str, option(IMAGES, "auto: of the run's file, if it has one; settled; or a file.", metavar="LAW")
+    ] = "auto",
+    batch: Annotated[int, option(IMAGES, "Samples at a time; of no consequence.", least=1)] = 64,
+    first_sample: Annotated[int, option(IMAGES, "The index of the first, to go on with a seed.", least=0)] = 0,
+    device: options.Device = options.DeviceName.AUTO,
+    out: options.ModelOut = None,
+    sheet: Annotated[Path | None, option(OUTPUT, "Images: the sheet; by default PATH.png.", metavar="PATH")] = None,
+    video: Annotated[
+        Path | None, option(OUTPUT, "Images: an animated GIF of how they come.", metavar="PATH.gif")
+    ] = None,
+    force: options.Force = False,
+) -> Answer:
+    """Draw samples from a trained model.
+
+    Writes angles in radians to NetCDF. Draws pairs of them as densities, or samples of images on a sheet. A model of
+    images along the standard diffusion samples ancestrally, or by --flow ddim, midpoint, heun2 or rk4.
+    """
+    given = dict(locals())
+    (netcdf,) = console.outputs(out, options.beside(run, "samples"), (".nc",), str(run), force=force)
+    picture = netcdf.with_suffix(".png") if sheet is None else sheet
+    _check_pictures(picture, video, force=force)
+
+    from circsde.models.training import trained
+
+    model = trained(run)
+    if model.about.get("kind") != "images":
+        options.refuse(sample, given, OF_IMAGES, f"for models of images, and {run} is one of angles")
+        return _angles(model, count, steps, method, stochasticity, seed, netcdf, picture, given, force=force)
+
+    from circsde.commands import image_samples
+    from circsde.record import provenance, save_netcdf
+    from circsde.studies.reverse_sampling import Recipe, Spacing
+
+    recipe = Recipe(method, steps, Spacing(spacing), stochasticity, corrector, not noisy, flow)
+    frames = 0 if video is None else image_samples.FRAMES
+    request = image_samples.Request(count, first_sample, batch, seed, start_law, options.device(device), frames)
+    _check_memory(model, count)
+    notes = [f"{counted(count, 'sample')}, {counted(steps, 'step')}, {request.device}"]
+    with console.progress_bar("sampling", steps * -(-count // batch), notes) as progress:
+        result = image_samples.draw(model, run, request, recipe, progress)
+    result = result.assign_attrs(**provenance(**given))
+    kept, files = result.sizes["sample"], {}
+    if kept:
+        files = {"samples": netcdf, "picture": picture}
+        save_netcdf(result.drop_dims("time", errors="ignore"), netcdf, force=force)
+        image_samples.save_sheet(result, picture, force=force)
+        if video is not None:
+            files["video"] = video
+            image_samples.save_video(result, video, force=force)
+    if result.attrs["status"] != "success":
+        console.fail(f"{result.attrs['message']}; {kept} samples are kept", **files)
+    law = result.attrs["start_law"]
+    return Answer([f"started from the law: {law}"], {"count": kept, "start_law": law}, files)
+
+
+def _check_pictures(picture: Path, video: Path | None, *, force: bool) -> None:
+    """Refuse now paths that cannot be written, or not as what they are named."""
+    from circsde.record import check_writable
+
+    for path in (picture, *([] if video is None else [video])):
+        check_writable(path, force=force)
+    if picture.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"):
+        raise ValueError(f"{picture} does not say which kind of picture: name it {picture.with_suffix('.png')}")
+    if video is not None and video.suffix.lower() != ".gif":
+        raise ValueError(f"a video is written as a GIF: name it {video.with_suffix('.gif')}")
+    if video is not None and video.resolve() == picture.resolve():
+        raise ValueError(f"{video} cannot be both the sheet and the video: choose another path for one")
+
+
+def _check_memory(model: "Trained", count: int) -> None:
+    """Refuse now more samples than fit, twice while they are put together."""
+    from circsde.commands.image_samples import event_shape
+
+    size = math.prod(event_shape(model))
+    console.check_memory(8.0 * count * size, f"{count} samples", "draw fewer at a time, with another --seed each")
+
+
+def _angles(
+    model: "Trained",
+    count: int,
+    steps: int,
+    method: str,
+    stochasticity: float,
+    seed: int,
+    netcdf: Path,
+    picture: Path,
+    given: dict[str, Any],
+    *,
+    force: bool,
+) -> Answer:
+    import torch
+    import xarray as xr
+
+    from circsde.commands.pictures import pair_densities
+    from circsde.record import provenance, replacing, save_netcdf
+    from circsde.studies.generative import sample as draw
+    from circsde.studies.generative import samples
+
+    names = model.about["names"]
+    _check_memory(model, count)
+    notes = [f"{counted(count, 'sample')} of {', '.join(names)}, {counted(steps, 'step')}"]
+    with console.progress_bar("sampling", steps, notes) as progress:
+        solution = draw(
+            model,
+            count,
+            n_steps=steps,
+            method=method,
+            stochasticity=stochasticity,
+            generator=torch.Generator().manual_seed(seed),
+            progress=progress,
+        )
+    if not solution.succeeded:
+        console.fail(solution.stats.message)
+    theta = samples(model, solution).numpy()
+    result = xr.Dataset(
+        {"theta": (("row", "angle"), theta, {"units": "rad", "long_name": "angle"})},
+        coords={"angle": names},
+        attrs=provenance(**given),
+    )
+    save_netcdf(result, netcdf, force=force)
+    with replacing(picture, force=force) as temporary:
+        pair_densities({"samples": result["theta"]}).savefig(temporary, dpi=150)
+    return Answer([], {"count": count, "angles": names}, {"samples": netcdf, "picture": picture})
