@@ -60,9 +60,17 @@ def describe(value: Any) -> Any:
 
 
 def rebuild(description: Any) -> Any:
-    """The object that :func:`describe` described; networks get new random weights."""
+    """The object that :func:`describe` described; networks get new random weights.
+
+    Raises:
+        ValueError: If it is of a type that this version does not know.
+    """
     if not isinstance(description, Mapping):
         return description
+    if description["type"] not in DESCRIBED:
+        raise ValueError(
+            f"a checkpoint can hold {', '.join(DESCRIBED)}, not {description['type']}: is it of another version?"
+        )
     arguments = {name: rebuild(argument) for name, argument in description.items() if name != "type"}
     if description["type"] == "KuramotoSDE":
         for name in ("reference_phase", "natural_frequency"):
@@ -101,7 +109,10 @@ def load(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a checkpoint, or only a part of one (was a copy cut off?): {error}") from error
     if metadata.get("format") != str(FORMAT) or "state" not in metadata:
         raise ValueError(f"{path} is a safetensors file, but no checkpoint of circsde in format {FORMAT}")
-    state: dict[str, Any] = _with_tensors(json.loads(metadata["state"]), tensors)
+    try:
+        state: dict[str, Any] = _with_tensors(json.loads(metadata["state"]), tensors)
+    except (json.JSONDecodeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged: its description cannot be read ({error})") from error
     return state
 
 

@@ -100,6 +100,9 @@ def _style() -> AbstractContextManager[None]:
 def _errors(ax: Axes, study: xr.Dataset, x: Array, *, labels: list[str], spread: Array | None = None) -> None:
     """One line per solver with intervals, filled where resolved; what was not measured or is exact is left out."""
     ax.set(xscale="log", yscale="log")
+    visible = np.where(study["error"] > _ZERO, study["error"], np.nan)
+    if len(alone := np.unique(x[np.isfinite(visible)])) == 1:
+        ax.set_xlim(alone[0] / 2, alone[0] * 2)
     for row, (colour, marker) in _looks(study):
         one = study.isel(solver=row)
         error, lower, upper, resolved = (one[name].to_numpy() for name in ("error", "lower", "upper", "resolved"))
@@ -110,11 +113,7 @@ def _errors(ax: Axes, study: xr.Dataset, x: Array, *, labels: list[str], spread:
         for which, face in ((shown & resolved, colour), (shown & ~resolved, "white")):
             ax.plot(x[row][which], error[which], marker, ms=5, color=colour, mfc=face, mew=1)
         ax.plot([], [], marker=marker, ms=5, color=colour, lw=1.2, label=labels[row])
-    visible = np.where(study["error"] > _ZERO, study["error"], np.nan)
     if np.isfinite(visible).any():
-        left, right = np.min(x[np.isfinite(visible)]), np.max(x[np.isfinite(visible)])
-        if left == right:
-            ax.set_xlim(left / 2, right * 2)
         ax.set_ylim(np.nanmin(visible) / 4, np.nanmax(np.where(np.isfinite(visible), study["upper"], np.nan)) * 2)
 
 
@@ -158,7 +157,8 @@ def _triangles(ax: Axes, study: xr.Dataset) -> None:
 
 def _looks(study: xr.Dataset) -> Iterator[tuple[int, tuple[str, str]]]:
     for row in range(study.sizes["solver"]):
-        yield row, (COLOURS[row % len(COLOURS)], MARKERS[row % len(MARKERS)])
+        turn = row // len(MARKERS)  # from the tenth on, other pairs of the two
+        yield row, (COLOURS[(row + turn) % len(COLOURS)], MARKERS[row % len(MARKERS)])
 
 
 def _orders(study: xr.Dataset) -> list[str]:
