@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from circsde import problems
 from circsde.cli import app
-from circsde.studies import Runner, Simulation, plots, strong_convergence, weak_convergence
+from circsde.commands import tables
+from circsde.studies import Runner, Simulation, plots, select, strong_convergence, weak_convergence
 from circsde.studies.runner import Cell
 
 SMALL = ["--methods", "heun,euler_maruyama", "--steps", "5,10,20"]
@@ -206,6 +207,18 @@ def test_select_names_its_choice() -> None:
     with xr.open_dataset("published-select.nc") as choice:
         assert (choice.attrs["selected_method"], choice.attrs["selected_steps"]) == ("heun", 20)
     assert Path("published-select.png").stat().st_size > 10_000
+
+
+def test_the_choice_is_in_the_table_and_alone_in_bold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no room for all candidates, and where others with the same method cost the same."""
+    monkeypatch.setattr(tables, "_SHOWN", 3)
+    choice = select("reverse", 0.05, methods=["heun"], steps=[5, 8, 10], stochasticity=[0.0, 0.5, 1.0])
+    table = tables.selection_table(choice)
+    names = list(table.columns[0].cells)
+    (bold,) = [i for i, row in enumerate(table.rows) if row.style]
+    assert names[bold] == f"heun, l = {choice.attrs['selected_stochasticity']:g}"
+    assert len(names) == 3
+    assert re.fullmatch(r"\d cheaper candidates are in the file", str(table.caption))
 
 
 def test_select_says_what_would_be_needed() -> None:

@@ -24,6 +24,8 @@ P = ParamSpec("P")
 FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 """Exit status: a computation that failed, bad input, Ctrl-C."""
 
+_NO_MEMORY = ("allocate", "out of memory", "not enough memory")  # in what torch and numpy say
+
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 _COMMON = {
@@ -50,22 +52,16 @@ def command(run: Callable[P, Answer]) -> Callable[..., None]:
 
     @functools.wraps(run)
     def printed(*args: Any, as_json: bool = False, quiet: bool = False, **kwargs: Any) -> None:
-        about: dict[str, object] = {"command": run.__name__, "versions": versions()}
         token = _quiet.set(quiet)
         try:
-            answer = run(*args, **kwargs)
-            if as_json:
-                show_json(**about, exit_code=0, files=answer.files, result=answer.values)
-            else:
-                show(answer)
-        except (Exception, KeyboardInterrupt) as error:
-            failure = _failure(error)
-            if failure is None or os.environ.get("CIRCSDE_TRACEBACK"):
-                raise
-            if as_json:
-                show_json(**about, exit_code=failure.status, files=failure.files, error=str(failure))
-            _stderr().print(Text.assemble(("error: ", "bold red"), str(failure)))
-            raise typer.Exit(failure.status) from None
+            outcome = _outcome(lambda: run(*args, **kwargs))
+            try:
+                _print(run.__name__, outcome, as_json)
+            except OSError as error:
+                outcome = Failed(f"could not print the answer: {error}", FAILED, {})
+            if isinstance(outcome, Failed):
+                _stderr().print(Text.assemble(("error: ", "bold red"), str(outcome)))
+                raise typer.Exit(outcome.status)
         finally:
             _quiet.reset(token)
 
@@ -79,15 +75,36 @@ def command(run: Callable[P, Answer]) -> Callable[..., None]:
     return printed
 
 
+def _outcome(run: Callable[[], Answer]) -> Answer | Failed:
+    """The answer, or what to say instead; a bug stays an exception."""
+    try:
+        return run()
+    except (Exception, KeyboardInterrupt) as error:
+        failure = _failure(error)
+        if failure is None or os.environ.get("CIRCSDE_TRACEBACK"):
+            raise
+        return failure
+
+
 def _failure(error: BaseException) -> Failed | None:
-    """What to say of an exception; nothing of a bug."""
     if isinstance(error, Failed):
         return error
     if isinstance(error, KeyboardInterrupt):
         return Failed("interrupted", INTERRUPTED, {})
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
-        return Failed(f"out of memory: ask for fewer or smaller samples ({error})", FAILED, {})
+    if isinstance(error, MemoryError | RuntimeError) and any(words in str(error) for words in _NO_MEMORY):
+        return Failed(f"not enough memory: take a smaller batch or network, or fewer samples ({error})", FAILED, {})
     return Failed(str(error), USER_ERROR, {}) if isinstance(error, ValueError | OSError) else None
+
+
+def _print(name: str, outcome: Answer | Failed, as_json: bool) -> None:
+    about: dict[str, object] = {"command": name, "versions": versions()}
+    if isinstance(outcome, Failed):
+        if as_json:
+            show_json(**about, exit_code=outcome.status, files=outcome.files, error=str(outcome))
+    elif as_json:
+        show_json(**about, exit_code=0, files=outcome.files, result=outcome.values)
+    else:
+        show(outcome)
 
 
 def fail(message: str, **files: Path) -> NoReturn:
@@ -121,14 +138,16 @@ def _stderr() -> Console:
 
 
 @contextmanager
-def progress_bar(what: str, total: int | None = None, notes: Sequence[str] = ()) -> Iterator[Callable[..., object]]:
+def progress_bar(
+    what: str, total: int | None = None, notes: Sequence[str] | None = None
+) -> Iterator[Callable[..., object]]:
     """A bar on stderr, moved by calling what it yields with the number of finished units, and that of all if it varies.
 
-    Where stderr is no terminal there is no bar. At the first call, when the work turned out to be possible, it notes
-    the versions that do it, and ``notes``. A command that is to be quiet has neither.
+    Where stderr is no terminal there is no bar. With ``notes``, it says at the first call, when the work turned out to
+    be possible, which versions do it, and these. A command that is to be quiet has neither.
     """
     console, columns = _stderr(), (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    told = _quiet.get()
+    told = _quiet.get() or notes is None
     hidden = _quiet.get() or not console.is_terminal
 
     with Progress(TextColumn(what), BarColumn(), *columns, console=console, transient=True, disable=hidden) as progress:
@@ -137,7 +156,7 @@ def progress_bar(what: str, total: int | None = None, notes: Sequence[str] = ())
         def update(done: int, of: int | None = total) -> None:
             nonlocal told
             if not told:
-                progress.console.print(Text("\n".join([version_line(), *notes]), "dim"))
+                progress.console.print(Text("\n".join([version_line(), *(notes or ())]), "dim"))
                 told = True
             progress.update(task, completed=done, total=of)
 

@@ -68,7 +68,9 @@ def loglik(
     )
     save_netcdf(dataset, netcdf, force=force)
     if failed:
-        console.fail(f"{len(failed)} of {len(theta)} rows failed: {result.message}; the others are kept", values=netcdf)
+        console.fail(
+            f"{len(failed)} of {len(theta)} rows failed: {result.message}; the status of each is kept", values=netcdf
+        )
     values = _summary(result.value, result.error)
     return Answer([_said(values)], values, {"values": netcdf})
 

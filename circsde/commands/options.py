@@ -76,6 +76,13 @@ def check_seed(seed: int) -> int:
     return seed
 
 
+def check_named(source: str) -> str:
+    """Refuse an empty name, which as a path would be the folder at hand."""
+    if not source:
+        raise typer.BadParameter("it is empty: give the name of a file, a folder or a data set")
+    return source
+
+
 def complete_method(incomplete: str) -> list[str]:
     """The methods that begin so.
 
@@ -110,6 +117,7 @@ Source = Annotated[
         metavar="SOURCE",
         help="An image file; a folder of images; a .csv, .tsv, .npy or .nc file of angles; texture:brick, texture:grass"
         " or texture:gravel; or fingerprint, if you like fingerprint:loop, :whorl or :arch.",
+        callback=check_named,
     ),
 ]
 Table = Annotated[
@@ -119,6 +127,7 @@ Table = Annotated[
         help="A .csv, .tsv, .npy or .nc file of angles, a sample per row; or torsion:lys, also :arg-1m, :cispro, :cys,"
         " :his, :trp, and of these /train, /validation or /test alone. To train on images: a folder or a file of"
         " images, texture:brick, :grass or :gravel, fingerprint, brodatz:FOLDER, cifar10:FOLDER, socofing:FOLDER.",
+        callback=check_named,
     ),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training, or a checkpoint in it.")]
@@ -194,7 +203,7 @@ def names(text: str | None) -> list[str] | None:
         return None
     found = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not found:
-        raise ValueError(f"{text!r} names nothing: give names with commas between, as heun,sra1")
+        raise ValueError(f"{text!r} names nothing: give names with commas between")
     return found
 
 

@@ -246,6 +246,7 @@ def _runner(netcdf: Path, workers: int, dask: str | None) -> Iterator["Runner"]:
     from circsde.studies.runner import Runner
 
     folder = netcdf.with_suffix(".cells")
+    console.check_folder(folder)
     with console.progress_bar("cells", notes=[f"finished cells are kept in {folder}"]) as progress:
         try:
             yield Runner(folder, workers, dask, progress)

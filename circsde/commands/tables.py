@@ -63,18 +63,19 @@ def cost_table(study: "xr.Dataset") -> Table:
 
 
 def selection_table(choice: "xr.Dataset") -> Table:
-    """Candidates, cheapest first, up to one or two beyond the choice; the choice in bold."""
+    """Candidates, cheapest first, as many as there is room for around the choice, which is bold."""
     setting = str(choice["error"].dims[1])
     table = Table(title=f"{_title(choice)}, tolerance {choice.attrs['tolerance']:g}")
     for name in ("method", setting, "drift evaluations", "error", "interval", "paths", "verdict"):
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     flat = choice.stack(candidate=("solver", setting)).dropna("candidate", subset=["error"]).sortby("nfe")
-    chosen = choice.attrs["selected_nfe"]
-    for i in range(min(_SHOWN, flat.sizes["candidate"])):
-        one = flat.isel(candidate=i)
-        if float(one["nfe"]) > 2 * chosen:
+    rows = [flat.isel(candidate=i) for i in range(flat.sizes["candidate"])]
+    picked = [_is_chosen(row, choice) for row in rows]
+    first = max(0, picked.index(True) + 3 - _SHOWN) if any(picked) else 0
+    table.caption = f"{first} cheaper candidates are in the file" if first else None
+    for one, bold in list(zip(rows, picked, strict=True))[first : first + _SHOWN]:
+        if float(one["nfe"]) > 2 * choice.attrs["selected_nfe"]:
             break
-        picked = float(one["nfe"]) == chosen and one["method"].item() == choice.attrs["selected_method"]
         verdict = "meets it" if one["accepted"] else "too large" if one["rejected"] else "open"
         table.add_row(
             str(one["solver"].item()),
@@ -84,9 +85,17 @@ def selection_table(choice: "xr.Dataset") -> Table:
             f"{float(one['lower']):.2e} to {float(one['upper']):.2e}",
             f"{int(one['paths']):,}" if one["paths"] > 0 else "-",
             verdict,
-            style="bold green" if picked else "",
+            style="bold green" if bold else "",
         )
     return table
+
+
+def _is_chosen(candidate: "xr.Dataset", choice: "xr.Dataset") -> bool:
+    chosen = choice.attrs
+    if float(candidate["nfe"]) != chosen["selected_nfe"] or candidate["method"].item() != chosen["selected_method"]:
+        return False
+    level = float(candidate["stochasticity"])
+    return math.isnan(level) or level == chosen["selected_stochasticity"]
 
 
 def problem_table() -> Table:
@@ -115,7 +124,7 @@ def selection_values(choice: "xr.Dataset") -> dict[str, object]:
     """The choice, empty where nothing qualifies, and all candidates that were looked at, cheapest first."""
     names = ("problem", "kind", "tolerance", "evidence", "confidence", "verdict", "advice")
     selected = {name.removeprefix("selected_"): v for name, v in choice.attrs.items() if name.startswith("selected_")}
-    rows = records(choice, "error", "lower", "upper", "nfe", "paths", "accepted", "rejected")
+    rows = records(choice, "method", "stochasticity", "error", "lower", "upper", "nfe", "paths", "accepted", "rejected")
     looked_at = [row for row in rows if not math.isnan(row["error"])]
     return {
         **{name: choice.attrs.get(name) for name in names},

@@ -172,3 +172,6 @@ def training_bar(settings: "Settings", notes: Sequence[str]) -> Iterator[Callabl
                 yield lambda _: progress(int(time.monotonic() - begin))
     except FloatingPointError as error:
         console.fail(str(error))
+    except KeyboardInterrupt:
+        console.note("the same command goes on from the last finished epoch")
+        raise
