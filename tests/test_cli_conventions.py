@@ -37,6 +37,13 @@ def ran(line: str, **environment: str) -> Result:
     return result
 
 
+def documented(command: str) -> tuple[set[str], set[str]]:
+    """The keys of files and of the result that the page on the command line names."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "command_line.md").read_text()
+    (row,) = re.findall(rf"^\| `{command}` \|(.*)\|(.*)\|$", page, flags=re.MULTILINE)
+    return tuple(set(re.findall(r"`(\w+)`", cell)) for cell in row)  # type: ignore[return-value]
+
+
 def answered(line: str, status: int = 0) -> dict[str, Any]:
     """The JSON object that is all that a command writes on stdout, where ``--quiet`` keeps notes from stderr."""
     result = ran(f"{line} --json --quiet")
@@ -46,6 +53,10 @@ def answered(line: str, status: int = 0) -> dict[str, Any]:
     assert answer["exit_code"] == status
     assert answer["versions"]["torch"] == torch.__version__
     assert bool(result.stderr) == bool(status)
+    files, values = documented(answer["command"])
+    assert set(answer) == {"command", "versions", "exit_code", "files", "error" if status else "result"}
+    assert set(answer["files"]) <= files
+    assert set(answer.get("result", ())) <= values
     for file in answer["files"].values():
         assert Path(file).exists()
     return answer
@@ -106,6 +117,7 @@ def test_a_selection_answers_with_its_choice_or_null() -> None:
 
 def test_problems_are_listed() -> None:
     listed = answered("problems")["result"]["problems"]
+    assert set(listed[0]) == {"name", "description"}
     assert [problem["name"] for problem in listed] == problems.names()
 
 

@@ -73,7 +73,7 @@ def fetch(
         pooch.get_logger().setLevel("ERROR")
     path = torsion.fetch(residue, local)
     table = torsion.TABLES[residue]
-    values = {"rows": table.rows, "angles": table.dimension, "licence": "CC BY 4.0", "source": f"torsion:{residue}"}
+    values = {"rows": table.rows, "dimension": table.dimension, "licence": "CC BY 4.0", "source": f"torsion:{residue}"}
     return Answer(
         [
             f"{table.rows} rows of {table.dimension} angles, CC BY 4.0, Richardson Laboratory",
