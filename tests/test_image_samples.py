@@ -1,5 +1,6 @@
 """``circsde sample`` for models of images: files, sheets, videos, laws to start from, and bad input."""
 
+import json
 import math
 import shlex
 import shutil
@@ -113,6 +114,12 @@ def test_a_model_of_the_standard_diffusion_is_sampled_too(how: str, runs: Path, 
     ran(f"sample {runs}/standard -n 3 --batch 2 --steps 3 --out {tmp_path}/drawn {how}")
     assert opened(tmp_path / "drawn.nc")["value"].shape == (3, 8, 8)
     assert (tmp_path / "drawn.png").exists()
+
+
+def test_samples_of_images_are_told_in_json(runs: Path, tmp_path: Path) -> None:
+    told = json.loads(ran(f"sample {runs}/grey -n 2 --steps 2 --out {tmp_path}/x --video {tmp_path}/x.gif --json -q"))
+    assert told["result"] == {"count": 2, "start_law": "settled"}
+    assert {Path(file).name for file in told["files"].values()} == {"x.nc", "x.png", "x.gif"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """``circsde train`` and ``diagnose`` for images: from a texture to a folder, its law to start from, and bad input."""
 
+import json
 import shlex
 from pathlib import Path
 
@@ -59,8 +60,14 @@ def test_the_standard_model_is_trained_on_values_and_starts_from_normals(tmp_pat
 
 
 def test_the_published_chain_is_that_of_one_step_matching(tmp_path: Path) -> None:
-    ran(f"train texture:brick --process global --objective one-step {SMALL} --out {tmp_path}/run")
+    answer = json.loads(
+        ran(f"train texture:brick --process global --objective one-step {SMALL} --out {tmp_path}/run -q --json")
+    )
     assert trained(tmp_path / "run").chain.published
+    assert answer["result"]["windows"] == [16, 16]
+    _, table = load_law(tmp_path / "run" / FILE)
+    assert answer["result"]["start_law"] == table.attrs["chosen"]
+    assert answer["result"]["start_law_p"].keys() == set(table["candidate"].values)
 
 
 @pytest.mark.parametrize(
