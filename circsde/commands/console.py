@@ -4,6 +4,7 @@ import functools
 import inspect
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -71,6 +72,7 @@ def command(run: Callable[P, Answer]) -> Callable[..., None]:
         for name, annotation in _COMMON.items()
     ]
     parameters = [*signature.parameters.values(), *common]
+    printed.__doc__ = re.sub(r"(?<=\S)\n(?=\S)", " ", inspect.cleandoc(run.__doc__ or ""))  # a line per paragraph
     printed.__dict__["__signature__"] = signature.replace(parameters=parameters, return_annotation=None)
     return printed
 

@@ -120,13 +120,17 @@ Source = Annotated[
         callback=check_named,
     ),
 ]
-Table = Annotated[
+_TABLE = (
+    "A .csv, .tsv, .npy or .nc file of angles, a sample per row; or torsion:lys, also :arg-1m, :cispro, :cys, :his,"
+    " :trp, and of these /train, /validation or /test alone."
+)
+Table = Annotated[str, typer.Argument(metavar="DATA", help=_TABLE, callback=check_named)]
+TableOrImages = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A .csv, .tsv, .npy or .nc file of angles, a sample per row; or torsion:lys, also :arg-1m, :cispro, :cys,"
-        " :his, :trp, and of these /train, /validation or /test alone. To train on images: a folder or a file of"
-        " images, texture:brick, :grass or :gravel, fingerprint, brodatz:FOLDER, cifar10:FOLDER, socofing:FOLDER.",
+        help=f"{_TABLE} To train on images: a folder or a file of images, texture:brick, :grass or :gravel,"
+        " fingerprint, brodatz:FOLDER, cifar10:FOLDER, socofing:FOLDER.",
         callback=check_named,
     ),
 ]

@@ -80,7 +80,7 @@ Then [cyan]circsde sample runs/brick -n 64[/], or [cyan]circsde sample runs/lys 
 
 @console.command
 def train(
-    source: options.Table,
+    source: options.TableOrImages,
     out: Annotated[Path, option(OUTPUT, "The folder of the run; a run that it holds goes on.", "--out", metavar="RUN")],
     unit: options.Unit = None,
     columns: options.Columns = None,
