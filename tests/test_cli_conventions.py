@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from circsde import problems, record
 from circsde.cli import app
-from circsde.commands import fetch, options, tables
+from circsde.commands import completion, fetch, options, tables
 from circsde.commands.answer import Answer
 from circsde.data import torsion
 from circsde.solvers.methods import METHODS
@@ -262,6 +262,11 @@ BAD = {
         "train {data} --unit rad --out x --seconds nan",
         "train {data} --unit rad --out x --attraction inf",
     ],
+    "multistep: for reversed equations": [
+        "simulate texture:brick --method multistep",
+        "study published --methods heun,multistep",
+        "select published --methods multistep --tolerance 1",
+    ],
     "is a table of angles": ["train {data} --unit rad --out x --crop 16 --mirror"],
     "holds images": ["train texture:brick --crop 16 --out x --unit deg", "loglik {run} texture:brick"],
     "is one of angles": ["sample {run} --flow rk4", "sample {run} --sheet a.png"],
@@ -340,7 +345,7 @@ def test_an_option_of_one_name_has_one_meaning() -> None:
     for command in COMMANDS:
         for parameter in _parameters(command):
             helps.setdefault(parameter.opts[0], set()).add(str(parameter.help))
-    for name in ("--json", "--quiet", "--force", "--unit", "--columns", "--drop-missing", "--device", "--method"):
+    for name in ("--json", "--quiet", "--force", "--unit", "--columns", "--drop-missing", "--device", "--methods"):
         assert len(helps[name]) == 1, name
 
 
@@ -379,12 +384,18 @@ def test_names_are_completed(words: list[str], expected: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("written", "real"),
-    [(options.PROBLEMS, problems.names), (options.METHODS, METHODS.keys), (fetch.RESIDUES, torsion.TABLES.keys)],
+    [(completion.PROBLEMS, problems.names), (completion.METHODS, METHODS.keys), (fetch.RESIDUES, torsion.TABLES.keys)],
 )
 def test_names_that_are_written_down_for_completion_are_the_real_ones(
     written: tuple[str, ...], real: Callable[[], Any]
 ) -> None:
     assert list(written) == list(real())
+
+
+@pytest.mark.parametrize("name", completion.BACK_IN_TIME)
+def test_methods_that_go_back_in_time_are_for_reversed_equations(name: str) -> None:
+    assert name in str(next(p.help for p in _parameters("sample") if "--method" in p.opts))
+    assert answered(f"study reverse --methods {name} --steps 5")["result"]["errors"][0]["solver"] == name
 
 
 def test_a_folder_that_is_a_file_is_named_as_that(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from circsde.commands.completion import BACK_IN_TIME, METHODS, complete_method, complete_step_back
+
 
 class Colour(StrEnum):
     """Channels of an image."""
@@ -36,16 +38,6 @@ DATA, SOLVER, OUTPUT = "Data", "Solver", "Output"
 
 MOST_PIXELS = 10**8
 """Of one image: more do not fit the memory of most machines once they have phases and a history."""
-
-METHODS = ("euler_maruyama", "heun", "sra1", "mobius_strang", "leimkuhler_matthews")
-"""Names to complete and to list in the help, where importing :data:`circsde.solvers.METHODS` would take a second."""
-
-PROBLEMS = (
-    *("wrapped_brownian_motion", "von_mises_well", "published", "published_doubled", "stiff_well", "noise_dominated"),
-    *("drifting", "two_coupled", "two_coupled_well", "mean_field_10", "mean_field_100", "mean_field_1000"),
-    *("reverse", "probability_flow"),
-)
-"""Likewise those of :func:`circsde.problems.names`."""
 
 
 def option(
@@ -81,34 +73,6 @@ def check_named(source: str) -> str:
     if not source:
         raise typer.BadParameter("it is empty: give the name of a file, a folder or a data set")
     return source
-
-
-def complete_method(incomplete: str) -> list[str]:
-    """The methods that begin so.
-
-    >>> complete_method("h")
-    ['heun']
-    """
-    return [name for name in METHODS if name.startswith(incomplete)]
-
-
-def complete_methods(incomplete: str) -> list[str]:
-    """The same for the last of several names with commas between.
-
-    >>> complete_methods("heun,sr")
-    ['heun,sra1']
-    """
-    before, comma, last = incomplete.rpartition(",")
-    return [before + comma + name for name in complete_method(last)]
-
-
-def complete_problem(incomplete: str) -> list[str]:
-    """The problems that begin so.
-
-    >>> complete_problem("two")
-    ['two_coupled', 'two_coupled_well']
-    """
-    return [name for name in PROBLEMS if name.startswith(incomplete)]
 
 
 Source = Annotated[
@@ -147,6 +111,10 @@ DropMissing = Annotated[bool, flag(DATA, "Angles: leave out rows that lack one."
 Dtype = Annotated[Precision, option(SOLVER, "Precision of the phases.", "--dtype")]
 Seed = Annotated[int, option(SOLVER, "Seed of everything random.", least=0, check=check_seed)]
 Method = Annotated[str, option(SOLVER, f"{', '.join(METHODS)}.", metavar="METHOD", complete=complete_method)]
+StepBack = Annotated[
+    str,
+    option(SOLVER, f"{', '.join((*METHODS, *BACK_IN_TIME))}.", metavar="METHOD", complete=complete_step_back),
+]
 Device = Annotated[DeviceName, option(SOLVER, "Where the network runs; auto: on a graphics card, if there is one.")]
 Out = Annotated[
     Path | None,
@@ -260,6 +228,13 @@ def check_probability(**numbers: float) -> None:
     for name, number in numbers.items():
         if not 0.0 < number < 1.0:
             raise ValueError(f"{_dashed(name)} must be between 0 and 1, got {number:g}")
+
+
+def check_forward(methods: Sequence[str], what: str) -> None:
+    """Refuse methods for reversed equations, where ``what`` is none."""
+    backward = [name for name in methods if name in BACK_IN_TIME]
+    if backward:
+        raise ValueError(f"{', '.join(backward)}: for reversed equations, and {what} is none; take heun")
 
 
 def refuse(command: Callable[..., object], given: Mapping[str, object], names: Sequence[str], why: str) -> None:

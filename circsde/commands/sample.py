@@ -47,7 +47,7 @@ def sample(
     run: options.Run,
     count: Annotated[int, option(SOLVER, "Samples.", "-n", "--count", least=1)] = 1000,
     steps: Annotated[int, option(SOLVER, "Steps in all.", least=1)] = 100,
-    method: options.Method = "heun",
+    method: options.StepBack = "heun",
     stochasticity: Annotated[float, option(SOLVER, "1: reverse SDE; 0: probability flow.")] = 1.0,
     seed: options.Seed = 0,
     spacing: Annotated[SpacingName, option(IMAGES, "In what the steps are even.")] = SpacingName.INDEX,

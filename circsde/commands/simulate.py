@@ -91,6 +91,7 @@ def simulate(
     both beside theory: the mean-field limit, and the von Mises law to settle to.
     """
     given = dict(locals())
+    options.check_forward([method], "the forward process")
     netcdf, picture = console.outputs(out, _default(source), (".nc", ".png"), source, force=force)
 
     import math

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from circsde.commands import console, options
+from circsde.commands import completion, console, options
 from circsde.commands.answer import Answer
 from circsde.commands.options import OUTPUT, SOLVER, flag, option
 
@@ -87,7 +87,7 @@ PROBLEMS_EXAMPLES = """
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="PROBLEM", help="A name from circsde problems.", autocompletion=options.complete_problem),
+    typer.Argument(metavar="PROBLEM", help="A name from circsde problems.", autocompletion=completion.complete_problem),
 ]
 Methods = Annotated[
     str | None,
@@ -95,7 +95,7 @@ Methods = Annotated[
         SOLVER,
         "By default all of ours that apply; torchsde's as torchsde:srk.",
         metavar="A,B,...",
-        complete=options.complete_methods,
+        complete=completion.complete_methods,
     ),
 ]
 Steps = Annotated[str | None, option(SOLVER, "Numbers of steps, by default the problem's own.", metavar="N,M,...")]
@@ -155,7 +155,7 @@ def study(
         result = measure(
             problem,
             kind=WEAK if timed else kind.value,
-            methods=options.names(methods),
+            methods=_methods(methods, problem),
             steps=options.numbers(steps),
             monte_carlo=monte_carlo,
             paths=paths,
@@ -207,7 +207,7 @@ def select(
             problem,
             tolerance,
             metric=metric.value,
-            methods=options.names(methods),
+            methods=_methods(methods, problem),
             steps=options.numbers(steps),
             atol=_tolerances(atol, problem),
             stochasticity=options.reals(stochasticity),
@@ -228,6 +228,17 @@ def problems() -> Answer:
     from circsde.commands import tables
 
     return Answer([tables.problem_table()], tables.problem_values())
+
+
+def _methods(text: str | None, problem: str) -> list[str] | None:
+    """Those named, if they are for the equation of the problem."""
+    from circsde.sde import ReverseSDE
+    from circsde.studies.experiment import experiment
+
+    methods = options.names(text)
+    if methods and not isinstance(experiment(problem).sde, ReverseSDE):
+        options.check_forward(methods, problem)
+    return methods
 
 
 def _tolerances(atol: str | None, problem: str) -> Sequence[float]:

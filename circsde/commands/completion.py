@@ -1,0 +1,51 @@
+"""Names that the shell completes, written down so that it need not wait for libraries, and how they begin."""
+
+METHODS = ("euler_maruyama", "heun", "sra1", "mobius_strang", "leimkuhler_matthews")
+"""Names to complete and to list in the help, where importing :data:`circsde.solvers.METHODS` would take a second."""
+
+BACK_IN_TIME = ("ancestral", "multistep")
+"""Methods for reversed equations only."""
+
+PROBLEMS = (
+    *("wrapped_brownian_motion", "von_mises_well", "published", "published_doubled", "stiff_well", "noise_dominated"),
+    *("drifting", "two_coupled", "two_coupled_well", "mean_field_10", "mean_field_100", "mean_field_1000"),
+    *("reverse", "probability_flow"),
+)
+"""Likewise those of :func:`circsde.problems.names`."""
+
+
+def complete_method(incomplete: str) -> list[str]:
+    """The methods that begin so.
+
+    >>> complete_method("h")
+    ['heun']
+    """
+    return [name for name in METHODS if name.startswith(incomplete)]
+
+
+def complete_step_back(incomplete: str) -> list[str]:
+    """The same with those for reversed equations.
+
+    >>> complete_step_back("m")
+    ['mobius_strang', 'multistep']
+    """
+    return [name for name in (*METHODS, *BACK_IN_TIME) if name.startswith(incomplete)]
+
+
+def complete_methods(incomplete: str) -> list[str]:
+    """The same for the last of several names with commas between.
+
+    >>> complete_methods("heun,sr")
+    ['heun,sra1']
+    """
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + name for name in complete_method(last)]
+
+
+def complete_problem(incomplete: str) -> list[str]:
+    """The problems that begin so.
+
+    >>> complete_problem("two")
+    ['two_coupled', 'two_coupled_well']
+    """
+    return [name for name in PROBLEMS if name.startswith(incomplete)]
