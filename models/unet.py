@@ -134,14 +134,16 @@ class UNet(nn.Module):
 class ScoreUNet(nn.Module):
     r"""The score of an image of phases: a tangent projection (eq. 7) divided by the noise level.
 
-    The network reads ``cos theta`` and ``sin theta``, so that it is exactly periodic, and the logarithm of the noise
-    level ``sigma(t)^2 = smallest_noise^2 + 2 int_0^t D``. Before training the score is zero.
+    The network reads ``cos k theta`` and ``sin k theta``, so that it is exactly periodic, and the logarithm of the
+    noise level ``sigma(t)^2 = smallest_noise^2 + 2 int_0^t D``. Before training the score is zero.
 
     Args:
         event_shape: ``(rows, columns)`` or ``(channels, rows, columns)``, divisible by the strides of the network.
         diffusion: D(t) of the forward equation, rad^2/time.
         head: What the network answers for each phase: ``"tangent"``, a and b of ``b cos theta - a sin theta``;
             ``"scalar"``, the score itself; ``"both"``, their sum.
+        harmonics: The largest k that is read. Data on an arc have scores nearly linear in theta there, and so are
+            combinations of a few harmonics, but not ``sin theta``.
         smallest_noise: The noise level at time 0, rad: finer detail of the data is not resolved.
         architecture: As for :class:`UNet`.
 
@@ -157,11 +159,13 @@ class ScoreUNet(nn.Module):
         diffusion: Rate,
         *,
         head: str = "tangent",
+        harmonics: int = 1,
         smallest_noise: float = 0.02,
         **architecture: Any,
     ) -> None:
         super().__init__()
         self.event_shape, self.diffusion, self.head = tuple(event_shape), diffusion, head
+        self.harmonics = harmonics
         if head not in HEADS:
             raise ValueError(f"head must be one of {', '.join(HEADS)}, got {head!r}")
         if len(self.event_shape) not in (2, 3):
@@ -173,19 +177,23 @@ class ScoreUNet(nn.Module):
             "event_shape": self.event_shape,
             "diffusion": diffusion,
             "head": head,
+            "harmonics": harmonics,
             "smallest_noise": smallest_noise,
             **architecture,
         }
         channels, rows, columns = (1, *self.event_shape)[-3:]
-        self.network = UNet(2 * channels, HEADS[head] * channels, rows=rows, **architecture)
+        self.network = UNet(2 * harmonics * channels, HEADS[head] * channels, rows=rows, **architecture)
         check_size((rows, columns), self.network.stride)
 
     def forward(self, t: Time, theta: Angles, labels: Tensor | None = None, condition: Tensor | None = None) -> Tangent:
         """The score at one time or at one time per sample, 1/rad; labels and condition as for :class:`UNet`."""
         phases = theta.unsqueeze(1) if len(self.event_shape) == 2 else theta
-        cosine, sine = phases.cos(), phases.sin()
+        turns = [
+            harmonic for k in range(1, self.harmonics + 1) for harmonic in ((k * phases).cos(), (k * phases).sin())
+        ]
+        cosine, sine = turns[:2]
         noise = noise_level(self.diffusion, self.smallest_noise, t).to(theta).reshape(-1, 1)
-        answer = self.network(torch.cat((cosine, sine), 1), noise.log(), labels, condition).to(theta.dtype)
+        answer = self.network(torch.cat(turns, 1), noise.log(), labels, condition).to(theta.dtype)
         parts = answer.unflatten(1, (HEADS[self.head], -1)).unbind(1)
         score: Tensor = parts[0] if self.head == "scalar" else parts[-1] * cosine - parts[-2] * sine
         if self.head == "both":

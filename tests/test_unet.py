@@ -134,6 +134,21 @@ def test_four_steps_of_training_reach_every_parameter() -> None:
     assert dead == []
 
 
+@pytest.mark.parametrize("harmonics", [1, 3])
+def test_so_many_harmonics_are_read(harmonics: int) -> None:
+    """As powers of ``e^{i theta}``; the score is periodic whatever their number."""
+    theta, net = angles(2, 8, 8), network(harmonics=harmonics)
+    torch.testing.assert_close(net(0.3, theta + 2.0 * math.pi), net(0.3, theta))
+    seen: list[Tensor] = []
+    net.network.enter.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    net(0.3, theta)
+    channels = seen[0].reshape(2, harmonics, 2, 1, 8, 8)
+    for k in range(1, harmonics + 1):
+        turned = torch.polar(torch.ones_like(theta), theta) ** k
+        torch.testing.assert_close(channels[:, k - 1, 0, 0], turned.real)
+        torch.testing.assert_close(channels[:, k - 1, 1, 0], turned.imag)
+
+
 @HEADS
 def test_forward_and_reverse_derivatives_are_adjoint_and_agree_with_differences(head: str) -> None:
     theta, net = angles(2, 8, 8), network(head=head)
