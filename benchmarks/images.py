@@ -4,20 +4,22 @@
     python benchmarks/images.py --data FOLDER --out benchmarks/results/images [--device cuda] [--cell NAME]
     python benchmarks/images.py --table benchmarks/results/images            # the table of finished cells
 
-FOLDER holds ``socofing/`` and ``brodatz/`` as ``circsde.data.image_set`` reads them; windows are 32 x 32 pixels at the
-resolution of the scans, and persons (SOCOFing) and rows of a texture (Brodatz) are in one part only. All models are one
-U-Net (preset "tiny") with as many updates, but for what it reads and answers:
+FOLDER holds ``socofing/``, ``brodatz/``, ``ambientcg_ground/`` as ``circsde.data.image_set`` reads them; windows are
+32 x 32 grey pixels at the resolution of the files, and persons (SOCOFing), rows of a texture (Brodatz) or images are in
+one part only. All models are one U-Net (preset "tiny", zero padding) with as many updates on as many windows, but for
+what it reads and answers:
 
 * ``vp``: variance-preserving diffusion of grey values, epsilon prediction; sampled by ancestral steps, by DDIM and by
-  Heun's method along its flow, the estimate of the image clipped in each step: compare with the best of the three.
+  multistep ones with and without noise (DPM-Solver++ 2M), the estimate of the image clipped in each step: compare with
+  the best of them.
 * ``global`` and ``local`` (radius 5) coupling with the published rates, by one-step matching along the published chain
   or by pathwise matching; ``diffusion``: the same noise without any drift, by denoising. Black and white are at
-  -/+ 0.5 pi; at 0.25 pi where the name says so. Sampled by the published Euler-Maruyama, by ancestral steps and by
-  SRA1, from the simplest start law that simulated states are not told from.
+  -/+ 0.5 pi; at 0.25 pi where the name says so. Sampled by the published Euler-Maruyama, by SRA1 and by multistep ones,
+  from the simplest start law that simulated states are not told from.
 
-Samplers are compared at equal numbers of evaluations of the network, of which SRA1 and Heun's method need two a step.
-Distances to held-out windows, with bootstrap intervals and, as a floor, the distance between held-out and training
-windows at the same number. A cell that ``--out`` holds is not computed again; a training that was stopped goes on.
+Samplers are compared at equal numbers of evaluations of the network, of which SRA1 needs two a step. Distances to
+held-out windows, with bootstrap intervals and, as a floor, the distance between held-out and training windows at the
+same number. A cell that ``--out`` holds is not computed again; a training that was stopped goes on.
 """
 
 import argparse
@@ -26,6 +28,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +50,8 @@ from circsde.models.training import Trained, train
 from circsde.models.training import trained as load
 from circsde.models.transitions import Objective
 from circsde.models.unet import PRESETS, ScoreUNet
+from circsde.models.values import sample as sample_vp
 from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
-from circsde.models.variance_preserving import sample as sample_vp
 from circsde.record import provenance, replacing
 from circsde.schedule import Schedule
 from circsde.studies.image_metrics import compare
@@ -56,11 +59,16 @@ from circsde.studies.reverse_sampling import Recipe
 from circsde.studies.synthesis import generate
 from circsde.studies.terminal import FILE, choose, load_law, save_law
 
-SIZE, BATCH, EPOCHS = 32, 64, 10
+SIZE, EPOCHS = 32, 10
 EVALUATIONS = (25, 100, 10, 50, 300)
-SOURCES = {"socofing": "socofing:{}/socofing", "brodatz": "brodatz:{}/brodatz", "generated": "fingerprint"}
+SOURCES = {
+    "socofing": "socofing:{}/socofing",
+    "brodatz": "brodatz:{}/brodatz",
+    "ambientcg": "{}/ambientcg_ground",
+    "generated": "fingerprint",
+}
 SHEET = 48
-SAMPLERS = ("published", "ancestral", "sra1", "ddim", "heun2")
+SAMPLERS = ("published", "ancestral", "sra1", "ddim", "multistep", "multistep flow")
 Samplers = dict[str, Callable[[int, int, int], Tensor]]
 """By name, ``(evaluations, count, seed) -> pictures`` in [-1, 1]."""
 
@@ -95,6 +103,7 @@ class Task:
 
     data: Path | None
     device: str
+    batch: int
     updates: int
     samples: int
     evaluations: tuple[int, ...]
@@ -104,7 +113,7 @@ class Task:
 
     def pictures(self, run: Path, sampler: str, evaluations: int) -> Path:
         """Where pictures of a run are kept."""
-        return run / f"{sampler}-{evaluations}-{self.samples}.npz"
+        return run / f"{sampler}-{evaluations}-{self.samples}.npz".replace(" ", "-")
 
     def run(self, name: str, model: str, seed: int) -> Path:
         """Where a cell is trained, and its pictures are kept."""
@@ -114,7 +123,13 @@ class Task:
         """A part of a data set."""
         if self.data is None and name != "generated":
             raise ValueError(f"{name} needs --data, the folder of {name}/")
-        return image_set(SOURCES[name].format(self.data), crop=SIZE, part=part, prints=10)  # type: ignore[arg-type]
+        return read(SOURCES[name].format(self.data), part)
+
+
+@cache
+def read(source: str, part: str) -> ImageSet:
+    """A part of a data set, held in memory."""
+    return image_set(source, crop=SIZE, part=part, prints=10)  # type: ignore[arg-type]
 
 
 def fit(task: Task, name: str, model: str, seed: int) -> Trained:
@@ -125,24 +140,25 @@ def fit(task: Task, name: str, model: str, seed: int) -> Trained:
     encoding = None if kind is None else PhaseEncoding(kind.scale * math.pi)
     if kind is None:
         process: Chain | VariancePreserving = VariancePreserving(shape)
-        network: torch.nn.Module = EpsilonUNet(process, **PRESETS["tiny"])
+        network: torch.nn.Module = EpsilonUNet(process, padding="zeros", **PRESETS["tiny"])
         objective = Objective.DENOISING
     else:
         schedule = Schedule.published(100, reference_weight=kind.reference_weight)
         sde = KuramotoSDE(shape, kind.coupling, schedule)
         process, objective = Chain.uniform(sde, 100, published=kind.objective is Objective.ONE_STEP), kind.objective
-        network = ScoreUNet(shape, schedule.diffusion, **PRESETS["tiny"])
+        network = ScoreUNet(shape, schedule.diffusion, head="scalar", padding="zeros", **PRESETS["tiny"])
     settings = Settings(
         EPOCHS,
         task.updates // EPOCHS,
-        BATCH,
-        learning_rate=2e-3,
+        task.batch,
+        learning_rate=1e-3,
         warmup=100,
         averaging=0.998,
-        stride=5,
+        pool=32,
+        stride=10,
         states=4 if objective is Objective.ONE_STEP else 1,
         seed=seed,
-        paths_on="cpu",
+        recorded=task.device == "cuda",
     )
     run = task.run(name, model, seed)
     if (run / BEST).exists() and not (run / LAST).exists():  # weights alone, from another machine
@@ -166,14 +182,20 @@ def samplers(task: Task, name: str, model: str, trained: Trained, run: Path) -> 
         assert isinstance(trained.process, VariancePreserving)
         process, score = trained.process, trained.network
 
-        def values(method: str, cost: int) -> Callable[[int, int, int], Tensor]:
+        def values(method: str, **how: float) -> Callable[[int, int, int], Tensor]:
             def draw(evaluations: int, count: int, seed: int) -> Tensor:
-                options = {"method": method, "clip": "always", "device": task.device, "seed": seed}
-                return sample_vp(process, score, count, n_steps=evaluations // cost, **options).cpu()  # type: ignore[arg-type]
+                options = {"method": method, "clip": "always", "device": task.device, "seed": seed, **how}
+                return sample_vp(process, score, count, n_steps=evaluations, **options).cpu()  # type: ignore[arg-type]
 
             return draw
 
-        return {"ancestral": values("ancestral", 1), "ddim": values("ddim", 1), "heun2": values("heun2", 2)}
+        noiseless = values("multistep", stochasticity=0.0)
+        return {
+            "ancestral": values("ancestral"),
+            "ddim": values("ddim"),
+            "multistep": values("multistep", stochasticity=1.0),
+            "multistep flow": noiseless,
+        }
     encoding = PhaseEncoding(kind.scale * math.pi)
     if not (run / FILE).exists():
         starts = task.images(name, "train").starts(encoding)
@@ -183,18 +205,18 @@ def samplers(task: Task, name: str, model: str, trained: Trained, run: Path) -> 
     def phases(method: str, cost: int = 1) -> Callable[[int, int, int], Tensor]:
         def draw(evaluations: int, count: int, seed: int) -> Tensor:
             # two evaluations a step, and one for the last, which has no noise
-            recipe = (
-                Recipe(method, (evaluations + 1) // cost, denoise=True)
-                if cost > 1
-                else Recipe(method, evaluations, denoise=False)
-            )
+            recipe = Recipe(method, (evaluations + cost - 1) // cost, denoise=cost > 1)
             options = {"seed": seed, "batch_size": 500, "device": task.device}
             drawn = generate(trained.chain, trained.network, law, count, recipe, **options)  # type: ignore[arg-type]
             return encoding.decode(torch.from_numpy(drawn["theta"].to_numpy()))
 
         return draw
 
-    return {"published": phases("euler_maruyama"), "ancestral": phases("ancestral"), "sra1": phases("sra1", 2)}
+    return {
+        "published": phases("euler_maruyama"),
+        "sra1": phases("sra1", 2),
+        "multistep": phases("multistep"),
+    }
 
 
 def drawn(task: Task, name: str, model: str, seed: int) -> Iterator[tuple[str, Tensor]]:
@@ -206,7 +228,7 @@ def drawn(task: Task, name: str, model: str, seed: int) -> Iterator[tuple[str, T
         draws = samplers(task, name, model, trained, run)
         for sampler, n in ((sampler, n) for sampler in draws for n in task.evaluations):
             path = task.pictures(run, sampler, n)
-            if not path.exists() and (n <= 100 or sampler == "ancestral"):
+            if not path.exists() and (n <= 100 or sampler == "multistep"):
                 pictures = ((draws[sampler](n, task.samples, seed) + 1.0) * 127.5).round().to(torch.uint8)
                 with replacing(path) as temporary:
                     np.savez_compressed(temporary, pictures=pictures.numpy())
@@ -223,7 +245,7 @@ def cell(task: Task, name: str, model: str, seed: int, picture: Path) -> dict[st
     for key, pictures in drawn(task, name, model, seed):
         generator = torch.Generator().manual_seed(0)
         measured[key] = _plain(compare(real, pictures, train=familiar, resamples=task.resamples, generator=generator))
-        if key in ("ancestral/100", "sra1/100"):
+        if key == "multistep/25":
             with replacing(picture, force=True) as temporary:
                 sheet(pictures[:SHEET], columns=12).save(temporary)
     run = task.run(name, model, seed)
@@ -251,24 +273,34 @@ def finished(folder: Path) -> Iterator[tuple[str, dict[str, object]]]:
         yield result["cell"], result
 
 
+def across_seeds(results: list[dict[str, object]], key: str, measure: str) -> list[float]:
+    """Of a sampler and number of evaluations: the mean over seeds, the ends of their intervals, the highest floor."""
+    found = [one["measures"][key][measure] for one in results if key in one["measures"]]  # type: ignore[index, operator]
+    if not found:
+        return []
+    value, low, high, floor = zip(*found, strict=True)
+    return [sum(value) / len(value), min(low), max(high), max(floor)]
+
+
 def show(folder: Path, measure: str) -> None:
-    """A row per cell and sampler: a distance with its interval at every number of evaluations."""
-    cells = list(finished(folder))
-    for name in sorted({key.split("/")[0] for key, _ in cells}):
-        table = Table(title=f"{name}: {measure}, 95 % interval")
-        for column in ("model", "sampler", *(f"{n} evaluations" for n in sorted(EVALUATIONS)), "floor"):
+    """A row per model and sampler: a distance with its interval at every number of evaluations."""
+    cells: dict[str, list[dict[str, object]]] = {}
+    for key, result in finished(folder):
+        cells.setdefault(key, []).append(result)
+    for name in sorted({key.split("/")[0] for key in cells}):
+        table = Table(title=f"{name}: {measure}, mean over seeds and what their 95 % intervals cover")
+        for column in ("model", "seeds", "sampler", *(f"{n} evaluations" for n in sorted(EVALUATIONS)), "floor"):
             table.add_column(column, no_wrap=True)
-        for key, result in cells:
+        for key, results in cells.items():
             if not key.startswith(name + "/"):
                 continue
-            measures = result["measures"]
-            assert isinstance(measures, dict)
-            for sampler in dict.fromkeys(one.split("/")[0] for one in measures):
-                found = {n: measures.get(f"{sampler}/{n}", {}).get(measure) for n in sorted(EVALUATIONS)}
-                texts = ["" if v is None else f"{v[0]:.3g} ({v[1]:.3g} to {v[2]:.3g})" for v in found.values()]
-                floor = next(v[3] for v in found.values() if v is not None)
-                table.add_row(key.split("/", 1)[1], sampler, *texts, f"{floor:.3g}")
-        Console(width=180).print(table)
+            for sampler in SAMPLERS:
+                found = [across_seeds(results, f"{sampler}/{n}", measure) for n in sorted(EVALUATIONS)]
+                if any(found):
+                    texts = [f"{v[0]:.3g} ({v[1]:.3g} to {v[2]:.3g})" if v else "" for v in found]
+                    floor = max(v[3] for v in found if v)
+                    table.add_row(key.split("/", 1)[1], str(len(results)), sampler, *texts, f"{floor:.3g}")
+        Console(width=190).print(table)
 
 
 def main() -> None:
@@ -278,7 +310,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the folder of the data sets")
     parser.add_argument("--cell", action="append", help=f"one of {'; '.join(CELLS)}; may be given again")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--updates", type=int, default=2500, help=f"of {BATCH} windows each")
+    parser.add_argument("--updates", type=int, default=2500, help="of --batch windows each")
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--resamples", type=int, default=100, help="of the bootstrap")
     parser.add_argument("--device", default="cpu")
@@ -298,11 +331,11 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         if given.quick:
-            task = Task(None, given.device, 20, 40, (5, 10), 20, Path(scratch))
+            task = Task(None, given.device, 16, 20, 40, (5, 10), 20, Path(scratch))
             cells, out = ["generated/vp", "generated/local, pathwise"], Path(scratch)
         else:
             work = given.updates, given.samples, EVALUATIONS, given.resamples, given.runs, not given.unfinished
-            task = Task(given.data, given.device, *work)
+            task = Task(given.data, given.device, given.batch, *work)
             cells, out = given.cell or CELLS, given.out or given.runs
         out.mkdir(parents=True, exist_ok=True)
         for key in cells:

@@ -1,11 +1,8 @@
 """The parts that Lightning runs: the loss and its optimiser, the pairs, the running average, the record of a run."""
 
 import csv
-import logging
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,12 +10,10 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
-from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from circsde.matching import Pairs, loss
-from circsde.models import checkpoint
 from circsde.models.transitions import PairStream
 from circsde.record import replacing
 
@@ -273,33 +268,3 @@ class Counter(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         """Count."""
         self.progress(trainer.global_step)
-
-
-class SafetensorsIO(CheckpointIO):
-    """Lightning's states as :mod:`circsde.models.checkpoint` writes them."""
-
-    def save_checkpoint(self, state: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
-        """Write the state."""
-        checkpoint.save(state, Path(path))
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002
-        """Read it."""
-        return checkpoint.load(Path(path))
-
-    def remove_checkpoint(self, path: Any) -> None:
-        """Delete it."""
-        Path(path).unlink()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what Lightning says about hardware and data loaders."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        logger.setLevel(level)

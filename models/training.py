@@ -27,13 +27,12 @@ from circsde.models.loop import (
     Counter,
     PairSource,
     Record,
-    SafetensorsIO,
     ScoreMatching,
     Watch,
     averaging,
-    quiet,
 )
 from circsde.models.pairs import calibrated, digest, held_out_pairs, pair_stream
+from circsde.models.plugins import SafetensorsIO, quiet
 from circsde.models.settings import Settings as Settings
 from circsde.models.transitions import Objective, Rows, Starts
 from circsde.models.variance_preserving import VariancePreserving

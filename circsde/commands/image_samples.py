@@ -87,7 +87,8 @@ def _standard(model: "Trained", request: Request, recipe: "Recipe", progress: Ca
     import torch
     import xarray as xr
 
-    from circsde.models.variance_preserving import VariancePreserving, sample
+    from circsde.models.values import sample
+    from circsde.models.variance_preserving import VariancePreserving
 
     process = model.process
     assert isinstance(process, VariancePreserving)
@@ -100,7 +101,7 @@ def _standard(model: "Trained", request: Request, recipe: "Recipe", progress: Ca
             model.network.to(request.device),
             min(request.batch, last - first),
             n_steps=recipe.n_steps,
-            method=recipe.flow or "ancestral",
+            method=recipe.flow or "multistep",
             seed=request.seed,
             first_sample=first,
             device=request.device,

@@ -74,7 +74,7 @@ def sample(
     """Draw samples from a trained model.
 
     Writes angles in radians to NetCDF. Draws pairs of them as densities, or samples of images on a sheet. A model of
-    images along the standard diffusion samples ancestrally, or by --flow ddim, midpoint, heun2 or rk4.
+    images along the standard diffusion samples by multistep steps, or by --flow ddim, midpoint, heun2 or rk4.
     """
     given = dict(locals())
     (netcdf,) = console.outputs(out, options.beside(run, "samples"), (".nc",), str(run), force=force)

@@ -89,13 +89,14 @@ def fit(
         encoding, aim = None, Objective.DENOISING
         standard = VariancePreserving(training.event_shape)
         along: Chain | VariancePreserving = standard
-        network: torch.nn.Module = EpsilonUNet(standard, **PRESETS[preset])
+        network: torch.nn.Module = EpsilonUNet(standard, padding="zeros", **PRESETS[preset])
     else:
         encoding = PhaseEncoding(windows.scale * math.pi)
         sde = forward_process(process, training.event_shape, radius, steps)
         aim = _objective(process, objective)
         along = Chain.uniform(sde, steps, published=aim is Objective.ONE_STEP)
-        network = ScoreUNet(training.event_shape, sde.schedule.diffusion, **PRESETS[preset])
+        how = {"head": "scalar", "padding": "zeros"}  # windows do not close on themselves
+        network = ScoreUNet(training.event_shape, sde.schedule.diffusion, **how, **PRESETS[preset])
         about["encoding_scale"] = encoding.scale
     out.mkdir(parents=True, exist_ok=True)
     check_writable(out / FILE, force=True)

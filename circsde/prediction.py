@@ -1,0 +1,64 @@
+r"""One step towards a prediction of the data, and how the prediction moves from the step before.
+
+At noise level sigma, with ``lambda = -log sigma`` and ``p = 1 + l^2``, the reversed equation of stochasticity l (eq. 4)
+is ``d theta = -p (theta - x) d lambda`` and its noise, where x is the prediction. Over a step ``H`` of lambda in which
+x is linear, it is solved by ::
+
+    x + e^(-p H) (theta - x) + (H - (1 - e^(-p H)) / p) dx/dlambda + sigma (e^(-2 H) - e^(-2 p H))^(1/2) xi.
+
+The slope is that from the step before. The first step, without one before, and the last, to no noise, leave it out: the
+last ends at x. Without slopes the steps of ``l = 0`` are those of DDIM, and those of ``l = 1`` ancestral ones.
+
+Sources: Lu et al. 2022, arXiv 2211.01095 (DPM-Solver++ 2M); Song et al. 2021, arXiv 2010.02502 (DDIM); Ho et al. 2020,
+arXiv 2006.11239 (ancestral).
+"""
+
+import math
+
+from torch import Tensor
+
+from circsde.typing import Amplitude, Angles, Tangent
+
+
+class Towards:
+    """The steps of one solution by the formula above, for angles on the lift or for any other numbers.
+
+    Args:
+        stochasticity: l.
+    """
+
+    def __init__(self, stochasticity: float) -> None:
+        self.stochasticity = stochasticity
+        self._before: tuple[Amplitude, Tangent] | None = None
+
+    def __call__(self, theta: Angles, ahead: Tangent, sigma: Amplitude, end: Amplitude, xi: Tensor) -> Angles:
+        """One step.
+
+        Args:
+            theta: The state; a whole number of turns away from what the last step returned.
+            ahead: ``x - theta``.
+            sigma: The noise level of the state.
+            end: The noise level that the step ends at, one number; 0 for the last step.
+            xi: Standard normals.
+        """
+        p = 1.0 + self.stochasticity**2
+        left = end / sigma
+        kept = left**p
+        moved = theta + (1.0 - kept) * ahead
+        if self._before is not None and _positive(end):
+            sigma_before, ahead_before = self._before
+            H, H_before = _log(sigma / end), _log(sigma_before / sigma)
+            moved = moved + (H - (1.0 - kept) / p) / H_before * (ahead - ahead_before)
+        if self.stochasticity:
+            moved = moved + sigma * (left**2 - kept**2) ** 0.5 * xi
+        moved = moved.to(theta.dtype)
+        self._before = sigma, theta + ahead - moved  # relative to where the next step begins, on whatever turn
+        return moved
+
+
+def _log(x: Amplitude) -> Amplitude:
+    return x.log() if isinstance(x, Tensor) else math.log(x)
+
+
+def _positive(x: Amplitude) -> bool:
+    return bool((x > 0).all()) if isinstance(x, Tensor) else x > 0
