@@ -111,9 +111,15 @@ def test_the_diagnosis_finds_a_short_horizon_and_wrong_samples() -> None:
     assert float(wrong["samples_energy"]) > 10 * float(wrong["samples_energy_floor"])
 
 
-@pytest.mark.parametrize("process", [Process.DIFFUSION])
-def test_the_density_of_a_trained_network_on_the_torus_is_normalised(process: Process, tmp_path: Path) -> None:
-    """To 1e-3, whatever the network has learnt of two clusters."""
+@pytest.mark.parametrize(("process", "points"), [(Process.DIFFUSION, 64), (Process.GLOBAL, 128)])
+def test_the_density_of_a_trained_network_on_the_torus_is_normalised(
+    process: Process, points: int, tmp_path: Path
+) -> None:
+    """To 1e-3, whatever the network has learnt of two clusters.
+
+    Coupling makes narrow ridges: 64, 96 and 128 points give 0.9984, 1.0004 and 0.9999, the same at atol 1e-6, so what
+    is missing with 64 is the grid's error.
+    """
     law = WrappedNormal(torch.tensor([[2.5, -0.5], [-1.0, 1.0]]), 0.5)
     data = law.sample((500,), generator=generator()).flatten(0, 1)
     sde = forward_process(process, (2,))
@@ -134,7 +140,7 @@ def test_the_density_of_a_trained_network_on_the_torus_is_normalised(process: Pr
     made = dataclasses.replace(made, network=made.network.double())
     told = [log_likelihood(made, theta.double()) for theta in (data[:50], wrap(data[:50] + 1.5))]
     assert told[0].value.mean() > told[1].value.mean() + 1.0  # it has learnt something
-    total = normalisation(lambda theta: log_likelihood(made, theta, atol=1e-4), 2, 64)  # 2e-4 with 48 points
+    total = normalisation(lambda theta: log_likelihood(made, theta, atol=1e-4), 2, points)
     assert total == pytest.approx(1.0, abs=1e-3)
 
 
