@@ -2,7 +2,6 @@
 
 import json
 import math
-import shlex
 import shutil
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from command_line import ran
 from PIL import Image
-from typer.testing import CliRunner
 
-from circsde.cli import app
 from circsde.coupling import GlobalCoupling
 from circsde.encoding import PhaseEncoding
 from circsde.kuramoto import KuramotoSDE
@@ -29,14 +27,6 @@ from circsde.studies.terminal import FILE, choose, save_law
 SIZES = {"grey": (8, 8), "colour": (3, 8, 8)}
 TINY = {"width": 8, "multipliers": (1, 2), "attention": ()}
 SETTINGS = Settings(epochs=1, updates=2, batch=8, pool=1)
-
-
-def ran(line: str, status: int = 0) -> str:
-    result = CliRunner().invoke(app, shlex.split(line))
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == status, result.output
-    return " ".join(result.output.split())
 
 
 def opened(path: Path) -> xr.Dataset:

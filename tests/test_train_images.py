@@ -1,16 +1,14 @@
 """``circsde train`` and ``diagnose`` for images: from a texture to a folder, its law to start from, and bad input."""
 
 import json
-import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from command_line import ran
 from PIL import Image
-from typer.testing import CliRunner
 
-from circsde.cli import app
 from circsde.commands import image_diagnosis
 from circsde.models.training import trained
 from circsde.models.transitions import Objective
@@ -20,24 +18,18 @@ from circsde.studies.terminal import FILE, load_law
 SMALL = "--crop 16 --epochs 1 --updates 2 --batch 4 --steps 6 --device cpu"
 
 
-def ran(line: str, status: int = 0) -> str:
-    result = CliRunner().invoke(app, shlex.split(line))
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == status, result.output
-    return " ".join(result.output.split())
-
-
 def test_a_texture_is_learnt_its_start_law_chosen_and_samples_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = ran(f"train texture:grass --process local --radius 2 {SMALL} --out {tmp_path}/run")
+    told = ran(f"train texture:grass --process local --radius 2 {SMALL} --sheets 1 --out {tmp_path}/run")
     assert "windows of 16 x 16" in told
     model = trained(tmp_path / "run")
     assert model.objective is Objective.PATHWISE
     assert model.about["encoding_scale"] == pytest.approx(np.pi / 2)
     _, table = load_law(tmp_path / "run" / FILE)
     assert f"sampling starts from the law {table.attrs['chosen']!r}" in told
+    with Image.open(tmp_path / "run" / "sheets" / "000002.png") as picture:
+        assert picture.width >= 5 * 16  # 24 samples, five in a row
 
     monkeypatch.setattr(image_diagnosis, "COUNT", 12)
     monkeypatch.setattr(image_diagnosis, "STEPS", 3)
@@ -52,11 +44,12 @@ def test_a_texture_is_learnt_its_start_law_chosen_and_samples_judged(
 
 
 def test_the_standard_model_is_trained_on_values_and_starts_from_normals(tmp_path: Path) -> None:
-    told = ran(f"train fingerprint:arch --process standard {SMALL} --out {tmp_path}/run")
+    told = ran(f"train fingerprint:arch --process standard {SMALL} --sheets 1 --out {tmp_path}/run")
     assert "start" not in told
     model = trained(tmp_path / "run")
     assert isinstance(model.process, VariancePreserving)
     assert "encoding_scale" not in model.about
+    assert [path.name for path in (tmp_path / "run" / "sheets").iterdir()] == ["000002.png"]
 
 
 def test_the_published_chain_is_that_of_one_step_matching(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ OF_ANGLES = (
     "depth",
     "harmonics",
 )
-OF_IMAGES = ("preset", "radius", "crop", "size", "colour", "scale", "mirror", "turn", "strict", "cache")
+OF_IMAGES = ("preset", "radius", "crop", "size", "colour", "scale", "mirror", "turn", "strict", "cache", "sheets")
 """Options without a meaning for the other kind of data."""
 
 EXAMPLES = """
@@ -110,6 +110,9 @@ def train(
     turn: Annotated[bool, flag(IMAGES, "Turn windows by quarter turns.", "--turn")] = False,
     strict: Annotated[bool, flag(IMAGES, "Refuse the set if an image cannot be used.", "--strict")] = False,
     cache: Annotated[Path | None, option(IMAGES, "A folder for a file of all pixels, mapped into memory.")] = None,
+    sheets: Annotated[
+        int | None, option(IMAGES, "Draw samples after every so many epochs, to RUN/sheets.", least=1)
+    ] = None,
     epochs: Annotated[int, option(TRAINING, "Epochs; each ends with validation and a checkpoint.", least=1)] = 40,
     updates: Annotated[int, option(TRAINING, "Updates per epoch.", least=1)] = 500,
     seconds: Annotated[float | None, option(TRAINING, "Train for this time instead, in short epochs.")] = None,
@@ -152,7 +155,7 @@ def train(
     if is_images:
         options.refuse(train, given, OF_ANGLES, f"for tables of angles, and {source} holds images")
         windows = train_images.Windows(source, crop, size, colour.value, scale, mirror, turn, strict, cache)
-        return train_images.fit(windows, process, objective, preset, radius, steps, settings, *place)
+        return train_images.fit(windows, process, objective, preset, radius, steps, settings, sheets, *place)
     options.refuse(train, given, OF_IMAGES, f"for images, and {source} is a table of angles")
     table = train_angles.Table(source, unit, columns, drop_missing, held_out)
     model = train_angles.Model(process, attraction, smallest_noise, steps, width, depth, harmonics)

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from circsde.commands.train import ObjectiveName, Preset, ProcessName
     from circsde.data import ImageSet
     from circsde.kuramoto import KuramotoSDE
+    from circsde.matching import Chain
     from circsde.models.settings import Settings
     from circsde.models.training import Trained
     from circsde.models.transitions import Objective
 
 REFERENCE_WEIGHT = {"diffusion": 0.0, "reference": 1.5, "global": 1.5, "local": 1.0}
 """Of the published rates, by process (eq. 2)."""
+
+SHEET = 24
+"""Samples on a sheet during training."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +70,17 @@ def fit(
     radius: int,
     steps: int,
     settings: "Settings",
+    sheets: int | None,
     out: Path,
     device: str,
 ) -> Answer:
-    """Train, then choose the law that sampling starts from."""
+    """Choose the law that sampling starts from, then train, with a sheet of samples every ``sheets`` epochs."""
     import torch
 
     from circsde.commands.train import training_bar
     from circsde.encoding import PhaseEncoding
     from circsde.matching import Chain
-    from circsde.models.training import train
+    from circsde.models.training import Trained, train
     from circsde.models.transitions import Objective
     from circsde.models.unet import PRESETS, ScoreUNet
     from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
@@ -95,11 +100,24 @@ def fit(
         sde = forward_process(process, training.event_shape, radius, steps)
         aim = _objective(process, objective)
         along = Chain.uniform(sde, steps, published=aim is Objective.ONE_STEP)
-        how = {"head": "scalar", "padding": "zeros"}  # windows do not close on themselves
-        network = ScoreUNet(training.event_shape, sde.schedule.diffusion, **how, **PRESETS[preset])
+        network = ScoreUNet(
+            training.event_shape, sde.schedule.diffusion, head="scalar", padding="zeros", **PRESETS[preset]
+        )  # by zeros, as windows do not close on themselves
         about["encoding_scale"] = encoding.scale
     out.mkdir(parents=True, exist_ok=True)
     check_writable(out / FILE, force=True)
+    shown: list[str] = []
+    values: dict[str, object] = {"training": len(training), "validation": len(held_out)}
+    values["windows"] = training.event_shape
+    if encoding is not None:
+        assert isinstance(along, Chain)
+        table = _start_law(along, training, encoding.scale, out)
+        shown.append(mismatch(table))
+        values |= {"start_law": table.attrs["chosen"], "start_law_p": _least(table)}
+
+    def draw_sheet(network: torch.nn.Module, update: int) -> None:
+        _sheet(Trained(network, along, aim, about, update), out, settings.seed)
+
     parts = f"{counted(len(training), 'image')} to learn from, {len(held_out)} to validate"
     shape = " x ".join(map(str, training.event_shape))
     with training_bar(settings, [f"{parts}, windows of {shape}", *training.remarks]) as progress:
@@ -113,16 +131,12 @@ def fit(
             settings,
             about=about,
             progress=progress,
+            watch=None if sheets is None else draw_sheet,
+            every=sheets or 1,
             accelerator=device,
         )
-    shown = [f"least validation loss after update {model.update}"]
-    values: dict[str, object] = {"update": model.update, "training": len(training), "validation": len(held_out)}
-    values["windows"] = training.event_shape
-    if encoding is not None:
-        table = _start_law(model, training, encoding.scale, out)
-        shown.append(mismatch(table))
-        values |= {"start_law": table.attrs["chosen"], "start_law_p": _least(table)}
-    return Answer(shown, values, {"run": out})
+    shown.insert(0, f"least validation loss after update {model.update}")
+    return Answer(shown, {"update": model.update, **values}, {"run": out})
 
 
 def forward_process(process: str, event_shape: tuple[int, ...], radius: int, steps: int) -> "KuramotoSDE":
@@ -146,16 +160,30 @@ def _objective(process: str, name: "ObjectiveName") -> "Objective":
     return Objective(name)
 
 
-def _start_law(model: "Trained", training: "ImageSet", scale: float, out: Path) -> "xr.Dataset":
-    """Choose the law, and keep it beside the checkpoint; how far each candidate is from the truth."""
+def _start_law(chain: "Chain", training: "ImageSet", scale: float, out: Path) -> "xr.Dataset":
+    """Choose the law and keep it in the run, unless it is there; how far each candidate is from the truth."""
     from circsde.encoding import PhaseEncoding
-    from circsde.studies.terminal import FILE, choose, save_law
+    from circsde.studies.terminal import FILE, choose, load_law, save_law
 
+    if (out / FILE).exists():
+        return load_law(out / FILE)[1]
     with console.progress_bar("start law", 5) as progress:
         starts = training.starts(PhaseEncoding(scale))
-        law, table = choose(model.chain, starts, fitted=1000, compared=250, progress=progress)
+        law, table = choose(chain, starts, fitted=1000, compared=250, progress=progress)
     save_law(law, table, out / FILE)
     return table
+
+
+def _sheet(model: "Trained", out: Path, seed: int) -> None:
+    """Samples of a network that is being trained, in the folder ``sheets`` of the run, named by the update."""
+    from circsde.commands.image_samples import Request, draw, save_sheet
+    from circsde.studies.reverse_sampling import Recipe
+
+    device = next(model.network.parameters()).device.type
+    request = Request(SHEET, 0, SHEET, seed, "auto", device, 0)
+    drawn = draw(model, out, request, Recipe("multistep", 25, denoise=False), lambda _: None)
+    (out / "sheets").mkdir(exist_ok=True)
+    save_sheet(drawn, out / "sheets" / f"{model.update:06d}.png", force=True)
 
 
 def mismatch(table: "xr.Dataset") -> str:
