@@ -36,6 +36,11 @@ class Stats:
         message: The step, the time and the samples where it stopped, and what to do; empty on success.
         samples: Indices of the samples that failed.
         rejected: Rejected steps of an adaptive method.
+
+    >>> pole = SDE(lambda t, theta: theta / (0.5 - t), lambda t: 0.0, horizon=1.0)
+    >>> stats = sdeint(pole, torch.ones(1, 1), (0.0, 1.0), n_steps=8).stats
+    >>> stats.status, stats.steps, stats.samples
+    ('non_finite', 3, (0,))
     """
 
     nfe: int

@@ -59,7 +59,14 @@ def latent(sde: SDE, score: Field, theta: Angles, *, method: str = "dopri5", ato
 
 
 def from_latent(sde: SDE, score: Field, theta: Angles, *, method: str = "dopri5", atol: float = 1e-6) -> Solution:
-    """Carry latent angles back along the probability flow, from the horizon to time 0 (eq. 4)."""
+    """Carry latent angles back along the probability flow, from the horizon to time 0 (eq. 4).
+
+    >>> from circsde.kuramoto import KuramotoSDE
+    >>> sde, score = KuramotoSDE((1,)), lambda t, theta: -theta.sin()
+    >>> there = latent(sde, score, torch.tensor([[1.0]])).theta
+    >>> round(from_latent(sde, score, there).theta[-1].item(), 4)
+    1.0
+    """
     return odeint(probability_flow(sde, score), theta, (sde.horizon, 0.0), method=method, atol=atol)
 
 

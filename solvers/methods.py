@@ -39,6 +39,12 @@ class Method:
             ``(sde, t, h, state, noise) -> theta`` with the step that led to the state.
         begin: For a method that remembers earlier steps: makes the step function of one solution. ``step`` is then its
             first step.
+
+    >>> from circsde.solvers import Method, sdeint
+    >>> euler = Method("euler", lambda sde, t, h, theta, noise: theta + h * sde.drift(t, theta), None, 1.0, 1.0, nfe=1)
+    >>> fall = SDE(lambda t, theta: -theta, lambda t: 0.0, horizon=1.0)
+    >>> sdeint(fall, torch.ones(1, 1), (0.0, 1.0), n_steps=2, method=euler).theta[-1].item()
+    0.25
     """
 
     name: str

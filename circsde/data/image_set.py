@@ -42,6 +42,10 @@ class ImageSet:
 
     Raises:
         ValueError: If the set is empty, or no window fits into an image, or whole images differ in size.
+
+    >>> images = ImageSet(np.arange(64, dtype=np.uint8), np.array([0]), np.array([[8, 8]]), ("a",), ("a",), crop=(4, 4))
+    >>> images.windows(3).shape
+    torch.Size([3, 4, 4])
     """
 
     pixels: NDArray[np.uint8]

@@ -31,6 +31,10 @@ class Phases:
         encoding: How grey levels became phases; None for angles.
         unit: The unit that angles were given in; None for images.
         dropped: Rows left out because an angle was missing.
+
+    >>> grass = load("texture:grass", count=2, crop=32, generator=torch.Generator().manual_seed(0))
+    >>> grass.theta.shape, grass.names, grass.unit
+    (torch.Size([2, 32, 32]), ('texture:grass', 'texture:grass'), None)
     """
 
     theta: Angles
