@@ -58,6 +58,10 @@ def strong_convergence(
 
     Raises:
         ValueError: For an unknown method or problem, or numbers that make no study.
+
+    >>> table = strong_convergence("noise_dominated", ["heun"], steps=[5, 10, 20], paths=256, refinement=4)
+    >>> round(table["order"].item()), table["verdict"].item()
+    (1, 'resolved')
     """
     followed = [name for name, method in METHODS.items() if method.strong_order is not None]
     block = plan(subject, STRONG, followed if methods is None else methods, steps, refinement, seed)
@@ -100,6 +104,10 @@ def weak_convergence(
 
     Raises:
         ValueError: For an unknown method or problem, or numbers that make no study.
+
+    >>> table = weak_convergence("drifting", ["euler_maruyama"], steps=[5, 10, 20], paths=4096)
+    >>> round(table["order"].item()), table["verdict"].item()
+    (1, 'resolved')
     """
     block = plan(subject, WEAK, list(METHODS) if methods is None else methods, steps, refinement, seed)
     return block.tabulate(simulate(block, enough(block, 65536) if paths is None else paths, runner), confidence, target)

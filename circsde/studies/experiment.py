@@ -69,6 +69,11 @@ class Simulation:
         observables: What is compared at the horizon; by default the first five trigonometric moments.
         name: What tables call it.
         uncertainty: How well the expected values are known, where they are.
+
+    >>> from circsde.kuramoto import KuramotoSDE
+    >>> three = Simulation(KuramotoSDE((3,)), lambda batch, generator: torch.zeros(batch, 3), name="three from rest")
+    >>> three.sample(2, torch.Generator()).shape, three.observables[0].name
+    (torch.Size([2, 3]), 'E cos 1 theta')
     """
 
     sde: SDE

@@ -54,6 +54,13 @@ def flow_convergence(
 
     Raises:
         ValueError: If the equation is no probability flow, or a method is not adaptive.
+
+    >>> from circsde.kuramoto import KuramotoSDE
+    >>> from circsde.sde import reverse
+    >>> flow = reverse(KuramotoSDE((1,)), lambda t, theta: -theta.sin(), stochasticity=0.0)
+    >>> table = flow_convergence(flow, ["dopri5"], tolerances=[1e-2, 1e-4], paths=16)
+    >>> (table["error"] < table["atol"]).values.tolist()
+    [[True], [True]]
     """
     block = plan_flow(subject, kind, methods, tolerances, seed)
     return block.tabulate(simulate(block, paths, runner), confidence)

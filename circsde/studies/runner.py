@@ -38,6 +38,12 @@ class Runner:
         workers: Processes; each is started afresh and computes on one thread.
         dask: The address of a Dask scheduler to compute on instead, such as ``tcp://host:8786``.
         progress: Called with the numbers of finished cells and of all cells.
+
+    >>> from circsde.studies import Runner, exact_convergence
+    >>> runner = Runner(progress=lambda done, total: print(f"{done} of {total}"))
+    >>> table = exact_convergence("von_mises_well", methods=["heun"], steps=[10], runner=runner)
+    0 of 1
+    1 of 1
     """
 
     folder: Path | None = None

@@ -80,6 +80,10 @@ def select(
 
     Raises:
         ValueError: For a tolerance that is not positive, an unknown metric, method or problem.
+
+    >>> choice = select("drifting", 0.01, methods=["euler_maruyama", "heun"]).attrs
+    >>> choice["selected_method"], choice["selected_steps"], choice["verdict"]
+    ('heun', 20, 'resolved')
     """
     subject = experiment(subject)
     if not 0.0 < tolerance < math.inf:
