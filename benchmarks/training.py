@@ -173,7 +173,7 @@ def turns(contenders: dict[str, Callable[[], tuple[float, float]]], rounds: int)
     return result
 
 
-def correlation(pools: int, draws: int = 512, side: int = 8) -> dict[str, float]:
+def correlation(pools: int, draws: int = 512, side: int = 12) -> dict[str, float]:
     """How many times the variance of independent pairs a pool has, in means over many draws; on smaller images."""
     result = {}
     data = Rows(waves(4096, 2, side))

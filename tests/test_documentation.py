@@ -188,6 +188,21 @@ def image_table(record: Result) -> list[str]:
     return [" ".join(f"| {title} | {' | '.join(row)} |".split()) for title, row in rows.items()]
 
 
+def training(record: Result) -> list[str]:
+    """What pairs cost, against the published loop, and how much alike those of one path are."""
+    costs = {name: row["part"][1] for name, row in record["cost"].items()}
+    worst = [max(part for name, part in costs.items() if name.endswith(f"stride {stride}")) for stride in STRIDES]
+    ratio = [record["ratio"][f"{name}, T = {steps}"] for steps in (100, 1000) for name in ("global", "local")]
+    alike = [record["correlation"][f"local, pathwise, pool 32, stride {stride}"] for stride in STRIDES]
+    return [
+        "at most {:.1f}, {:.1f} and {:.1f} % of an update".format(*(100 * part for part in worst)),
+        "at {:.2f} and {:.2f} times the cost".format(*ratio[:2]),
+        "at {:.2f} and {:.2f} times with 1000".format(*ratio[2:]),
+        "has {:.1f}, {:.1f} and {:.1f} times the variance".format(*alike),
+    ]
+
+
+STRIDES = (1, 5, 10)
 DATA = ("socofing", "brodatz")
 
 CHECKED: list[tuple[str, str, Callable[[Result], list[str]]]] = [
@@ -198,6 +213,7 @@ CHECKED: list[tuple[str, str, Callable[[Result], list[str]]]] = [
     ("README.md", "images/socofing-vp-0", images),
     ("benchmarks/README.md", "forward", speed_table),
     ("benchmarks/README.md", "images/socofing-vp-0", image_table),
+    ("benchmarks/README.md", "training", training),
     ("docs/comparison.md", "forward", against_diffrax),
     ("docs/choosing.md", "mean_field", mean_field),
     ("docs/choosing.md", "reverse", backwards),
