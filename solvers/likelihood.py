@@ -53,6 +53,10 @@ class LogProb:
         probes: The number of probes; 0 where the divergence is exact.
         status: ``"success"``, ``"max_probes"`` (``stderr`` missed its target), or why the flow was given up.
         message: About the first sample that failed.
+
+    >>> result = LogProb(torch.tensor([-1.5, -2.5]), *torch.zeros(4, 2), ("success",) * 2)
+    >>> result.value.mean().item()  # nats
+    -2.0
     """
 
     value: PerSample
@@ -251,9 +255,7 @@ def log_density(prior: Prior, theta: Angles) -> PerSample:
 def _default_prior(sde: SDE) -> Prior:
     law = getattr(sde, "terminal_law", None)
     if law is None:
-        raise ValueError(
-            f"{type(sde).__name__} knows no law at its horizon: give prior=, a distribution of the angles there"
-        )
+        raise ValueError(f"{type(sde).__name__} knows no law at its horizon: give prior=, a law of the angles there")
     prior: Prior = law()
     return prior
 
@@ -266,9 +268,7 @@ def _check_choices(
     if divergence not in ("exact", "hutchinson"):
         raise ValueError(f'divergence must be "exact" or "hutchinson", got {divergence!r}')
     if divergence == "exact" and target is not None:
-        raise ValueError(
-            'the exact divergence has no standard error: drop stderr_target, or set divergence="hutchinson"'
-        )
+        raise ValueError('the exact divergence has no standard error: drop stderr_target, or choose "hutchinson"')
     if probes < 1 or not (target is None or target > 0):
         raise ValueError(f"probes must be at least 1 and stderr_target positive, got {probes} and {target}")
     if method in FIXED and n_steps is not None and n_steps < 2:
