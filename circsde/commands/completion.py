@@ -1,7 +1,7 @@
 """Names that the shell completes, written down so that it need not wait for libraries, and how they begin."""
 
 METHODS = ("euler_maruyama", "heun", "sra1", "mobius_strang", "leimkuhler_matthews")
-"""Names to complete and to list in the help, where importing :data:`circsde.solvers.METHODS` would take a second."""
+"""Names to complete and to list in the help, where importing ``circsde.solvers.METHODS`` would take a second."""
 
 BACK_IN_TIME = ("ancestral", "multistep")
 """Methods for reversed equations only."""
