@@ -5,6 +5,9 @@ leads towards ::
 
     x(t, theta) = theta + sigma^2 (score - (2 / p) f / g^2),    p = 1 + l^2.
 
+Away from time 0 the weak order is 2 with noise too: up to a shift by half a step of the drift these are steps of
+Euler-Maruyama, whose error of first order is undone by that shift where the noise is additive.
+
 Given ``theta_0`` and without drift every state has the law of the forward process, however long the steps are; the last
 step, to time 0, ends at the mean of the data (Tweedie's formula).
 
@@ -40,7 +43,7 @@ MULTISTEP = Method(
     "multistep",
     lambda *given: multistep()(*given),
     strong_order=None,
-    weak_order=1.0,
+    weak_order=2.0,
     invariant_order=0.0,
     nfe=1,
     note="reversed equations only: few evaluations of the score",
