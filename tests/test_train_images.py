@@ -10,6 +10,8 @@ from command_line import ran
 from PIL import Image
 
 from circsde.commands import image_diagnosis
+from circsde.data import image_set
+from circsde.data.orientation import OrientationEncoding
 from circsde.models.training import trained
 from circsde.models.transitions import Objective
 from circsde.models.variance_preserving import VariancePreserving
@@ -43,6 +45,24 @@ def test_a_texture_is_learnt_its_start_law_chosen_and_samples_judged(
         assert picture.width > picture.height
 
 
+def test_orientations_are_learnt_and_judged_as_the_ridges_that_they_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran(f"train fingerprint --process diffusion --encode orientation {SMALL} --out {tmp_path}/run")
+    model = trained(tmp_path / "run")
+    assert model.about["encoding"] == "orientation"
+    monkeypatch.setattr(image_diagnosis, "COUNT", 8)
+    monkeypatch.setattr(image_diagnosis, "STEPS", 3)
+    ran(f"diagnose {tmp_path}/run")
+    with xr.open_dataset(tmp_path / "run" / "diagnosis.nc") as result:
+        held_out = image_set("fingerprint", crop=16, part="test")
+        phases = held_out.phases(8, OrientationEncoding(), 0)
+        np.testing.assert_allclose(result["data"], OrientationEncoding().decode(phases))
+        np.testing.assert_allclose(result["forward"][0], phases[:6], atol=1e-6)
+    ran(f"sample {tmp_path}/run -n 4 --steps 3 --sheet {tmp_path}/sheet.png --out {tmp_path}/s")
+    assert (tmp_path / "sheet.png").exists()
+
+
 def test_the_standard_model_is_trained_on_values_and_starts_from_normals(tmp_path: Path) -> None:
     told = ran(f"train fingerprint:arch --process standard {SMALL} --sheets 1 --out {tmp_path}/run")
     assert "start" not in told
@@ -68,6 +88,7 @@ def test_the_published_chain_is_that_of_one_step_matching(tmp_path: Path) -> Non
     [
         ("train texture:brick --process local --radius 2 --crop 12 --device cpu --out {0}/x", "multiples of 8"),
         ("train texture:brick --process local --radius 9 --crop 16 --device cpu --out {0}/x", "does not fit"),
+        ("train fingerprint --process standard --encode orientation --crop 16 --out {0}/x", "not of orientations"),
         ("train texture:wood --device cpu --out {0}/x", "unknown texture"),
         ("train {0} --device cpu --out {0}/x", "no images in the folder"),
     ],

@@ -41,33 +41,34 @@ def examine(
     if source is not None:
         windows = replace(windows, source=source)
     held_out, familiar = windows.part("test"), windows.part("train")
+    encoding = image_samples.encoding_of(model.about)
     known, shape = image_samples.event_shape(model), tuple(held_out.event_shape)
+    shape = shape if windows.encode == "grey" else shape[-2:]
     if shape != known:
         raise ValueError(f"the model knows images of shape {known}, the windows of {windows.source} are {shape}")
-    data = held_out.windows(COUNT, seed)
     request = image_samples.Request(COUNT, 0, 64, seed, "auto", "cpu", 0)
     total = STEPS * -(-COUNT // 64)
     drawn = image_samples.draw(model, run, request, Recipe("heun", STEPS), lambda done: progress(min(done, total)))
     name = "value" if "value" in drawn else "theta"
-    sampled = image_samples.pictures(drawn[name].assign_attrs(encoding_scale=drawn.attrs["encoding_scale"]))
-    result = compare(
-        data, sampled, train=familiar.windows(4 * COUNT, seed), generator=torch.Generator().manual_seed(seed)
-    )
+    sampled = image_samples.pictures(drawn[name].assign_attrs(drawn.attrs))
+    if name == "value":
+        data, known_ones = held_out.windows(COUNT, seed), familiar.windows(4 * COUNT, seed)
+    else:  # pictures of phases, as samples are
+        phases = held_out.phases(COUNT, encoding, seed)
+        data, known_ones = encoding.decode(phases), encoding.decode(familiar.phases(4 * COUNT, encoding, seed))
+    result = compare(data, sampled, train=known_ones, generator=torch.Generator().manual_seed(seed))
     dims = ("image", *(("channel",) if data.ndim == 4 else ()), "row", "column")
     result = result.assign(data=(dims, data.numpy()), sampled=(dims, sampled.numpy()))
     if name == "theta":
-        result["forward"] = xr.DataArray(_forward(model, data[:FRAMES], seed), dims=("time", "start", *dims[1:]))
+        result["forward"] = xr.DataArray(_forward(model, phases[:FRAMES], seed), dims=("time", "start", *dims[1:]))
         result = result.assign_coords(time=torch.linspace(0, model.sde.horizon, FRAMES).tolist())
     return result.assign_attrs(start_law=drawn.attrs["start_law"])
 
 
-def _forward(model: "Trained", pictures: "Tensor", seed: int) -> Any:
-    from circsde.commands.image_samples import scale
-    from circsde.encoding import PhaseEncoding
+def _forward(model: "Trained", start: "Tensor", seed: int) -> Any:
     from circsde.solvers.integrate import sdeint
 
     times = [model.sde.horizon * i / (FRAMES - 1) for i in range(FRAMES)]
-    start = PhaseEncoding(scale(model)).encode(pictures)
     return sdeint(model.sde, start, times, n_steps=20 * (FRAMES - 1), generator=seed).theta.numpy()
 
 

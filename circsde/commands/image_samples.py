@@ -1,19 +1,23 @@
 """Samples of a model of images, from the command line: phases to NetCDF, a sheet of pictures, and how they came."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import xarray as xr
     from PIL import Image
     from torch import Tensor
 
+    from circsde.encoding import Encoding
     from circsde.models.training import Trained
     from circsde.studies.reverse_sampling import Recipe
 
 SUCCESS = "success"
+
+ENCODING = ("encoding", "encoding_scale")
+"""What a model and its samples say of the encoding."""
 
 FRAMES, MILLISECONDS = 32, 80
 """Of a video; its last frame stays for a second and a half."""
@@ -76,7 +80,7 @@ def draw(
         device=request.device,
         progress=progress,
     )
-    return result.assign_attrs(start_law=name, encoding_scale=scale(model))
+    return result.assign_attrs(start_law=name, **{name: model.about[name] for name in ENCODING if name in model.about})
 
 
 def _standard(model: "Trained", request: Request, recipe: "Recipe", progress: Callable[[int], object]) -> "xr.Dataset":
@@ -110,7 +114,7 @@ def _standard(model: "Trained", request: Request, recipe: "Recipe", progress: Ca
         parts.append(drawn.cpu())
     values, index = torch.cat(parts), np.arange(request.first_sample, last)
     dims = ("sample", *(("channel",) if values.ndim == 4 else ()), "row", "column")
-    attributes = {"status": SUCCESS, "message": "", "start_law": "standard normal", "encoding_scale": 1.0}
+    attributes = {"status": SUCCESS, "message": "", "start_law": "standard normal"}
     return xr.Dataset({"value": (dims, values.numpy())}, {"sample": index}, attributes)
 
 
@@ -126,23 +130,26 @@ def event_shape(model: "Trained") -> tuple[int, ...]:
     return tuple(process.event_shape if isinstance(process, VariancePreserving) else model.sde.event_shape)
 
 
-def scale(model: "Trained") -> float:
-    """Black and white are at -/+ this, rad; a model that does not say has the whole circle."""
+def encoding_of(about: Mapping[str, Any]) -> "Encoding":
+    """What phases stand for, by what a model or its samples say; else grey values on the whole circle."""
     import math
 
-    return float(model.about.get("encoding_scale") or math.pi)
+    from circsde.data.orientation import OrientationEncoding
+    from circsde.encoding import PhaseEncoding
+
+    if about.get("encoding") == "orientation":
+        return OrientationEncoding()
+    return PhaseEncoding(float(about.get("encoding_scale") or math.pi))
 
 
 def pictures(shown: "xr.DataArray") -> "Tensor":
-    """Phases as values in ``[-1, 1]`` by their ``encoding_scale``, or values as they are; a single channel is grey."""
+    """Phases as values in ``[-1, 1]`` by their encoding, or values as they are; a single channel is grey."""
     import torch
-
-    from circsde.encoding import PhaseEncoding
 
     if "channel" in shown.dims and shown.sizes["channel"] == 1:
         shown = shown.isel(channel=0)
     values = torch.from_numpy(shown.to_numpy())
-    return values if shown.name == "value" else PhaseEncoding(shown.attrs["encoding_scale"]).decode(values)
+    return values if shown.name == "value" else encoding_of(shown.attrs).decode(values)
 
 
 def save_sheet(result: "xr.Dataset", path: Path, *, force: bool) -> None:
@@ -169,7 +176,7 @@ def save_video(result: "xr.Dataset", path: Path, *, force: bool) -> None:
 
 
 def _scaled(result: "xr.Dataset", name: str) -> "xr.DataArray":
-    return result[name].assign_attrs(encoding_scale=result.attrs["encoding_scale"])
+    return result[name].assign_attrs(result.attrs)
 
 
 def _zoom(result: "xr.Dataset") -> int:

@@ -105,6 +105,15 @@ Crop = Annotated[str | None, option(DATA, "Images: first cut out a window of thi
 Centre = Annotated[bool, flag(DATA, "Images: cut it from the middle, not at random.", "--centre")]
 Colours = Annotated[Colour, option(DATA, "Images: one channel or three.", "--colour")]
 Scale = Annotated[float, option(DATA, "Images: black and white are at -/+ this many pi.")]
+
+
+class Encode(StrEnum):
+    """What of a picture is a phase."""
+
+    GREY = "grey"
+    ORIENTATION = "orientation"
+
+
 Unit = Annotated[str | None, option(DATA, "Angles: rad, deg, hours, or the length of a turn.", metavar="UNIT|PERIOD")]
 Columns = Annotated[str | None, option(DATA, "Angles: columns, by name or, without names, 1,2,...", metavar="A,B,...")]
 DropMissing = Annotated[bool, flag(DATA, "Angles: leave out rows that lack one.", "--drop-missing")]

@@ -55,7 +55,20 @@ OF_ANGLES = (
     "depth",
     "harmonics",
 )
-OF_IMAGES = ("preset", "radius", "crop", "size", "colour", "scale", "mirror", "turn", "strict", "cache", "sheets")
+OF_IMAGES = (
+    "preset",
+    "radius",
+    "crop",
+    "size",
+    "colour",
+    "scale",
+    "encode",
+    "mirror",
+    "turn",
+    "strict",
+    "cache",
+    "sheets",
+)
 """Options without a meaning for the other kind of data."""
 
 EXAMPLES = """
@@ -106,6 +119,9 @@ def train(
     size: options.Size = None,
     colour: options.Colours = options.Colour.GREY,
     scale: options.Scale = 0.5,
+    encode: Annotated[
+        options.Encode, option(IMAGES, "Phases are grey values, or orientations of ridges, doubled.")
+    ] = options.Encode.GREY,
     mirror: Annotated[bool, flag(IMAGES, "Mirror every second window.", "--mirror")] = False,
     turn: Annotated[bool, flag(IMAGES, "Turn windows by quarter turns.", "--turn")] = False,
     strict: Annotated[bool, flag(IMAGES, "Refuse the set if an image cannot be used.", "--strict")] = False,
@@ -154,7 +170,9 @@ def train(
     place = out, options.device(device)
     if is_images:
         options.refuse(train, given, OF_ANGLES, f"for tables of angles, and {source} holds images")
-        windows = train_images.Windows(source, crop, size, colour.value, scale, mirror, turn, strict, cache)
+        windows = train_images.Windows(
+            source, crop, size, colour.value, scale, mirror, turn, strict, cache, encode.value
+        )
         return train_images.fit(windows, process, objective, preset, radius, steps, settings, sheets, *place)
     options.refuse(train, given, OF_IMAGES, f"for images, and {source} is a table of angles")
     table = train_angles.Table(source, unit, columns, drop_missing, held_out)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from circsde.matching import Chain
     from circsde.models.settings import Settings
     from circsde.models.training import Trained
-    from circsde.models.transitions import Objective
+    from circsde.models.transitions import Objective, Starts
 
 REFERENCE_WEIGHT = {"diffusion": 0.0, "reference": 1.5, "global": 1.5, "local": 1.0}
 """Of the published rates, by process (eq. 2)."""
@@ -39,6 +39,7 @@ class Windows:
     turn: bool
     strict: bool
     cache: Path | None
+    encode: Literal["grey", "orientation"] = "grey"
 
     @property
     def described(self) -> dict[str, object]:
@@ -77,8 +78,8 @@ def fit(
     """Choose the law that sampling starts from, then train, with a sheet of samples every ``sheets`` epochs."""
     import torch
 
+    from circsde.commands.image_samples import encoding_of
     from circsde.commands.train import training_bar
-    from circsde.encoding import PhaseEncoding
     from circsde.matching import Chain
     from circsde.models.training import Trained, train
     from circsde.models.transitions import Objective
@@ -91,19 +92,22 @@ def fit(
     torch.manual_seed(settings.seed)
     about: dict[str, object] = {"kind": "images", "source": windows.source, "windows": windows.described}
     if process == "standard":
+        if windows.encode != "grey":
+            raise ValueError("the standard model is of grey values, not of orientations: choose another process")
         encoding, aim = None, Objective.DENOISING
         standard = VariancePreserving(training.event_shape)
         along: Chain | VariancePreserving = standard
         network: torch.nn.Module = EpsilonUNet(standard, padding="zeros", **PRESETS[preset])
     else:
-        encoding = PhaseEncoding(windows.scale * math.pi)
-        sde = forward_process(process, training.event_shape, radius, steps)
+        about |= {"encoding": windows.encode, "encoding_scale": windows.scale * math.pi}
+        encoding = encoding_of(about)
+        shape = training.event_shape if windows.encode == "grey" else training.event_shape[-2:]
+        sde = forward_process(process, shape, radius, steps)
         aim = _objective(process, objective)
         along = Chain.uniform(sde, steps, published=aim is Objective.ONE_STEP)
         network = ScoreUNet(
-            training.event_shape, sde.schedule.diffusion, head="scalar", padding="zeros", **PRESETS[preset]
+            shape, sde.schedule.diffusion, head="scalar", padding="zeros", **PRESETS[preset]
         )  # by zeros, as windows do not close on themselves
-        about["encoding_scale"] = encoding.scale
     out.mkdir(parents=True, exist_ok=True)
     check_writable(out / FILE, force=True)
     shown: list[str] = []
@@ -111,7 +115,7 @@ def fit(
     values["windows"] = training.event_shape
     if encoding is not None:
         assert isinstance(along, Chain)
-        table = _start_law(along, training, encoding.scale, out)
+        table = _start_law(along, training.starts(encoding), out)
         shown.append(mismatch(table))
         values |= {"start_law": table.attrs["chosen"], "start_law_p": _least(table)}
 
@@ -119,8 +123,8 @@ def fit(
         _sheet(Trained(network, along, aim, about, update), out, settings.seed)
 
     parts = f"{counted(len(training), 'image')} to learn from, {len(held_out)} to validate"
-    shape = " x ".join(map(str, training.event_shape))
-    with training_bar(settings, [f"{parts}, windows of {shape}", *training.remarks]) as progress:
+    size = " x ".join(map(str, training.event_shape))
+    with training_bar(settings, [f"{parts}, windows of {size}", *training.remarks]) as progress:
         model = train(
             network,
             along,
@@ -160,15 +164,13 @@ def _objective(process: str, name: "ObjectiveName") -> "Objective":
     return Objective(name)
 
 
-def _start_law(chain: "Chain", training: "ImageSet", scale: float, out: Path) -> "xr.Dataset":
+def _start_law(chain: "Chain", starts: "Starts", out: Path) -> "xr.Dataset":
     """Choose the law and keep it in the run, unless it is there; how far each candidate is from the truth."""
-    from circsde.encoding import PhaseEncoding
     from circsde.studies.terminal import FILE, choose, load_law, save_law
 
     if (out / FILE).exists():
         return load_law(out / FILE)[1]
     with console.progress_bar("start law", 5) as progress:
-        starts = training.starts(PhaseEncoding(scale))
         law, table = choose(chain, starts, fitted=1000, compared=250, progress=progress)
     save_law(law, table, out / FILE)
     return table
