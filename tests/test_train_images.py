@@ -88,6 +88,7 @@ def test_the_published_chain_is_that_of_one_step_matching(tmp_path: Path) -> Non
     [
         ("train texture:brick --process local --radius 2 --crop 12 --device cpu --out {0}/x", "multiples of 8"),
         ("train texture:brick --process local --radius 9 --crop 16 --device cpu --out {0}/x", "does not fit"),
+        ("train fingerprint --encode orientation --scale 0.9 --crop 16 --out {0}/x", "scale is of grey values"),
         ("train fingerprint --process standard --encode orientation --crop 16 --out {0}/x", "not of orientations"),
         ("train texture:wood --device cpu --out {0}/x", "unknown texture"),
         ("train {0} --device cpu --out {0}/x", "no images in the folder"),

@@ -104,6 +104,7 @@ Size = Annotated[str | None, option(DATA, "Images: resize to this many pixels.",
 Crop = Annotated[str | None, option(DATA, "Images: first cut out a window of this size.", metavar="N|RxC")]
 Centre = Annotated[bool, flag(DATA, "Images: cut it from the middle, not at random.", "--centre")]
 Colours = Annotated[Colour, option(DATA, "Images: one channel or three.", "--colour")]
+SCALE = 0.5
 Scale = Annotated[float, option(DATA, "Images: black and white are at -/+ this many pi.")]
 
 

@@ -118,7 +118,7 @@ def train(
     crop: options.Crop = None,
     size: options.Size = None,
     colour: options.Colours = options.Colour.GREY,
-    scale: options.Scale = 0.5,
+    scale: options.Scale = options.SCALE,
     encode: Annotated[
         options.Encode, option(IMAGES, "Phases are grey values, or orientations of ridges, doubled.")
     ] = options.Encode.GREY,

@@ -88,6 +88,8 @@ def fit(
     from circsde.record import check_writable
     from circsde.studies.terminal import FILE
 
+    if windows.encode == "orientation" and windows.scale != options.SCALE:
+        raise ValueError("scale is of grey values, and phases are to be orientations: leave it out")
     training, held_out = windows.part("train"), windows.part("test")
     torch.manual_seed(settings.seed)
     about: dict[str, object] = {"kind": "images", "source": windows.source, "windows": windows.described}
