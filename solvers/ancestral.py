@@ -28,17 +28,27 @@ def ancestral_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) ->
         TypeError: If the equation is not a reversed one.
         ValueError: If its stochasticity is above 1.
     """
-    if not isinstance(sde, ReverseSDE):
-        raise TypeError(f"ancestral steps need the score of a reversed equation, got {type(sde).__name__}: take heun")
+    sde, later, earlier = backwards(sde, t, h, "ancestral steps need")
     if sde.stochasticity > 1.0:
         raise ValueError(f"ancestral steps have a stochasticity of at most 1, got {sde.stochasticity:g}: take heun")
-    forward, later, earlier = sde.forward_sde, sde.horizon - t, max(0.0, sde.horizon - t - h)
+    forward = sde.forward_sde
     S_1, S_0 = forward.variance(0.0, later), forward.variance(0.0, earlier)
     beta = (S_1 - S_0) * S_0 / S_1
     rho = (S_0 - sde.stochasticity**2 * beta) ** 0.5
     denoised = axpy(theta, S_1 - rho * S_1**0.5, sde.score(later, theta))
     moved = axpy(denoised, -h, forward.drift(later, theta))
     return axpy(moved, sde.stochasticity * (beta / h) ** 0.5, noise.dW)
+
+
+def backwards(sde: SDE, t: float, h: float, needed: str) -> tuple[ReverseSDE, float, float]:
+    """The equation as a reversed one, and the forward times at which its step begins and ends.
+
+    Raises:
+        TypeError: If it is not a reversed one; ``needed`` says by whom that is needed.
+    """
+    if not isinstance(sde, ReverseSDE):
+        raise TypeError(f"{needed} the score of a reversed equation, got {type(sde).__name__}: take heun")
+    return sde, sde.horizon - t, max(0.0, sde.horizon - t - h)
 
 
 ANCESTRAL = Method(

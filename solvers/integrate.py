@@ -180,8 +180,7 @@ def _walk(
     progress: Callable[[int], object] | None,
 ) -> Solution:
     """The time loop: steps through ``points``, outputs at the indices ``marks``."""
-    begun = method.step if method.begin is None else method.begin()
-    step: Callable[..., Tensor] = torch.compile(begun) if compile else begun
+    step: Callable[..., Tensor] = torch.compile(method.first_step()) if compile else method.first_step()
     number: Callable[[float], float | Tensor] = _tensor_time if compile else float
     limit = 1.0 / torch.finfo(theta0.dtype).eps
     theta, winding = _rewrap(theta0, torch.zeros(theta0.shape, dtype=torch.int64, device=theta0.device))
@@ -260,7 +259,7 @@ def _locate(
     sde: SDE, method: Method, path: BrownianPath, points: list[float], start: int, theta: Tensor, limit: float
 ) -> Stats:
     """Walk again from the last checked state to the step at which an angle left the numbers."""
-    step = method.step if method.begin is None else method.begin()
+    step = method.first_step()
     for i, noise in enumerate(path.increments(points[start:], levy_area=method.levy_area), start):
         theta = step(sde, points[i], points[i + 1] - points[i], theta, noise)
         bad = ~(theta.detach().abs() < limit)

@@ -60,6 +60,10 @@ class Method:
     observe: Step | None = None
     begin: Callable[[], Step] | None = None
 
+    def first_step(self) -> Step:
+        """The step function of one solution, which has not remembered anything yet."""
+        return self.step if self.begin is None else self.begin()
+
     def evaluations(self, sde: SDE) -> int:
         """Drift evaluations per step on this equation."""
         return self.nfe_coupled if sde.coupled and self.nfe_coupled is not None else self.nfe

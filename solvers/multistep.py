@@ -15,7 +15,8 @@ Source: Lu et al. 2022, arXiv 2211.01095 (DPM-Solver++ 2M).
 """
 
 from circsde.prediction import Towards
-from circsde.sde import SDE, ReverseSDE
+from circsde.sde import SDE
+from circsde.solvers.ancestral import backwards
 from circsde.solvers.brownian import Noise
 from circsde.solvers.methods import Method, Step, axpy
 from circsde.typing import Angles
@@ -27,10 +28,8 @@ def multistep() -> Step:
 
     def step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
         nonlocal towards
-        if not isinstance(sde, ReverseSDE):
-            raise TypeError(f"multistep needs the score of a reversed equation, got {type(sde).__name__}: take heun")
-        towards = towards or Towards(sde.stochasticity)
-        forward, later, earlier = sde.forward_sde, sde.horizon - t, max(0.0, sde.horizon - t - h)
+        sde, later, earlier = backwards(sde, t, h, "multistep needs")
+        forward, towards = sde.forward_sde, towards or Towards(sde.stochasticity)
         sigma, end = (forward.variance(0.0, time) ** 0.5 for time in (later, earlier))
         pull = -2.0 / (1.0 + sde.stochasticity**2) * sigma**2 / forward.diffusion(later) ** 2
         ahead = axpy(sigma**2 * sde.score(later, theta), pull, forward.drift(later, theta))

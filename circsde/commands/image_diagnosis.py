@@ -42,15 +42,14 @@ def examine(
         windows = replace(windows, source=source)
     held_out, familiar = windows.part("test"), windows.part("train")
     encoding = image_samples.encoding_of(model.about)
-    known, shape = image_samples.event_shape(model), tuple(held_out.event_shape)
-    shape = shape if windows.encode == "grey" else shape[-2:]
+    known, shape = image_samples.event_shape(model), windows.shape(held_out)
     if shape != known:
         raise ValueError(f"the model knows images of shape {known}, the windows of {windows.source} are {shape}")
     request = image_samples.Request(COUNT, 0, 64, seed, "auto", "cpu", 0)
     total = STEPS * -(-COUNT // 64)
     drawn = image_samples.draw(model, run, request, Recipe("heun", STEPS), lambda done: progress(min(done, total)))
     name = "value" if "value" in drawn else "theta"
-    sampled = image_samples.pictures(drawn[name].assign_attrs(drawn.attrs))
+    sampled = image_samples.pictures(drawn)
     if name == "value":
         data, known_ones = held_out.windows(COUNT, seed), familiar.windows(4 * COUNT, seed)
     else:  # pictures of phases, as samples are

@@ -84,7 +84,7 @@ def draw(
 
 
 def _standard(model: "Trained", request: Request, recipe: "Recipe", progress: Callable[[int], object]) -> "xr.Dataset":
-    """Values instead of phases, by ancestral sampling or along a flow, of a model of the standard diffusion."""
+    """Values instead of phases, by multistep steps or along a flow, of a model of the standard diffusion."""
     from functools import partial
 
     import numpy as np
@@ -142,14 +142,18 @@ def encoding_of(about: Mapping[str, Any]) -> "Encoding":
     return PhaseEncoding(float(about.get("encoding_scale") or math.pi))
 
 
-def pictures(shown: "xr.DataArray") -> "Tensor":
-    """Phases as values in ``[-1, 1]`` by their encoding, or values as they are; a single channel is grey."""
+def pictures(result: "xr.Dataset", name: str | None = None) -> "Tensor":
+    """Phases as values in ``[-1, 1]`` by their encoding, or values as they are; a single channel is grey.
+
+    By default those at the end.
+    """
     import torch
 
+    shown = result[name or ("value" if "value" in result else "theta")]
     if "channel" in shown.dims and shown.sizes["channel"] == 1:
         shown = shown.isel(channel=0)
     values = torch.from_numpy(shown.to_numpy())
-    return values if shown.name == "value" else encoding_of(shown.attrs).decode(values)
+    return values if shown.name == "value" else encoding_of(result.attrs).decode(values)
 
 
 def save_sheet(result: "xr.Dataset", path: Path, *, force: bool) -> None:
@@ -158,7 +162,7 @@ def save_sheet(result: "xr.Dataset", path: Path, *, force: bool) -> None:
     from circsde.record import replacing
 
     with replacing(path, force=force) as temporary:
-        sheet(pictures(_scaled(result, "value" if "value" in result else "theta")), zoom=_zoom(result)).save(temporary)
+        sheet(pictures(result), zoom=_zoom(result)).save(temporary)
 
 
 def save_video(result: "xr.Dataset", path: Path, *, force: bool) -> None:
@@ -166,17 +170,12 @@ def save_video(result: "xr.Dataset", path: Path, *, force: bool) -> None:
     from circsde.data.sheet import sheet
     from circsde.record import replacing
 
-    path_taken = _scaled(result, "path")
     shown: list[Image.Image] = [
-        sheet(pictures(path_taken.isel(time=i)), zoom=_zoom(result)) for i in range(path_taken.sizes["time"])
+        sheet(pictures(result.isel(time=i), "path"), zoom=_zoom(result)) for i in range(result.sizes["time"])
     ]
     durations = [MILLISECONDS] * (len(shown) - 1) + [1500]
     with replacing(path, force=force) as temporary:
         shown[0].save(temporary, format="GIF", save_all=True, append_images=shown[1:], duration=durations, loop=0)
-
-
-def _scaled(result: "xr.Dataset", name: str) -> "xr.DataArray":
-    return result[name].assign_attrs(result.attrs)
 
 
 def _zoom(result: "xr.Dataset") -> int:

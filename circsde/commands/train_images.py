@@ -46,6 +46,10 @@ class Windows:
         """All but the cache, which is no part of what the windows are."""
         return {name: value for name, value in asdict(self).items() if name != "cache"}
 
+    def shape(self, images: "ImageSet") -> tuple[int, ...]:
+        """Of the phases of one window: orientations have no colour."""
+        return images.event_shape if self.encode == "grey" else images.event_shape[-2:]
+
     def part(self, part: Literal["train", "test"]) -> "ImageSet":
         """Those for training, or those held out."""
         from circsde.data import image_set
@@ -103,7 +107,7 @@ def fit(
     else:
         about |= {"encoding": windows.encode, "encoding_scale": windows.scale * math.pi}
         encoding = encoding_of(about)
-        shape = training.event_shape if windows.encode == "grey" else training.event_shape[-2:]
+        shape = windows.shape(training)
         sde = forward_process(process, shape, radius, steps)
         aim = _objective(process, objective)
         along = Chain.uniform(sde, steps, published=aim is Objective.ONE_STEP)
