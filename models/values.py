@@ -151,7 +151,8 @@ def _multistep(process: VariancePreserving, eps: Field, stochasticity: float, dr
     def step(t: float, s: float, x: Angles) -> Angles:
         (alpha_t, sigma_t), (alpha_s, sigma_s) = (_scales(process, time) for time in (t, s))
         ahead = -sigma_t / alpha_t * eps(t, x)
-        return alpha_s * towards(x / alpha_t, ahead, sigma_t / alpha_t, sigma_s / alpha_s, draw())
+        xi = draw() if stochasticity else torch.zeros_like(x)
+        return alpha_s * towards(x / alpha_t, ahead, sigma_t / alpha_t, sigma_s / alpha_s, xi)
 
     return step
 
