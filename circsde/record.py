@@ -5,13 +5,16 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 
 import xarray as xr
 
@@ -72,16 +75,37 @@ def check_writable(path: Path, *, force: bool = False) -> None:
 
 
 def save_netcdf(dataset: xr.Dataset, path: Path, *, force: bool = False) -> None:
-    """Write ``dataset`` as compressed NetCDF-4, whole or not at all.
+    """Write ``dataset`` as compressed NetCDF-4, whole or not at all; Ctrl-C acts when it is written.
 
     Raises:
         OSError: As :func:`replacing` says.
     """
-    with replacing(path, force=force) as temporary:
+    with interrupts_wait(), replacing(path, force=force) as temporary:
         packed = {
             name: {"zlib": True, "complevel": 1} for name, v in dataset.variables.items() if v.dtype.kind in "fiu"
         }
         dataset.to_netcdf(temporary, engine="netcdf4", encoding=packed)
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Let Ctrl-C act after the block instead of in it.
+
+    For reading and writing NetCDF: an interruption just as xarray has taken the lock of a file leaves it locked, and
+    closing the file then waits for it for ever.
+    """
+    act = signal.getsignal(signal.SIGINT)
+    if not callable(act) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting = list[tuple[int, FrameType | None]]()
+    signal.signal(signal.SIGINT, lambda *interrupt: waiting.append(interrupt))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, act)
+    if waiting:
+        act(*waiting[-1])
 
 
 def provenance(**options: object) -> dict[str, str]:

@@ -1,12 +1,15 @@
 """Results are on disk whole or not at all, whatever happens while they are written."""
 
 import json
+import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +95,31 @@ def test_a_kill_while_writing_leaves_what_was_there(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert path.read_text() == "precious"
+
+
+def test_ctrl_c_while_writing_acts_when_the_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second one too; afterwards it acts at once again."""
+    write = xr.Dataset.to_netcdf
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        write(*arguments, **options)
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_netcdf(NOISE, tmp_path / "a.nc")
+    with xr.open_dataset(tmp_path / "a.nc") as found:
+        xr.testing.assert_identical(found, NOISE)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nc"]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_elsewhere_than_in_the_main_thread_writing_asks_for_no_signal(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(save_netcdf, NOISE, tmp_path / "a.nc").result()
+    assert (tmp_path / "a.nc").exists()
 
 
 def test_an_output_path_without_sense_is_refused_before_the_work(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from circsde.record import interrupts_wait
+
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
 """What a CSV cell says, in any case, where there is no angle."""
 
@@ -110,7 +112,7 @@ def _read_npy(path: Path, columns: Sequence[str] | None) -> Table:
 
 
 def _read_netcdf(path: Path, columns: Sequence[str] | None) -> Table:
-    with _naming(path), xr.open_dataset(path, engine="netcdf4") as dataset:
+    with _naming(path), interrupts_wait(), xr.open_dataset(path, engine="netcdf4") as dataset:
         numeric = tuple(str(name) for name, variable in dataset.data_vars.items() if variable.dtype.kind in "fiu")
         found = {name: dataset[name].load() for name in numeric if columns is None or name in columns}
     names = tuple(_known(numeric if columns is None else columns, numeric, path))

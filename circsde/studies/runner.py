@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 import torch
 import xarray as xr
 
-from circsde.record import save_netcdf
+from circsde.record import interrupts_wait, save_netcdf
 
 
 @runtime_checkable
@@ -112,7 +112,7 @@ class Runner:
     def _find(self, cell: Cell) -> xr.Dataset | None:
         if self.folder is None or not (path := self._path(cell)).exists():
             return None
-        with xr.open_dataset(path) as found:
+        with interrupts_wait(), xr.open_dataset(path) as found:
             return found.load()
 
     def _keep(self, cell: Cell, result: xr.Dataset) -> xr.Dataset:
