@@ -99,6 +99,15 @@ def test_the_law_beside_a_checkpoint_is_where_sampling_starts(runs: Path, tmp_pa
     assert "law of samples of shape (8, 8)" in said
 
 
+@pytest.mark.parametrize(("how", "method", "steps"), [("", "multistep", 25), ("--corrector 0.1", "heun", 100)])
+def test_images_are_sampled_in_few_steps_unless_asked(
+    how: str, method: str, steps: int, runs: Path, tmp_path: Path
+) -> None:
+    ran(f"sample {runs}/grey -n 1 --out {tmp_path}/drawn {how}")
+    options = json.loads(opened(tmp_path / "drawn.nc").attrs["options"])
+    assert (options["method"], options["steps"]) == (method, steps)
+
+
 @pytest.mark.parametrize("how", ["", "--flow ddim"])
 def test_a_model_of_the_standard_diffusion_is_sampled_too(how: str, runs: Path, tmp_path: Path) -> None:
     ran(f"sample {runs}/standard -n 3 --batch 2 --steps 3 --out {tmp_path}/drawn {how}")

@@ -122,8 +122,13 @@ Dtype = Annotated[Precision, option(SOLVER, "Precision of the phases.", "--dtype
 Seed = Annotated[int, option(SOLVER, "Seed of everything random.", least=0, check=check_seed)]
 Method = Annotated[str, option(SOLVER, f"{', '.join(METHODS)}.", metavar="METHOD", complete=complete_method)]
 StepBack = Annotated[
-    str,
-    option(SOLVER, f"{', '.join((*METHODS, *BACK_IN_TIME))}.", metavar="METHOD", complete=complete_step_back),
+    str | None,
+    option(
+        SOLVER,
+        f"{', '.join((*METHODS, *BACK_IN_TIME))}; by default multistep for images, else heun.",
+        metavar="METHOD",
+        complete=complete_step_back,
+    ),
 ]
 Device = Annotated[DeviceName, option(SOLVER, "Where the network runs; auto: on a graphics card, if there is one.")]
 Out = Annotated[

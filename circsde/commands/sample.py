@@ -30,7 +30,7 @@ By its probability flow, which adds no noise:
 
 Images on a sheet, with a video of how they come:
 
-  [cyan]circsde sample runs/brick -n 64 --method sra1 --steps 50 --video brick.gif[/]
+  [cyan]circsde sample runs/brick -n 64 --video brick.gif[/]
 """
 
 
@@ -46,8 +46,8 @@ class SpacingName(StrEnum):
 def sample(
     run: options.Run,
     count: Annotated[int, option(SOLVER, "Samples.", "-n", "--count", least=1)] = 1000,
-    steps: Annotated[int, option(SOLVER, "Steps in all.", least=1)] = 100,
-    method: options.StepBack = "heun",
+    steps: Annotated[int | None, option(SOLVER, "In all; by default 25 of multistep, 100 of others.", least=1)] = None,
+    method: options.StepBack = None,
     stochasticity: Annotated[float, option(SOLVER, "1: reverse SDE; 0: probability flow.")] = 1.0,
     seed: options.Seed = 0,
     spacing: Annotated[SpacingName, option(IMAGES, "In what the steps are even.")] = SpacingName.INDEX,
@@ -84,7 +84,12 @@ def sample(
     from circsde.models.training import trained
 
     model = trained(run)
-    if model.about.get("kind") != "images":
+    images = model.about.get("kind") == "images"
+    few = images and not corrector  # Langevin steps need a method that remembers none
+    method = method or ("multistep" if few else "heun")
+    steps = steps or (25 if method == "multistep" else 100)
+    given |= {"method": method, "steps": steps}
+    if not images:
         options.refuse(sample, given, OF_IMAGES, f"for models of images, and {run} is one of angles")
         return _angles(model, count, steps, method, stochasticity, seed, netcdf, picture, given, force=force)
 
