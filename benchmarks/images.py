@@ -14,8 +14,9 @@ what it reads and answers:
   the best of them.
 * ``global`` and ``local`` (radius 5) coupling with the published rates, by one-step matching along the published chain
   or by pathwise matching; ``diffusion``: the same noise without any drift, by denoising. Black and white are at
-  -/+ 0.5 pi; at 0.25 pi where the name says so. Sampled by the published Euler-Maruyama, by SRA1 and by multistep ones,
-  from the simplest start law that simulated states are not told from.
+  -/+ 0.5 pi; at 0.25 pi where the name says so. ``settling``: rates in fixed proportions that leave e^-5 of the image,
+  and so little noise that it does not wrap, black and white at -/+ 0.25 pi. Sampled by the published Euler-Maruyama, by
+  SRA1 and by multistep ones, from the simplest start law that simulated states are not told from.
 
 Samplers are compared at equal numbers of evaluations of the network, of which SRA1 needs two a step. Distances to
 held-out windows, with bootstrap intervals and, as a floor, the distance between held-out and training windows at the
@@ -75,12 +76,21 @@ Samplers = dict[str, Callable[[int, int, int], Tensor]]
 
 @dataclass(frozen=True)
 class Phases:
-    """A model of phases."""
+    """A model of phases; ``reference_weight`` is ``K_ref / K``."""
 
     coupling: Coupling
     objective: Objective
     reference_weight: float
     scale: float = 0.5  # times pi
+    settling: bool = False
+
+    def chain(self, shape: tuple[int, int]) -> Chain:
+        """What it is trained along."""
+        schedule = Schedule.published(100, reference_weight=self.reference_weight)
+        if self.settling:
+            schedule = Schedule.settling(1.0 / self.reference_weight)
+        sde = KuramotoSDE(shape, self.coupling, schedule)
+        return Chain.uniform(sde, 50 if self.settling else 100, published=self.objective is Objective.ONE_STEP)
 
 
 MODELS: dict[str, Phases | None] = {
@@ -89,6 +99,7 @@ MODELS: dict[str, Phases | None] = {
     "global, pathwise": Phases(GlobalCoupling(), Objective.PATHWISE, 1.5),
     "local, one-step": Phases(LocalCoupling(5), Objective.ONE_STEP, 1.0),
     "local, pathwise": Phases(LocalCoupling(5), Objective.PATHWISE, 1.0),
+    "local, settling": Phases(LocalCoupling(5), Objective.PATHWISE, 4.0, 0.25, settling=True),
     "global, pathwise, 0.25": Phases(GlobalCoupling(), Objective.PATHWISE, 1.5, 0.25),
     "local, pathwise, 0.25": Phases(LocalCoupling(5), Objective.PATHWISE, 1.0, 0.25),
     "diffusion": Phases(NoCoupling(), Objective.DENOISING, 0.0),
@@ -143,10 +154,9 @@ def fit(task: Task, name: str, model: str, seed: int) -> Trained:
         network: torch.nn.Module = EpsilonUNet(process, padding="zeros", **PRESETS["tiny"])
         objective = Objective.DENOISING
     else:
-        schedule = Schedule.published(100, reference_weight=kind.reference_weight)
-        sde = KuramotoSDE(shape, kind.coupling, schedule)
-        process, objective = Chain.uniform(sde, 100, published=kind.objective is Objective.ONE_STEP), kind.objective
-        network = ScoreUNet(shape, schedule.diffusion, head="scalar", padding="zeros", **PRESETS["tiny"])
+        process, objective = kind.chain(shape), kind.objective
+        diffusion = process.sde.schedule.diffusion  # type: ignore[attr-defined]
+        network = ScoreUNet(shape, diffusion, head="scalar", padding="zeros", **PRESETS["tiny"])
     settings = Settings(
         EPOCHS,
         task.updates // EPOCHS,
@@ -202,10 +212,11 @@ def samplers(task: Task, name: str, model: str, trained: Trained, run: Path) -> 
         save_law(*choose(trained.chain, starts, fitted=1000, compared=250), run / FILE)
     law, _ = load_law(run / FILE)
 
-    def phases(method: str, cost: int = 1) -> Callable[[int, int, int], Tensor]:
+    def phases(method: str, cost: int = 1, stochasticity: float = 1.0) -> Callable[[int, int, int], Tensor]:
         def draw(evaluations: int, count: int, seed: int) -> Tensor:
             # two evaluations a step, and one for the last, which has no noise
-            recipe = Recipe(method, (evaluations + cost - 1) // cost, denoise=cost > 1)
+            steps = (evaluations + cost - 1) // cost
+            recipe = Recipe(method, steps, stochasticity=stochasticity, denoise=cost > 1)
             options = {"seed": seed, "batch_size": 500, "device": task.device}
             drawn = generate(trained.chain, trained.network, law, count, recipe, **options)  # type: ignore[arg-type]
             return encoding.decode(torch.from_numpy(drawn["theta"].to_numpy()))
@@ -216,6 +227,7 @@ def samplers(task: Task, name: str, model: str, trained: Trained, run: Path) -> 
         "published": phases("euler_maruyama"),
         "sra1": phases("sra1", 2),
         "multistep": phases("multistep"),
+        "multistep flow": phases("multistep", stochasticity=0.0),
     }
 
 

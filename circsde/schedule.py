@@ -191,6 +191,26 @@ class Schedule:
             diffusion=rate(1e-4, 0.1, 0.5),
         )
 
+    @classmethod
+    def settling(cls, coupling: float = 0.25) -> "Schedule":
+        r"""Rates on ``[0, 1]`` that keep their proportions, so that phases settle to one law, whatever they were.
+
+        ``K_ref`` rises linearly from 0.05 to 10, half the rate of the standard variance-preserving diffusion, and
+        ``D = 0.4 K_ref``, ``K = coupling K_ref``. Of small phases ``e^-5`` is left at time 1. Without coupling the law
+        there is von Mises of concentration 2.5, circular standard deviation 0.73 rad: of data within ``pi / 4`` of the
+        reference phase hardly any noise reaches around the circle, which would erase more than on a line.
+
+        Args:
+            coupling: ``K / K_ref``.
+
+        Source: for the rate, Song et al. 2021, arXiv 2011.13456, appendix C.
+
+        >>> Schedule.settling().at(1.0)
+        Rates(coupling=2.5, reference=10.0, diffusion=4.0)
+        """
+        start, end = ((coupling * c, c, 0.4 * c) for c in (0.05, 10.0))
+        return cls.linear(start, end)
+
 
 def _check_rate(start: float, end: float, horizon: float) -> None:
     if not (math.isfinite(start) and math.isfinite(end) and start >= 0 and end >= 0):

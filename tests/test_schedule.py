@@ -8,12 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.special
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from circsde.kuramoto import KuramotoSDE
+from circsde.models.variance_preserving import VariancePreserving
 from circsde.schedule import Cosine, Custom, Linear, Rate, Rates, Schedule
+from circsde.solvers.integrate import sdeint
 
 SHAPES: list[type[Linear] | type[Cosine]] = [Linear, Cosine]
 level = st.floats(0.0, 1e3)
@@ -110,6 +114,29 @@ def test_the_published_schedule_is_one_equation_whatever_the_step_count() -> Non
     added = [2 * Schedule.published(n).diffusion.integral(0.0, 1.0) for n in (100, 1000)]
     assert added[0] == pytest.approx(np.linspace(1e-4, 0.1, 100).sum(), rel=0.02)  # the left sum, O(1/n) below
     assert added[1] == pytest.approx(np.linspace(1e-4, 0.1, 1000).sum(), rel=0.002)
+
+
+@given(fraction)
+def test_settling_rates_keep_their_proportions_and_contract_like_the_standard_diffusion(t: float) -> None:
+    schedule, standard = Schedule.settling(0.5), VariancePreserving((1,))
+    K, K_ref, D = schedule.at(t)
+    assert pytest.approx(0.5 * K_ref) == K
+    assert pytest.approx(0.4 * K_ref) == D
+    left = math.exp(-schedule.reference.integral(0.0, t))
+    assert left == pytest.approx(float(standard.scales(torch.tensor(t, dtype=torch.float64))[0]), rel=1e-12)
+
+
+def test_phases_settle_whatever_they_were() -> None:
+    """Moments of the von Mises law, from both ends of the arc, to 4 standard errors: false alarms 1 in 4000."""
+    sde, count = KuramotoSDE((1,), schedule=Schedule.settling(0.0)), 4000
+    _, K_ref, D = sde.schedule.at(1.0)
+    mean_cosine = float(scipy.special.iv(1, K_ref / D) / scipy.special.iv(0, K_ref / D))
+    mean_square_sine = mean_cosine * D / K_ref
+    for end in (-math.pi / 4, math.pi / 4):
+        phases = sdeint(sde, torch.full((count, 1), end).double(), (0.0, 1.0), n_steps=200, generator=1).theta[-1]
+        error = math.sqrt((1.0 - mean_square_sine - mean_cosine**2) / count)
+        assert abs(phases.cos().mean() - mean_cosine) < 4 * error
+        assert abs(phases.sin().mean()) < 4 * math.sqrt(mean_square_sine / count) + math.exp(-5.0) * math.pi / 4
 
 
 def test_constant_linear_and_cosine_schedules_have_the_asked_rates() -> None:

@@ -12,9 +12,11 @@ from PIL import Image
 from circsde.commands import image_diagnosis
 from circsde.data import image_set
 from circsde.data.orientation import OrientationEncoding
+from circsde.kuramoto import KuramotoSDE
 from circsde.models.training import trained
 from circsde.models.transitions import Objective
 from circsde.models.variance_preserving import VariancePreserving
+from circsde.schedule import Schedule
 from circsde.studies.terminal import FILE, load_law
 
 SMALL = "--crop 16 --epochs 1 --updates 2 --batch 4 --steps 6 --device cpu"
@@ -27,7 +29,7 @@ def test_a_texture_is_learnt_its_start_law_chosen_and_samples_judged(
     assert "windows of 16 x 16" in told
     model = trained(tmp_path / "run")
     assert model.objective is Objective.PATHWISE
-    assert model.about["encoding_scale"] == pytest.approx(np.pi / 2)
+    assert model.about["encoding_scale"] == pytest.approx(np.pi / 4)
     _, table = load_law(tmp_path / "run" / FILE)
     assert f"sampling starts from the law {table.attrs['chosen']!r}" in told
     with Image.open(tmp_path / "run" / "sheets" / "000002.png") as picture:
@@ -84,8 +86,31 @@ def test_the_published_chain_is_that_of_one_step_matching(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("options", "settling", "scale"),
+    [
+        ("--process local --radius 2", True, 0.25),
+        ("--process global --scale 0.4", True, 0.4),
+        ("--process reference --rates published", False, 0.5),
+        ("--process diffusion", False, 0.5),
+    ],
+)
+def test_phases_that_are_attracted_settle_unless_asked(
+    options: str, settling: bool, scale: float, tmp_path: Path
+) -> None:
+    ran(f"train texture:brick {options} {SMALL} --out {tmp_path}/run")
+    model = trained(tmp_path / "run")
+    sde = model.chain.sde
+    assert isinstance(sde, KuramotoSDE)
+    attracted = sde.schedule.at(1.0).reference > 0.0
+    published = Schedule.published(6, reference_weight=1.5 if attracted else 0.0)
+    assert sde.schedule == (Schedule.settling(0.25 if sde.coupled else 0.0) if settling else published)
+    assert model.about["encoding_scale"] == pytest.approx(scale * np.pi)
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("train fingerprint --process diffusion --rates settling --crop 16 --out {0}/x", "does not: leave rates out"),
         ("train texture:brick --process local --radius 2 --crop 12 --device cpu --out {0}/x", "multiples of 8"),
         ("train texture:brick --process local --radius 9 --crop 16 --device cpu --out {0}/x", "does not fit"),
         ("train fingerprint --encode orientation --scale 0.9 --crop 16 --out {0}/x", "scale is of grey values"),

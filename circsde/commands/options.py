@@ -104,8 +104,9 @@ Size = Annotated[str | None, option(DATA, "Images: resize to this many pixels.",
 Crop = Annotated[str | None, option(DATA, "Images: first cut out a window of this size.", metavar="N|RxC")]
 Centre = Annotated[bool, flag(DATA, "Images: cut it from the middle, not at random.", "--centre")]
 Colours = Annotated[Colour, option(DATA, "Images: one channel or three.", "--colour")]
-SCALE = 0.5
-Scale = Annotated[float, option(DATA, "Images: black and white are at -/+ this many pi.")]
+_SCALE = "Images: black and white are at -/+ this many pi"
+Scale = Annotated[float, option(DATA, f"{_SCALE}.")]
+ScaleByRates = Annotated[float | None, option(DATA, f"{_SCALE}, by default 0.25 with settling rates, else 0.5.")]
 
 
 class Encode(StrEnum):

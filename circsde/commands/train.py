@@ -25,6 +25,13 @@ class ProcessName(StrEnum):
     STANDARD = "standard"
 
 
+class RatesName(StrEnum):
+    """Of coupling, attraction and noise in time."""
+
+    SETTLING = "settling"
+    PUBLISHED = "published"
+
+
 class Preset(StrEnum):
     """The size of a U-Net."""
 
@@ -58,6 +65,7 @@ OF_ANGLES = (
 OF_IMAGES = (
     "preset",
     "radius",
+    "rates",
     "crop",
     "size",
     "colour",
@@ -115,10 +123,13 @@ def train(
     harmonics: Annotated[int, option(MODEL, "Angles: harmonics of each that the network reads.", least=1)] = 4,
     preset: Annotated[Preset, option(IMAGES, "Size of the U-Net: 0.6, 4 or 36 million parameters.")] = Preset.TINY,
     radius: Annotated[int, option(IMAGES, "Of the window of local coupling.", least=1)] = 5,
+    rates: Annotated[
+        RatesName | None, option(IMAGES, "Of grey phases that are attracted, settling by default; else published.")
+    ] = None,
     crop: options.Crop = None,
     size: options.Size = None,
     colour: options.Colours = options.Colour.GREY,
-    scale: options.Scale = options.SCALE,
+    scale: options.ScaleByRates = None,
     encode: Annotated[
         options.Encode, option(IMAGES, "Phases are grey values, or orientations of ridges, doubled.")
     ] = options.Encode.GREY,
@@ -170,10 +181,13 @@ def train(
     place = out, options.device(device)
     if is_images:
         options.refuse(train, given, OF_ANGLES, f"for tables of angles, and {source} holds images")
+        if encode is options.Encode.ORIENTATION and scale is not None:
+            raise ValueError("scale is of grey values, and phases are to be orientations: leave it out")
+        forward = train_images.Forward.chosen(process, radius, steps, rates, objective, encode.value)
         windows = train_images.Windows(
-            source, crop, size, colour.value, scale, mirror, turn, strict, cache, encode.value
+            source, crop, size, colour.value, forward.scale(scale), mirror, turn, strict, cache, encode.value
         )
-        return train_images.fit(windows, process, objective, preset, radius, steps, settings, sheets, *place)
+        return train_images.fit(windows, forward, objective, preset, settings, sheets, *place)
     options.refuse(train, given, OF_IMAGES, f"for images, and {source} is a table of angles")
     table = train_angles.Table(source, unit, columns, drop_missing, held_out)
     model = train_angles.Model(process, attraction, smallest_noise, steps, width, depth, harmonics)

@@ -11,7 +11,7 @@ from circsde.commands.answer import Answer, counted
 if TYPE_CHECKING:
     import xarray as xr
 
-    from circsde.commands.train import ObjectiveName, Preset, ProcessName
+    from circsde.commands.train import ObjectiveName, Preset, ProcessName, RatesName
     from circsde.data import ImageSet
     from circsde.kuramoto import KuramotoSDE
     from circsde.matching import Chain
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 REFERENCE_WEIGHT = {"diffusion": 0.0, "reference": 1.5, "global": 1.5, "local": 1.0}
 """Of the published rates, by process (eq. 2)."""
+
+COUPLING = {"reference": 0.0, "global": 0.25, "local": 0.25}
+"""Over the attraction, of rates that settle."""
 
 SHEET = 24
 """Samples on a sheet during training."""
@@ -67,13 +70,59 @@ class Windows:
         )
 
 
+@dataclass(frozen=True)
+class Forward:
+    """What drives phases together; ``process`` may also be the standard model's, which has none."""
+
+    process: "ProcessName"
+    radius: int
+    steps: int
+    settling: bool
+
+    @classmethod
+    def chosen(
+        cls,
+        process: "ProcessName",
+        radius: int,
+        steps: int,
+        rates: "RatesName | None",
+        objective: "ObjectiveName",
+        encode: Literal["grey", "orientation"],
+    ) -> "Forward":
+        """With settling rates, unless others are asked for, where they are of use: of phases on an arc, in few steps.
+
+        Raises:
+            ValueError: If rates are asked for that the process does not have.
+        """
+        if rates == "settling" and process not in COUPLING:
+            raise ValueError(f"settling rates attract, and the process {process} does not: leave rates out")
+        useful = process in COUPLING and objective != "one-step" and encode == "grey"
+        return cls(process, radius, steps, useful if rates is None else rates == "settling")
+
+    def scale(self, asked: float | None) -> float:
+        """Where black and white are, in units of pi."""
+        return (0.25 if self.settling else 0.5) if asked is None else asked
+
+    def equation(self, event_shape: tuple[int, ...]) -> "KuramotoSDE":
+        """The stochastic Kuramoto equation."""
+        from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
+        from circsde.kuramoto import KuramotoSDE
+        from circsde.schedule import Schedule
+
+        coupling: Coupling = NoCoupling()
+        if self.process in ("global", "local"):
+            coupling = GlobalCoupling() if self.process == "global" else LocalCoupling(self.radius)
+        if self.settling:
+            return KuramotoSDE(event_shape, coupling, Schedule.settling(COUPLING[self.process]))
+        weight = REFERENCE_WEIGHT[self.process]
+        return KuramotoSDE(event_shape, coupling, Schedule.published(self.steps, reference_weight=weight))
+
+
 def fit(
     windows: Windows,
-    process: "ProcessName",
+    forward: Forward,
     objective: "ObjectiveName",
     preset: "Preset",
-    radius: int,
-    steps: int,
     settings: "Settings",
     sheets: int | None,
     out: Path,
@@ -92,12 +141,10 @@ def fit(
     from circsde.record import check_writable
     from circsde.studies.terminal import FILE
 
-    if windows.encode == "orientation" and windows.scale != options.SCALE:
-        raise ValueError("scale is of grey values, and phases are to be orientations: leave it out")
     training, held_out = windows.part("train"), windows.part("test")
     torch.manual_seed(settings.seed)
     about: dict[str, object] = {"kind": "images", "source": windows.source, "windows": windows.described}
-    if process == "standard":
+    if forward.process == "standard":
         if windows.encode != "grey":
             raise ValueError("the standard model is of grey values, not of orientations: choose another process")
         encoding, aim = None, Objective.DENOISING
@@ -108,9 +155,9 @@ def fit(
         about |= {"encoding": windows.encode, "encoding_scale": windows.scale * math.pi}
         encoding = encoding_of(about)
         shape = windows.shape(training)
-        sde = forward_process(process, shape, radius, steps)
-        aim = _objective(process, objective)
-        along = Chain.uniform(sde, steps, published=aim is Objective.ONE_STEP)
+        sde = forward.equation(shape)
+        aim = _objective(forward.process, objective)
+        along = Chain.uniform(sde, forward.steps, published=aim is Objective.ONE_STEP)
         network = ScoreUNet(
             shape, sde.schedule.diffusion, head="scalar", padding="zeros", **PRESETS[preset]
         )  # by zeros, as windows do not close on themselves
@@ -147,18 +194,6 @@ def fit(
         )
     shown.insert(0, f"least validation loss after update {model.update}")
     return Answer(shown, {"update": model.update, **values}, {"run": out})
-
-
-def forward_process(process: str, event_shape: tuple[int, ...], radius: int, steps: int) -> "KuramotoSDE":
-    """The published rates (eq. 2) with the coupling and the attraction that the name of the process says."""
-    from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
-    from circsde.kuramoto import KuramotoSDE
-    from circsde.schedule import Schedule
-
-    coupling: Coupling = NoCoupling()
-    if process in ("global", "local"):
-        coupling = GlobalCoupling() if process == "global" else LocalCoupling(radius)
-    return KuramotoSDE(event_shape, coupling, Schedule.published(steps, reference_weight=REFERENCE_WEIGHT[process]))
 
 
 def _objective(process: str, name: "ObjectiveName") -> "Objective":
