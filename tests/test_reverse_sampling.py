@@ -133,6 +133,17 @@ def test_grids_run_from_the_horizon_to_zero_evenly_in_what_they_say(spacing: Spa
         assert np.allclose(times, np.array(CHAIN.times)[::-4])
 
 
+@pytest.mark.parametrize("spacing", list(Spacing))
+def test_no_step_begins_where_the_score_has_seen_nothing(spacing: Spacing) -> None:
+    """Also where there are more steps than the chain has, or where it is finer than even steps near the data."""
+    for chain in (CHAIN, Chain.geometric(CHAIN.sde, 50, 0.05)):
+        times = reverse_times(chain, 3 * len(chain), spacing)
+        assert len(times) == 3 * len(chain) + 1
+        assert times[-2] == pytest.approx(chain.times[1], rel=1e-9)
+        steps = -np.diff(times[:-1])
+        assert (steps > 0.0).all()
+
+
 def test_the_last_step_without_noise_removes_the_smallest_noise() -> None:
     """Data of spread s seen with noise v becomes its mean given that, of variance ``s^4 / (s^2 + v)``; 4.5 sigma."""
     law = WrappedNormalMixture((1.0,), (0.5,), (0.02,))

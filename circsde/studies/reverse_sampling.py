@@ -81,17 +81,19 @@ class Known(NamedTuple):
 def reverse_times(chain: Chain, n_steps: int, spacing: Spacing = Spacing.INDEX) -> list[float]:
     """``n_steps + 1`` forward times from the horizon down to 0.
 
+    None lies between 0 and the end of the chain's first step, where a score that was trained along it has seen nothing.
+
     >>> from circsde.kuramoto import KuramotoSDE
     >>> chain = Chain.geometric(KuramotoSDE((1,)), 8, 0.1)
     >>> [round(t, 2) for t in reverse_times(chain, 4)], reverse_times(chain, 4, Spacing.TIME)
     ([1.0, 0.41, 0.17, 0.07, 0.0], [1.0, 0.75, 0.5, 0.25, 0.0])
     """
-    ends, horizon = np.array(chain.times), chain.times[-1]
+    ends, horizon, last = np.array(chain.times), chain.times[-1], len(chain)
     if spacing is Spacing.TIME:
-        return [horizon * (1.0 - i / n_steps) for i in range(n_steps)] + [0.0]
+        return [*np.linspace(horizon, max(ends[1], horizon / n_steps), n_steps).tolist(), 0.0]
     if spacing is Spacing.INDEX:
-        index = np.linspace(len(ends) - 1, 0, n_steps + 1)
-        return [float(t) for t in np.interp(index, np.arange(len(ends)), ends)]
+        index = np.linspace(last, max(1.0, last / n_steps), n_steps)
+        return [*np.interp(index, np.arange(last + 1), ends).tolist(), 0.0]
     fine = np.geomspace(ends[1], horizon, 4097)
     log_noise = np.log([float(torch.as_tensor(chain.sde.variance(0.0, t)).mean()) for t in fine.tolist()])
     even = np.linspace(log_noise[-1], log_noise[0], n_steps)
