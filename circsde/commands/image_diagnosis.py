@@ -47,7 +47,7 @@ def examine(
         raise ValueError(f"the model knows images of shape {known}, the windows of {windows.source} are {shape}")
     request = image_samples.Request(COUNT, 0, 64, seed, "auto", "cpu", 0)
     total = STEPS * -(-COUNT // 64)
-    drawn = image_samples.draw(model, run, request, Recipe("heun", STEPS), lambda done: progress(min(done, total)))
+    drawn = image_samples.draw(model, run, request, Recipe("multistep", STEPS), lambda done: progress(min(done, total)))
     name = "value" if "value" in drawn else "theta"
     sampled = image_samples.pictures(drawn)
     if name == "value":

@@ -224,7 +224,7 @@ def _sheet(model: "Trained", out: Path, seed: int) -> None:
 
     device = next(model.network.parameters()).device.type
     request = Request(SHEET, 0, SHEET, seed, "auto", device, 0)
-    drawn = draw(model, out, request, Recipe("multistep", 25, denoise=False), lambda _: None)
+    drawn = draw(model, out, request, Recipe("multistep", 25), lambda _: None)
     (out / "sheets").mkdir(exist_ok=True)
     save_sheet(drawn, out / "sheets" / f"{model.update:06d}.png", force=True)
 
