@@ -124,7 +124,10 @@ def train(
     preset: Annotated[Preset, option(IMAGES, "Size of the U-Net: 0.6, 4 or 36 million parameters.")] = Preset.TINY,
     radius: Annotated[int, option(IMAGES, "Of the window of local coupling.", least=1)] = 5,
     rates: Annotated[
-        RatesName | None, option(IMAGES, "Of grey phases that are attracted, settling by default; else published.")
+        RatesName | None,
+        option(
+            IMAGES, "Of coupling, attraction, noise; by default settling for attracted grey phases, else published."
+        ),
     ] = None,
     crop: options.Crop = None,
     size: options.Size = None,

@@ -94,8 +94,9 @@ class Forward:
         Raises:
             ValueError: If rates are asked for that the process does not have.
         """
-        if rates == "settling" and process not in COUPLING:
-            raise ValueError(f"settling rates attract, and the process {process} does not: leave rates out")
+        offered = {"standard": (), "diffusion": ("published",)}.get(process, ("settling", "published"))
+        if rates is not None and rates not in offered:
+            raise ValueError(f"the process {process} has no {rates} rates: leave rates out")
         useful = process in COUPLING and objective != "one-step" and encode == "grey"
         return cls(process, radius, steps, useful if rates is None else rates == "settling")
 
