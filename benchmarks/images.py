@@ -84,13 +84,13 @@ class Phases:
     scale: float = 0.5  # times pi
     settling: bool = False
 
-    def chain(self, shape: tuple[int, int]) -> Chain:
-        """What it is trained along."""
-        schedule = Schedule.published(100, reference_weight=self.reference_weight)
-        if self.settling:
-            schedule = Schedule.settling(1.0 / self.reference_weight)
-        sde = KuramotoSDE(shape, self.coupling, schedule)
-        return Chain.uniform(sde, 50 if self.settling else 100, published=self.objective is Objective.ONE_STEP)
+    def equation(self, shape: tuple[int, int]) -> KuramotoSDE:
+        """What drives them together."""
+        weight = self.reference_weight
+        schedule = (
+            Schedule.settling(1.0 / weight) if self.settling else Schedule.published(100, reference_weight=weight)
+        )
+        return KuramotoSDE(shape, self.coupling, schedule)
 
 
 MODELS: dict[str, Phases | None] = {
@@ -154,9 +154,9 @@ def fit(task: Task, name: str, model: str, seed: int) -> Trained:
         network: torch.nn.Module = EpsilonUNet(process, padding="zeros", **PRESETS["tiny"])
         objective = Objective.DENOISING
     else:
-        process, objective = kind.chain(shape), kind.objective
-        diffusion = process.sde.schedule.diffusion  # type: ignore[attr-defined]
-        network = ScoreUNet(shape, diffusion, head="scalar", padding="zeros", **PRESETS["tiny"])
+        sde, objective = kind.equation(shape), kind.objective
+        process = Chain.uniform(sde, 50 if kind.settling else 100, published=objective is Objective.ONE_STEP)
+        network = ScoreUNet(shape, sde.schedule.diffusion, head="scalar", padding="zeros", **PRESETS["tiny"])
     settings = Settings(
         EPOCHS,
         task.updates // EPOCHS,

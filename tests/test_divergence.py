@@ -140,8 +140,17 @@ def test_the_quadrature_estimates_the_error_of_its_embedded_rule() -> None:
         assert abs(better - exact) < 0.5 * abs(estimate)
 
 
+def test_a_very_short_last_step_does_no_harm() -> None:
+    mesh = np.append(np.linspace(0.0, 0.9999, 30), 1.0)
+    used = rule(mesh)
+    values = np.exp(np.sin(4.0 * nodes(mesh)))[used.samples]
+    exact, _ = quad(lambda x: math.exp(math.sin(4.0 * x)), 0.0, 1.0, epsabs=1e-15)
+    assert float((used.weights * values).sum()) == pytest.approx(exact, abs=1e-13)
+    assert np.abs(used.weights).sum() < 2.0
+
+
 @pytest.mark.parametrize("last", [1e-3, 1e-5, 1e-9, 1e-14])
-def test_a_very_short_last_step_does_no_harm(last: float) -> None:
+def test_what_a_solver_had_left_for_the_last_step_does_no_harm(last: float) -> None:
     """Down the slope ``theta' = -2 sin theta`` the divergence integrates to ``log (sin theta_1 / sin theta_0)``."""
     flow = FlowField(
         KuramotoSDE((1,), schedule=Schedule.constant(reference=2.0)), lambda _, theta: torch.zeros_like(theta)

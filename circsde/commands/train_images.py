@@ -94,8 +94,8 @@ class Forward:
         Raises:
             ValueError: If rates are asked for that the process does not have.
         """
-        offered = {"standard": (), "diffusion": ("published",)}.get(process, ("settling", "published"))
-        if rates is not None and rates not in offered:
+        weights = {"settling": COUPLING, "published": REFERENCE_WEIGHT}
+        if rates is not None and process not in weights[rates]:
             raise ValueError(f"the process {process} has no {rates} rates: leave rates out")
         useful = process in COUPLING and objective != "one-step" and encode == "grey"
         return cls(process, radius, steps, useful if rates is None else rates == "settling")
