@@ -53,6 +53,7 @@ from circsde.models.transitions import Objective
 from circsde.models.unet import PRESETS, ScoreUNet
 from circsde.models.values import sample as sample_vp
 from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
+from circsde.models.wiener import Wiener
 from circsde.record import provenance, replacing
 from circsde.schedule import Schedule
 from circsde.studies.image_metrics import compare
@@ -82,14 +83,16 @@ class Phases:
     objective: Objective
     reference_weight: float
     scale: float = 0.5  # times pi
-    settling: bool = False
+    concentration: float | None = None  # of the law that settling rates lead to; published rates have none
+    wiener: bool = False
 
     def equation(self, shape: tuple[int, int]) -> KuramotoSDE:
         """What drives them together."""
         weight = self.reference_weight
-        schedule = (
-            Schedule.settling(1.0 / weight) if self.settling else Schedule.published(100, reference_weight=weight)
-        )
+        if self.concentration is None:
+            schedule = Schedule.published(100, reference_weight=weight)
+        else:
+            schedule = Schedule.settling(1.0 / weight, self.concentration)
         return KuramotoSDE(shape, self.coupling, schedule)
 
 
@@ -99,7 +102,9 @@ MODELS: dict[str, Phases | None] = {
     "global, pathwise": Phases(GlobalCoupling(), Objective.PATHWISE, 1.5),
     "local, one-step": Phases(LocalCoupling(5), Objective.ONE_STEP, 1.0),
     "local, pathwise": Phases(LocalCoupling(5), Objective.PATHWISE, 1.0),
-    "local, settling": Phases(LocalCoupling(5), Objective.PATHWISE, 4.0, 0.25, settling=True),
+    "local, settling": Phases(LocalCoupling(5), Objective.PATHWISE, 4.0, 0.25, concentration=2.5),
+    "local, Wiener": Phases(LocalCoupling(5), Objective.PATHWISE, 4.0, 0.15, concentration=7.0, wiener=True),
+    "global, Wiener": Phases(GlobalCoupling(), Objective.PATHWISE, 4.0, 0.15, concentration=7.0, wiener=True),
     "global, pathwise, 0.25": Phases(GlobalCoupling(), Objective.PATHWISE, 1.5, 0.25),
     "local, pathwise, 0.25": Phases(LocalCoupling(5), Objective.PATHWISE, 1.0, 0.25),
     "diffusion": Phases(NoCoupling(), Objective.DENOISING, 0.0),
@@ -121,6 +126,7 @@ class Task:
     resamples: int
     runs: Path
     finish: bool = True
+    only: tuple[str, ...] = SAMPLERS
 
     def pictures(self, run: Path, sampler: str, evaluations: int) -> Path:
         """Where pictures of a run are kept."""
@@ -155,8 +161,10 @@ def fit(task: Task, name: str, model: str, seed: int) -> Trained:
         objective = Objective.DENOISING
     else:
         sde, objective = kind.equation(shape), kind.objective
-        process = Chain.uniform(sde, 50 if kind.settling else 100, published=objective is Objective.ONE_STEP)
-        network = ScoreUNet(shape, sde.schedule.diffusion, head="scalar", padding="zeros", **PRESETS["tiny"])
+        steps = 100 if kind.concentration is None else 50
+        process = Chain.uniform(sde, steps, published=objective is Objective.ONE_STEP)
+        answer = ScoreUNet(shape, sde.schedule.diffusion, head="scalar", padding="zeros", **PRESETS["tiny"])
+        network = Wiener(answer, sde, steps) if kind.wiener else answer
     settings = Settings(
         EPOCHS,
         task.updates // EPOCHS,
@@ -238,7 +246,7 @@ def drawn(task: Task, name: str, model: str, seed: int) -> Iterator[tuple[str, T
         trained = fit(task, name, model, seed)
         trained.network.to(task.device)
         draws = samplers(task, name, model, trained, run)
-        for sampler, n in ((sampler, n) for sampler in draws for n in task.evaluations):
+        for sampler, n in ((sampler, n) for sampler in draws if sampler in task.only for n in task.evaluations):
             path = task.pictures(run, sampler, n)
             if not path.exists() and (n <= 100 or sampler == "multistep"):
                 pictures = ((draws[sampler](n, task.samples, seed) + 1.0) * 127.5).round().to(torch.uint8)
@@ -321,6 +329,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two models of generated fingerprints, few updates")
     parser.add_argument("--data", type=Path, help="the folder of the data sets")
     parser.add_argument("--cell", action="append", help=f"one of {'; '.join(CELLS)}; may be given again")
+    parser.add_argument("--sampler", action="append", choices=SAMPLERS, help="to draw by; by default all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--updates", type=int, default=2500, help="of --batch windows each")
     parser.add_argument("--batch", type=int, default=64)
@@ -347,7 +356,7 @@ def main() -> None:
             cells, out = ["generated/vp", "generated/local, pathwise"], Path(scratch)
         else:
             work = given.updates, given.samples, EVALUATIONS, given.resamples, given.runs, not given.unfinished
-            task = Task(given.data, given.device, given.batch, *work)
+            task = Task(given.data, given.device, given.batch, *work, tuple(given.sampler or SAMPLERS))
             cells, out = given.cell or CELLS, given.out or given.runs
         out.mkdir(parents=True, exist_ok=True)
         for key in cells:

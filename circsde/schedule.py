@@ -192,23 +192,25 @@ class Schedule:
         )
 
     @classmethod
-    def settling(cls, coupling: float = 0.25) -> "Schedule":
+    def settling(cls, coupling: float = 0.25, concentration: float = 7.0) -> "Schedule":
         r"""Rates on ``[0, 1]`` that keep their proportions, so that phases settle to one law, whatever they were.
 
         ``K_ref`` rises linearly from 0.05 to 10, half the rate of the standard variance-preserving diffusion, and
-        ``D = 0.4 K_ref``, ``K = coupling K_ref``. Of small phases ``e^-5`` is left at time 1. Without coupling the law
-        there is von Mises of concentration 2.5, circular standard deviation 0.73 rad: of data within ``pi / 4`` of the
-        reference phase hardly any noise reaches around the circle, which would erase more than on a line.
+        ``D = K_ref / concentration``, ``K = coupling K_ref``. Of small phases ``e^-5`` is left at time 1. Without
+        coupling the law there is von Mises of this concentration, by default of circular standard deviation 0.39 rad:
+        with data within 0.15 pi of the reference phase, as wide, hardly any noise reaches around the circle, which
+        would erase more than on a line, and the drift is nearly linear, so that pathwise targets vary little.
 
         Args:
             coupling: ``K / K_ref``.
+            concentration: ``K_ref / D``.
 
         Source: for the rate, Song et al. 2021, arXiv 2011.13456, appendix C.
 
-        >>> Schedule.settling().at(1.0)
+        >>> Schedule.settling(concentration=2.5).at(1.0)
         Rates(coupling=2.5, reference=10.0, diffusion=4.0)
         """
-        start, end = ((coupling * c, c, 0.4 * c) for c in (0.05, 10.0))
+        start, end = ((coupling * c, c, c / concentration) for c in (0.05, 10.0))
         return cls.linear(start, end)
 
 

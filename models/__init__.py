@@ -7,5 +7,6 @@ from circsde.models.mlp import ScoreMLP
 from circsde.models.relative import Relative
 from circsde.models.unet import PRESETS, ScoreUNet, UNet
 from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
+from circsde.models.wiener import Wiener
 
-__all__ = ["PRESETS", "EpsilonUNet", "Relative", "ScoreMLP", "ScoreUNet", "UNet", "VariancePreserving"]
+__all__ = ["PRESETS", "EpsilonUNet", "Relative", "ScoreMLP", "ScoreUNet", "UNet", "VariancePreserving", "Wiener"]

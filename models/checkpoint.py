@@ -21,6 +21,7 @@ from circsde.models.mlp import ScoreMLP
 from circsde.models.relative import Relative
 from circsde.models.unet import ScoreUNet
 from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
+from circsde.models.wiener import Wiener
 from circsde.record import replacing
 from circsde.schedule import Cosine, Linear, Schedule
 
@@ -28,7 +29,8 @@ FORMAT = 1
 
 _EQUATION = (KuramotoSDE, NoCoupling, GlobalCoupling, LocalCoupling, Schedule, Linear, Cosine)
 _STANDARD = (VariancePreserving, EpsilonUNet)
-DESCRIBED = {described.__name__: described for described in (*_EQUATION, *_STANDARD, ScoreMLP, ScoreUNet, Relative)}
+_NETWORKS = (ScoreMLP, ScoreUNet, Relative, Wiener)
+DESCRIBED = {described.__name__: described for described in (*_EQUATION, *_STANDARD, *_NETWORKS)}
 """What a checkpoint can name. A network needs ``arguments``, those that made it."""
 
 

@@ -36,6 +36,7 @@ from circsde.models.plugins import SafetensorsIO, quiet
 from circsde.models.settings import Settings as Settings
 from circsde.models.transitions import Objective, Rows, Starts
 from circsde.models.variance_preserving import VariancePreserving
+from circsde.models.wiener import Wiener
 from circsde.typing import Angles
 
 
@@ -93,7 +94,8 @@ def train(
     """Train ``network``, or go on where ``run`` holds a state of the same training already.
 
     Args:
-        network: ``score(t, theta)`` with its ``arguments``; see :mod:`circsde.models.checkpoint`.
+        network: ``score(t, theta)`` with its ``arguments``; see :mod:`circsde.models.checkpoint`. The linear part of a
+            :class:`circsde.models.wiener.Wiener` is measured first.
         process: What to train along; for pathwise matching a chain is calibrated, if it has no discounts.
         objective: On what; denoising for the standard diffusion.
         theta: Data, radians (or values): samples to draw from, or what draws them, ``(count, generator) -> samples``,
@@ -124,6 +126,8 @@ def train(
     saved = checkpoint.load(run / LAST) if (run / LAST).exists() else None
     if objective is Objective.PATHWISE and isinstance(process, Chain) and process.discounts is None:
         process = calibrated(process, data, settings.seed, saved)
+    if isinstance(network, Wiener) and isinstance(process, Chain) and saved is None:
+        network.fit(process, data, torch.Generator().manual_seed(settings.seed))
     description = {
         "network": checkpoint.describe(network),
         **_described(process),

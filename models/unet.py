@@ -187,18 +187,25 @@ class ScoreUNet(nn.Module):
 
     def forward(self, t: Time, theta: Angles, labels: Tensor | None = None, condition: Tensor | None = None) -> Tangent:
         """The score at one time or at one time per sample, 1/rad; labels and condition as for :class:`UNet`."""
+        noise = noise_level(self.diffusion, self.smallest_noise, t).to(theta).reshape(-1, 1)
+        answer = self.answer(noise.log(), theta, labels, condition)
+        return answer / noise.clamp(max=1.0).reshape(-1, *(1 for _ in self.event_shape))
+
+    def answer(
+        self, log_noise: Tensor, theta: Angles, labels: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tangent:
+        """The tangent projection, not divided by the noise level; its logarithm is ``(batch, 1)`` or ``(1, 1)``."""
         phases = theta.unsqueeze(1) if len(self.event_shape) == 2 else theta
         turns = [
             harmonic for k in range(1, self.harmonics + 1) for harmonic in ((k * phases).cos(), (k * phases).sin())
         ]
         cosine, sine = turns[:2]
-        noise = noise_level(self.diffusion, self.smallest_noise, t).to(theta).reshape(-1, 1)
-        answer = self.network(torch.cat(turns, 1), noise.log(), labels, condition).to(theta.dtype)
+        answer = self.network(torch.cat(turns, 1), log_noise, labels, condition).to(theta.dtype)
         parts = answer.unflatten(1, (HEADS[self.head], -1)).unbind(1)
         score: Tensor = parts[0] if self.head == "scalar" else parts[-1] * cosine - parts[-2] * sine
         if self.head == "both":
             score = score + parts[0]
-        return (score / noise.clamp(max=1.0)[:, :, None, None]).reshape(theta.shape)
+        return score.reshape(theta.shape)
 
     def conditioned(self, labels: Tensor | None = None, condition: Tensor | None = None) -> Field:
         """The score with labels and condition bound, for samplers and likelihoods."""

@@ -118,17 +118,17 @@ def test_the_published_schedule_is_one_equation_whatever_the_step_count() -> Non
 
 @given(fraction)
 def test_settling_rates_keep_their_proportions_and_contract_like_the_standard_diffusion(t: float) -> None:
-    schedule, standard = Schedule.settling(0.5), VariancePreserving((1,))
+    schedule, standard = Schedule.settling(0.5, concentration=4.0), VariancePreserving((1,))
     K, K_ref, D = schedule.at(t)
     assert pytest.approx(0.5 * K_ref) == K
-    assert pytest.approx(0.4 * K_ref) == D
+    assert pytest.approx(0.25 * K_ref) == D
     left = math.exp(-schedule.reference.integral(0.0, t))
     assert left == pytest.approx(float(standard.scales(torch.tensor(t, dtype=torch.float64))[0]), rel=1e-12)
 
 
 def test_phases_settle_whatever_they_were() -> None:
     """Moments of the von Mises law, from both ends of the arc, to 4 standard errors: false alarms 1 in 4000."""
-    sde, count = KuramotoSDE((1,), schedule=Schedule.settling(0.0)), 4000
+    sde, count = KuramotoSDE((1,), schedule=Schedule.settling(0.0, concentration=2.5)), 4000
     _, K_ref, D = sde.schedule.at(1.0)
     mean_cosine = float(scipy.special.iv(1, K_ref / D) / scipy.special.iv(0, K_ref / D))
     mean_square_sine = mean_cosine * D / K_ref

@@ -16,6 +16,7 @@ from circsde.kuramoto import KuramotoSDE
 from circsde.models.training import trained
 from circsde.models.transitions import Objective
 from circsde.models.variance_preserving import VariancePreserving
+from circsde.models.wiener import Wiener
 from circsde.schedule import Schedule
 from circsde.studies.terminal import FILE, load_law
 
@@ -88,7 +89,7 @@ def test_the_published_chain_is_that_of_one_step_matching(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "settling", "scale"),
     [
-        ("--process local --radius 2", True, 0.25),
+        ("--process local --radius 2", True, 0.15),
         ("--process global --scale 0.4", True, 0.4),
         ("--process reference --rates published", False, 0.5),
         ("--process diffusion", False, 0.5),
@@ -105,6 +106,7 @@ def test_phases_that_are_attracted_settle_unless_asked(
     published = Schedule.published(6, reference_weight=1.5 if attracted else 0.0)
     assert sde.schedule == (Schedule.settling(0.25 if sde.coupled else 0.0) if settling else published)
     assert model.about["encoding_scale"] == pytest.approx(scale * np.pi)
+    assert isinstance(model.network, Wiener) == (model.objective is Objective.PATHWISE) == attracted
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ Centre = Annotated[bool, flag(DATA, "Images: cut it from the middle, not at rand
 Colours = Annotated[Colour, option(DATA, "Images: one channel or three.", "--colour")]
 _SCALE = "Images: black and white are at -/+ this many pi"
 Scale = Annotated[float, option(DATA, f"{_SCALE}.")]
-ScaleByRates = Annotated[float | None, option(DATA, f"{_SCALE}, by default 0.25 with settling rates, else 0.5.")]
+ScaleByRates = Annotated[float | None, option(DATA, f"{_SCALE}, by default 0.15 with settling rates, else 0.5.")]
 
 
 class Encode(StrEnum):

@@ -102,7 +102,7 @@ class Forward:
 
     def scale(self, asked: float | None) -> float:
         """Where black and white are, in units of pi."""
-        return (0.25 if self.settling else 0.5) if asked is None else asked
+        return (0.15 if self.settling else 0.5) if asked is None else asked
 
     def equation(self, event_shape: tuple[int, ...]) -> "KuramotoSDE":
         """The stochastic Kuramoto equation."""
@@ -139,6 +139,7 @@ def fit(
     from circsde.models.transitions import Objective
     from circsde.models.unet import PRESETS, ScoreUNet
     from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
+    from circsde.models.wiener import Wiener
     from circsde.record import check_writable
     from circsde.studies.terminal import FILE
 
@@ -159,9 +160,11 @@ def fit(
         sde = forward.equation(shape)
         aim = _objective(forward.process, objective)
         along = Chain.uniform(sde, forward.steps, published=aim is Objective.ONE_STEP)
-        network = ScoreUNet(
+        network = answer = ScoreUNet(
             shape, sde.schedule.diffusion, head="scalar", padding="zeros", **PRESETS[preset]
         )  # by zeros, as windows do not close on themselves
+        if aim is Objective.PATHWISE:
+            network = Wiener(answer, sde, forward.steps)
     out.mkdir(parents=True, exist_ok=True)
     check_writable(out / FILE, force=True)
     shown: list[str] = []

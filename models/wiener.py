@@ -1,0 +1,130 @@
+r"""A score whose linear part is measured before training, so that a network learns the rest."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from circsde.kuramoto import KuramotoSDE
+from circsde.matching import Chain, advance, pathwise, start
+from circsde.models.transitions import Starts
+from circsde.models.unet import ScoreUNet
+from circsde.typing import Angles, Tangent, Time
+
+FOLLOWED = 2**21
+"""Angles, about as many as are followed to measure the linear part."""
+
+MOST, BATCH = 4096, 256
+"""The most paths, and how many at a time."""
+
+
+class Wiener(nn.Module):
+    r"""``score = C^T (A(t) C sin(theta - psi) + b(t)) + alpha(t) / sigma(t) network``, C the cosine transform.
+
+    ``A``, a number for each cosine wave, and ``b``, of the constant wave only, are what comes nearest to the score in
+    the mean square (eq. 21): what a Wiener filter is to values. At strong noise, where little but brightness and shading
+    of an image is left, the score is nearly that. A network alone learns it late, as a few waves of many weigh little
+    in the loss, and its samples have too little contrast. Of settled phases without coupling ``A`` is minus their
+    concentration, and nothing is left to learn.
+
+    ``sigma^2`` is the variance of the noise of the chain and ``alpha^2`` the product of its discounts: data of variance
+    ``s^2`` change the score by about ``s alpha / sigma``. All is interpolated between times of the chain, and constant
+    before the first. Before :meth:`fit` the score is the answer of the network.
+
+    Args:
+        network: What answers the rest; its own noise level is not read.
+        sde: The forward equation; ``psi`` is its reference phase.
+        steps: Of the chain.
+
+    Source: Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time Series, 1949; for linear scores at
+    strong noise, Wang and Vastola 2024, arXiv 2412.09726.
+    """
+
+    times: Tensor
+    log_alpha: Tensor
+    log_sigma: Tensor
+    slope: Tensor
+    offset: Tensor
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, network: ScoreUNet, sde: KuramotoSDE, steps: int) -> None:
+        super().__init__()
+        self.network, self.sde = network, sde
+        self.arguments: dict[str, Any] = {"network": network, "sde": sde, "steps": steps}
+        shape = network.event_shape
+        self.register_buffer("times", torch.linspace(0.0, sde.horizon, steps + 1, dtype=torch.float64)[1:])
+        for name in ("log_alpha", "log_sigma"):
+            self.register_buffer(name, torch.zeros(steps, dtype=torch.float64))
+        self.register_buffer("slope", torch.zeros(steps, *shape))
+        self.register_buffer("offset", torch.zeros(steps, *shape[:-2], 1, 1))
+        for name, side in zip(("rows", "columns"), shape[-2:], strict=True):
+            self.register_buffer(name, cosines(side), persistent=False)
+
+    def forward(self, t: Time, theta: Angles, labels: Tensor | None = None, condition: Tensor | None = None) -> Tangent:
+        """The score at one time or at one time per sample, 1/rad; labels and condition as for the network."""
+        t = torch.as_tensor(t, dtype=torch.float64, device=self.times.device).reshape(-1)
+        last = torch.searchsorted(self.times, t).clamp(1, len(self.times) - 1)
+        first, end = self.times[last - 1], self.times[last]
+        share = ((t - first) / (end - first)).clamp(0.0, 1.0)
+
+        def at(values: Tensor) -> Tensor:
+            before, after = values[last - 1], values[last]
+            here = share.reshape(-1, *(1 for _ in values.shape[1:])).to(values)
+            return torch.lerp(before, after, here).to(theta)
+
+        log_noise = (at(self.log_sigma) - at(self.log_alpha)).reshape(-1, 1)
+        answer: Tangent = self.network.answer(log_noise, theta, labels, condition)
+        rest = answer / log_noise.exp().reshape(-1, *(1 for _ in self.network.event_shape))
+        waves = at(self.slope) * self._waves(self._sine(theta))
+        waves[..., :1, :1] += at(self.offset)
+        return rest + self.rows.to(theta).mT @ waves @ self.columns.to(theta)
+
+    @torch.no_grad()
+    def fit(self, chain: Chain, starts: Starts, generator: torch.Generator) -> None:
+        """Measure the linear part by least squares on pathwise pairs along a calibrated chain.
+
+        Of 2048 paths at 32 x 32 pixels. Where noise is strong targets hardly vary around it, so that it is known much
+        better than to one over the root of that number.
+
+        Raises:
+            ValueError: If the chain has another number of steps, or no discounts.
+        """
+        if len(chain) != len(self.times) or chain.discounts is None:
+            raise ValueError(
+                f"expected a calibrated chain of {len(self.times)} steps, got {len(chain)} steps and"
+                f" discounts={chain.discounts}: see Chain.calibrated"
+            )
+        shape = self.network.event_shape
+        batches = math.ceil(min(FOLLOWED // math.prod(shape), MOST) / BATCH) or 1
+        means = torch.zeros(len(chain), 4, *shape, dtype=torch.float64)
+        for _ in range(batches):
+            paths = start(starts(BATCH, generator))
+            for mean in means:
+                paths = advance(chain, paths, generator)
+                pairs = pathwise(chain, paths)
+                x, y = self._waves(self._sine(pairs.theta)).double(), self._waves(pairs.target).double()
+                mean += torch.stack([z.mean(0) for z in (x, y, x * x, x * y)]).cpu() / batches
+        x, y, xx, xy = means.unbind(1)
+        slope = (xy - x * y) / (xx - x * x)
+        self.slope.copy_(slope)
+        self.offset.copy_((y - slope * x)[..., :1, :1])
+        self.times.copy_(torch.tensor(chain.times[1:], dtype=torch.float64))
+        self.log_sigma.copy_(0.5 * torch.tensor(chain.variances[1:], dtype=torch.float64).log())
+        self.log_alpha.copy_(0.5 * torch.tensor(chain.discounts, dtype=torch.float64).log().cumsum(0))
+
+    def _sine(self, theta: Angles) -> Tensor:
+        return (theta - self.sde.reference_phase.to(theta)).sin()
+
+    def _waves(self, x: Tensor) -> Tensor:
+        """The cosine transform of rows and columns."""
+        return self.rows.to(x) @ x @ self.columns.to(x).mT
+
+
+def cosines(n: int) -> Tensor:
+    """The orthogonal matrix of the discrete cosine transform of ``n`` values (DCT-II)."""
+    k, x = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64) + 0.5
+    matrix = math.sqrt(2.0 / n) * (math.pi / n * k * x).cos()
+    matrix[0] /= math.sqrt(2.0)
+    return matrix
