@@ -20,13 +20,14 @@ MOST, BATCH = 4096, 256
 
 
 class Wiener(nn.Module):
-    r"""``score = C^T (A(t) C sin(theta - psi) + b(t)) + alpha(t) / sigma(t) network``, C the cosine transform.
+    r"""``(1 - alpha^2) C^T (A C sin(theta - psi) + b) + alpha / sigma network``, C the cosine transform.
 
     ``A``, a number for each cosine wave, and ``b``, of the constant wave only, are what comes nearest to the score in
-    the mean square (eq. 21): what a Wiener filter is to values. At strong noise, where little but brightness and shading
-    of an image is left, the score is nearly that. A network alone learns it late, as a few waves of many weigh little
-    in the loss, and its samples have too little contrast. Of settled phases without coupling ``A`` is minus their
-    concentration, and nothing is left to learn.
+    the mean square (eq. 21): what a Wiener filter is to values. At strong noise, where little but brightness and
+    shading of an image is left, the score is nearly that. A network alone learns it late, as a few waves of many weigh
+    little in the loss, and its samples have too little contrast. At weak noise the network learns all: one that starts
+    from the linear score has next to no gradient, and may stay there. Of settled phases without coupling ``A`` is minus
+    their concentration, and nothing is left to learn.
 
     ``sigma^2`` is the variance of the noise of the chain and ``alpha^2`` the product of its discounts: data of variance
     ``s^2`` change the score by about ``s alpha / sigma``. All is interpolated between times of the chain, and constant
@@ -74,12 +75,14 @@ class Wiener(nn.Module):
             here = share.reshape(-1, *(1 for _ in values.shape[1:])).to(values)
             return torch.lerp(before, after, here).to(theta)
 
-        log_noise = (at(self.log_sigma) - at(self.log_alpha)).reshape(-1, 1)
+        log_alpha = at(self.log_alpha)
+        log_noise = (at(self.log_sigma) - log_alpha).reshape(-1, 1)
         answer: Tangent = self.network.answer(log_noise, theta, labels, condition)
-        rest = answer / log_noise.exp().reshape(-1, *(1 for _ in self.network.event_shape))
+        each = (-1, *(1 for _ in self.network.event_shape))
         waves = at(self.slope) * self._waves(self._sine(theta))
         waves[..., :1, :1] += at(self.offset)
-        return rest + self.rows.to(theta).mT @ waves @ self.columns.to(theta)
+        linear = self.rows.to(theta).mT @ waves @ self.columns.to(theta)
+        return answer / log_noise.exp().reshape(each) - torch.expm1(2.0 * log_alpha).reshape(each) * linear
 
     @torch.no_grad()
     def fit(self, chain: Chain, starts: Starts, generator: torch.Generator) -> None:

@@ -114,6 +114,7 @@ def test_phases_that_are_attracted_settle_unless_asked(
     [
         ("train fingerprint --process diffusion --rates settling --crop 16 --out {0}/x", "has no settling rates"),
         ("train fingerprint --process standard --rates published --crop 16 --out {0}/x", "has no published rates"),
+        ("train fingerprint --process global --radius 2 --crop 16 --out {0}/x", "couples no windows"),
         ("train texture:brick --process local --radius 2 --crop 12 --device cpu --out {0}/x", "multiples of 8"),
         ("train texture:brick --process local --radius 9 --crop 16 --device cpu --out {0}/x", "does not fit"),
         ("train fingerprint --encode orientation --scale 0.9 --crop 16 --out {0}/x", "scale is of grey values"),

@@ -122,7 +122,7 @@ def train(
     depth: Annotated[int, option(MODEL, "Angles: residual blocks.", least=1)] = 4,
     harmonics: Annotated[int, option(MODEL, "Angles: harmonics of each that the network reads.", least=1)] = 4,
     preset: Annotated[Preset, option(IMAGES, "Size of the U-Net: 0.6, 4 or 36 million parameters.")] = Preset.TINY,
-    radius: Annotated[int, option(IMAGES, "Of the window of local coupling.", least=1)] = 5,
+    radius: Annotated[int | None, option(IMAGES, "Of the window of local coupling, by default 5.", least=1)] = None,
     rates: Annotated[
         RatesName | None,
         option(

@@ -25,6 +25,9 @@ REFERENCE_WEIGHT = {"diffusion": 0.0, "reference": 1.5, "global": 1.5, "local": 
 COUPLING = {"reference": 0.0, "global": 0.25, "local": 0.25}
 """Over the attraction, of rates that settle."""
 
+RADIUS = 5
+"""Of local coupling, as published."""
+
 SHEET = 24
 """Samples on a sheet during training."""
 
@@ -83,7 +86,7 @@ class Forward:
     def chosen(
         cls,
         process: "ProcessName",
-        radius: int,
+        radius: int | None,
         steps: int,
         rates: "RatesName | None",
         objective: "ObjectiveName",
@@ -92,13 +95,15 @@ class Forward:
         """With settling rates, unless others are asked for, where they are of use: of phases on an arc, in few steps.
 
         Raises:
-            ValueError: If rates are asked for that the process does not have.
+            ValueError: If rates are asked for that the process does not have, or a radius where nothing has one.
         """
+        if radius is not None and process != "local":
+            raise ValueError(f"the process {process} couples no windows: leave radius out, or take the process local")
         weights = {"settling": COUPLING, "published": REFERENCE_WEIGHT}
         if rates is not None and process not in weights[rates]:
             raise ValueError(f"the process {process} has no {rates} rates: leave rates out")
         useful = process in COUPLING and objective != "one-step" and encode == "grey"
-        return cls(process, radius, steps, useful if rates is None else rates == "settling")
+        return cls(process, radius or RADIUS, steps, useful if rates is None else rates == "settling")
 
     def scale(self, asked: float | None) -> float:
         """Where black and white are, in units of pi."""
