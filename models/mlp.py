@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from circsde.models.noise import noise_level
+from circsde.models.noise import NoiseFeatures, noise_level
 from circsde.schedule import Rate
 from circsde.typing import Angles, Tangent, Time
 
@@ -85,21 +85,6 @@ class ScoreMLP(nn.Module):
     def _waves(self, theta: Tensor) -> Tensor:
         turned = torch.cat([k * theta for k in range(1, self.harmonics + 1)], 1)
         return torch.cat((turned.cos(), turned.sin()), 1)
-
-
-class NoiseFeatures(nn.Module):
-    """Waves of the logarithm of the noise level, ``(batch, 1) -> (batch, size)``."""
-
-    frequencies: Tensor
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.register_buffer("frequencies", torch.linspace(0.25, 4.0, size // 2), persistent=False)
-
-    def forward(self, log_noise: Tensor) -> Tensor:
-        """Cosines, then sines."""
-        angle = log_noise * self.frequencies
-        return torch.cat((angle.cos(), angle.sin()), 1)
 
 
 class Block(nn.Module):

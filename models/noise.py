@@ -1,7 +1,7 @@
 """The noise level that a time stands for: what the networks read in its place."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from circsde.schedule import Rate
 from circsde.typing import Time
@@ -16,3 +16,18 @@ def noise_level(diffusion: Rate, smallest: float, t: Time) -> Tensor:
     """
     t = torch.as_tensor(t, dtype=torch.float64)
     return (smallest**2 + 2.0 * diffusion.integral(torch.zeros_like(t), t)).sqrt()
+
+
+class NoiseFeatures(nn.Module):
+    """Waves of the logarithm of the noise level, ``(batch, 1) -> (batch, size)``."""
+
+    frequencies: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.linspace(0.25, 4.0, size // 2), persistent=False)
+
+    def forward(self, log_noise: Tensor) -> Tensor:
+        """Cosines, then sines."""
+        angle = log_noise * self.frequencies
+        return torch.cat((angle.cos(), angle.sin()), 1)

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
 from circsde.models.blocks import PADDINGS, AdaptiveNorm, Convolution, Stage, silence
-from circsde.models.mlp import NoiseFeatures
-from circsde.models.noise import noise_level
+from circsde.models.noise import NoiseFeatures, noise_level
 from circsde.schedule import Rate
 from circsde.typing import Angles, Field, Tangent, Time
 

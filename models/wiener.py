@@ -79,9 +79,10 @@ class Wiener(nn.Module):
         log_noise = (at(self.log_sigma) - log_alpha).reshape(-1, 1)
         answer: Tangent = self.network.answer(log_noise, theta, labels, condition)
         each = (-1, *(1 for _ in self.network.event_shape))
-        waves = at(self.slope) * self._waves(self._sine(theta))
-        waves[..., :1, :1] += at(self.offset)
-        linear = self.rows.to(theta).mT @ waves @ self.columns.to(theta)
+        with torch.autocast(theta.device.type, enabled=False):  # products in half precision would undo it
+            waves = at(self.slope) * self._waves(self._sine(theta))
+            waves[..., :1, :1] += at(self.offset)
+            linear = self.rows.to(theta).mT @ waves @ self.columns.to(theta)
         return answer / log_noise.exp().reshape(each) - torch.expm1(2.0 * log_alpha).reshape(each) * linear
 
     @torch.no_grad()

@@ -154,6 +154,15 @@ def test_it_is_periodic_and_interpolates_between_times_of_the_chain() -> None:
     assert max((between - at[2]).norm(), (between - at[3]).norm()) < 0.9 * (at[2] - at[3]).norm()
 
 
+def test_mixed_precision_is_for_the_network_only() -> None:
+    sde = KuramotoSDE(SHAPE, LocalCoupling(1), Schedule.settling())
+    score, _ = fitted(sde, Shaded(), 4)
+    theta = Shaded()(4, torch.Generator().manual_seed(3)).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = score.float()(0.5, theta)  # the network is silent yet
+    assert torch.equal(mixed, score(0.5, theta))
+
+
 def test_the_network_answers_the_rest_in_units_of_what_is_left_of_the_data() -> None:
     sde = KuramotoSDE(SHAPE, LocalCoupling(1), Schedule.settling())
     score, chain = fitted(sde, Shaded(), 6)
