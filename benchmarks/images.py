@@ -15,8 +15,9 @@ what it reads and answers:
 * ``global`` and ``local`` (radius 5) coupling with the published rates, by one-step matching along the published chain
   or by pathwise matching; ``diffusion``: the same noise without any drift, by denoising. Black and white are at
   -/+ 0.5 pi; at 0.25 pi where the name says so. ``settling``: rates in fixed proportions that leave e^-5 of the image,
-  and so little noise that it does not wrap, black and white at -/+ 0.25 pi. Sampled by the published Euler-Maruyama, by
-  SRA1 and by multistep ones, from the simplest start law that simulated states are not told from.
+  and so little noise that it hardly wraps, black and white at -/+ 0.25 pi. ``Wiener``: with less noise still, at 0.15 pi,
+  and the linear part of the score measured before training. Sampled by the published Euler-Maruyama, by SRA1 and by
+  multistep ones, from the simplest start law that simulated states are not told from.
 
 Samplers are compared at equal numbers of evaluations of the network, of which SRA1 needs two a step. Distances to
 held-out windows, with bootstrap intervals and, as a floor, the distance between held-out and training windows at the

@@ -149,10 +149,13 @@ SAMPLERS = {
     "global, pathwise, multistep": ("global-pathwise", "multistep"),
     "diffusion, multistep": ("diffusion", "multistep"),
     "diffusion, SRA1": ("diffusion", "sra1"),
+    "local, Wiener, multistep": ("local-Wiener", "multistep"),
     "local, settling, multistep": ("local-settling", "multistep"),
     "local, settling, SRA1": ("local-settling", "sra1"),
     "local, one-step, multistep": ("local-one-step", "multistep"),
     "local, one-step, published sampler": ("local-one-step", "published"),
+    "global, one-step, multistep": ("global-one-step", "multistep"),
+    "global, one-step, published sampler": ("global-one-step", "published"),
 }
 
 
@@ -173,7 +176,7 @@ def images(record: Result) -> list[str]:
     def against(n: int) -> list[str]:
         ours, *standard = (
             [distance(data, model, sampler, n)[0] for data in DATA]
-            for model, sampler in (("local-settling", "multistep"), ("vp", "multistep"), ("vp", "multistep flow"))
+            for model, sampler in (("local-Wiener", "multistep"), ("vp", "multistep"), ("vp", "multistep flow"))
         )
         return [f"{x:.1f} against {min(peers):.1f}" for x, *peers in zip(ours, *standard, strict=True)]
 
