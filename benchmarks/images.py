@@ -15,7 +15,7 @@ what it reads and answers:
 * ``global`` and ``local`` (radius 5) coupling with the published rates, by one-step matching along the published chain
   or by pathwise matching; ``diffusion``: the same noise without any drift, by denoising. Black and white are at
   -/+ 0.5 pi; at 0.25 pi where the name says so. ``settling``: rates in fixed proportions that leave e^-5 of the image,
-  and so little noise that it hardly wraps, black and white at -/+ 0.25 pi. ``Wiener``: with less noise still, at 0.15 pi,
+  and so little noise that it hardly wraps, black and white at -/+ 0.25 pi. ``Wiener``: less noise still, at 0.15 pi,
   and the linear part of the score measured before training. Sampled by the published Euler-Maruyama, by SRA1 and by
   multistep ones, from the simplest start law that simulated states are not told from.
 
