@@ -30,7 +30,7 @@ def test_a_texture_is_learnt_its_start_law_chosen_and_samples_judged(
     assert "windows of 16 x 16" in told
     model = trained(tmp_path / "run")
     assert model.objective is Objective.PATHWISE
-    assert model.about["encoding_scale"] == pytest.approx(np.pi / 4)
+    assert model.about["encoding_scale"] == pytest.approx(0.15 * np.pi)
     _, table = load_law(tmp_path / "run" / FILE)
     assert f"sampling starts from the law {table.attrs['chosen']!r}" in told
     with Image.open(tmp_path / "run" / "sheets" / "000002.png") as picture:
