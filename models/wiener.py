@@ -3,7 +3,9 @@ r"""A score whose linear part is measured before training, so that a network lea
 import math
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.fft import dct
 from torch import Tensor, nn
 
 from circsde.kuramoto import KuramotoSDE
@@ -128,7 +130,4 @@ class Wiener(nn.Module):
 
 def cosines(n: int) -> Tensor:
     """The orthogonal matrix of the discrete cosine transform of ``n`` values (DCT-II)."""
-    k, x = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64) + 0.5
-    matrix = math.sqrt(2.0 / n) * (math.pi / n * k * x).cos()
-    matrix[0] /= math.sqrt(2.0)
-    return matrix
+    return torch.from_numpy(dct(np.eye(n), axis=0, norm="ortho"))

@@ -71,6 +71,9 @@ def test_the_transform_is_the_cosine_transform_of_scipy(n: int) -> None:
     torch.testing.assert_close(
         cosines(n), torch.from_numpy(scipy.fft.dct(torch.eye(n).double().numpy(), axis=0, norm="ortho"))
     )
+    i = torch.arange(n, dtype=torch.float64)
+    waves = (math.pi / n * i[:, None] * (i + 0.5)).cos()
+    torch.testing.assert_close(cosines(n), waves / waves.norm(dim=1, keepdim=True))
     torch.testing.assert_close(cosines(n) @ cosines(n).mT, torch.eye(n, dtype=torch.float64))
 
 
