@@ -28,6 +28,15 @@ def rows(script: str, record: Record) -> list[Row]:
     return [] if summary is None else list(summary(record))
 
 
+def committed(script: str) -> Record | None:
+    """The kept record of a script; where it keeps a folder of them, each by its name."""
+    kept = FOLDER / "results" / script
+    if kept.is_dir():
+        return {path.stem: json.loads(path.read_text()) for path in sorted(kept.glob("*.json"))}
+    file = kept.with_suffix(".json")
+    return json.loads(file.read_text()) if file.exists() else None
+
+
 def measured(script: str, folder: Path) -> Record | None:
     """Run a script in its quick form, its own output shown: its record, empty if it keeps none; None if it failed."""
     out, begin = folder / f"{script}.json", time.perf_counter()
@@ -59,12 +68,11 @@ def main() -> None:
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for script in arguments.only:
-            kept = FOLDER / "results" / f"{script}.json"
             if not arguments.committed:
                 record = measured(script, Path(folder))
                 failed += [script] if record is None else []
             else:
-                record = json.loads(kept.read_text()) if kept.exists() else None
+                record = committed(script)
             if record is not None:
                 found += rows(script, record)
     Console(width=110 if not sys.stdout.isatty() else None).print(table(found))

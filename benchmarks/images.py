@@ -36,12 +36,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
+from report import Record, Row
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
-from circsde.data import ImageSet, image_set
+from circsde.data import ImageSet, RandomWindows, image_set
 from circsde.data.sheet import sheet
 from circsde.encoding import PhaseEncoding
 from circsde.kuramoto import KuramotoSDE
@@ -186,8 +187,8 @@ def fit(task: Task, name: str, model: str, seed: int) -> Trained:
         network,
         process,
         objective,
-        training.starts(encoding),
-        validation.starts(encoding),
+        RandomWindows(training, encoding),
+        RandomWindows(validation, encoding),
         run,
         settings,
         accelerator="gpu" if task.device == "cuda" else "cpu",
@@ -217,7 +218,7 @@ def samplers(task: Task, name: str, model: str, trained: Trained, run: Path) -> 
         }
     encoding = PhaseEncoding(kind.scale * math.pi)
     if not (run / FILE).exists():
-        starts = task.images(name, "train").starts(encoding)
+        starts = RandomWindows(task.images(name, "train"), encoding)
         save_law(*choose(trained.chain, starts, fitted=1000, compared=250), run / FILE)
     law, _ = load_law(run / FILE)
 
@@ -292,6 +293,28 @@ def finished(folder: Path) -> Iterator[tuple[str, dict[str, object]]]:
     for path in sorted(folder.glob("*.json")):
         result = json.loads(path.read_text())
         yield result["cell"], result
+
+
+def summary(record: Record) -> Iterator[Row]:
+    """Distances of the standard model by its best sampler, and by DDIM, over those of local coupling.
+
+    Intervals reach from the ends that favour the standard model to those that favour local coupling.
+    """
+    cells: dict[str, list[dict[str, object]]] = {}
+    for one in record.values():
+        cells.setdefault(one["cell"], []).append(one)
+    for name in ("socofing", "brodatz"):
+        standard, local = cells.get(f"{name}/vp"), cells.get(f"{name}/local, Wiener")
+        for n in (10, 25, 100) if standard and local else ():
+            assert standard is not None
+            assert local is not None
+            peers = {sampler: across_seeds(standard, f"{sampler}/{n}", "gabor_frechet") for sampler in SAMPLERS}
+            best = min((sampler for sampler in peers if peers[sampler]), key=lambda sampler: peers[sampler][0])
+            value, low, high, _ = across_seeds(local, f"multistep/{n}", "gabor_frechet")
+            for sampler in dict.fromkeys((best, "ddim")):
+                peer = peers[sampler]
+                question = f"Gabor-Frechet distance, {n} evaluations, {name}"
+                yield Row(question, f"standard, {sampler}", peer[0] / value, peer[1] / high, peer[2] / low)
 
 
 def across_seeds(results: list[dict[str, object]], key: str, measure: str) -> list[float]:

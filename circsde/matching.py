@@ -25,7 +25,7 @@ from circsde.kuramoto import KuramotoSDE
 from circsde.linearisation import spread
 from circsde.sde import SDE, transition
 from circsde.steps import euler, kick, normal, transport, wrapped
-from circsde.typing import Amplitude, Angles, Field, PerSample, Tangent, Time
+from circsde.typing import Amplitude, Angles, Field, Labels, PerSample, Tangent, Time
 
 NARROW = 0.15
 """rad^2. Noise of this variance reaches 6 deviations, or 2.4 rad: other turns weigh e^-30 there."""
@@ -39,12 +39,14 @@ class Pairs(NamedTuple):
         theta: Angles in ``[-pi, pi)``.
         target: Its mean given ``theta`` is ``grad log p_t(theta)``, 1/rad.
         variance: The variance S of the noise that the target is made of, rad^2: ``E target^2`` is about ``1 / S``.
+        labels: The class of each sample; given it as well, the mean is the score of that class.
     """
 
     t: PerSample
     theta: Angles
     target: Tangent
     variance: PerSample
+    labels: Labels
 
 
 def loss(score: Field, pairs: Pairs) -> PerSample:
@@ -67,7 +69,7 @@ def denoising(sde: KuramotoSDE, theta0: Angles, t: PerSample, generator: torch.G
     variance = 2.0 * sde.schedule.diffusion.integral(torch.zeros_like(t), t)
     law = WrappedNormal(theta0, spread(variance.sqrt(), theta0))
     theta = law.sample(generator=generator)
-    return Pairs(t, theta, law.score(theta), variance)
+    return Pairs(t, theta, law.score(theta), variance, unlabelled(theta0))
 
 
 class Paths(NamedTuple):
@@ -77,16 +79,24 @@ class Paths(NamedTuple):
         n: How many steps each has made.
         theta: Where each is, in ``[-pi, pi)``.
         carried: ``V + B`` of eq. (10), the sum of its noises as they act on ``theta_n``; rad.
+        labels: The class of what it began at.
     """
 
     n: Int[Tensor, " batch"]
     theta: Angles
     carried: Tangent
+    labels: Labels
 
 
-def start(theta0: Angles) -> Paths:
+def start(theta0: Angles, labels: Labels | None = None) -> Paths:
     """Paths that begin at ``theta0``."""
-    return Paths(torch.zeros(len(theta0), dtype=torch.int64, device=theta0.device), theta0, torch.zeros_like(theta0))
+    n = torch.zeros(len(theta0), dtype=torch.int64, device=theta0.device)
+    return Paths(n, theta0, torch.zeros_like(theta0), unlabelled(theta0) if labels is None else labels)
+
+
+def unlabelled(theta0: Angles) -> Labels:
+    """No class for each of ``theta0``."""
+    return torch.full((len(theta0),), -1, device=theta0.device)
 
 
 @dataclass(frozen=True)
@@ -177,7 +187,7 @@ class Chain:
             discounts.append(S / float(u.double().square().mean()) if S else 1.0)
             return discounts[-1]
 
-        S, (_, theta, carried) = 0.0, start(theta0)
+        S, (_, theta, carried, _) = 0.0, start(theta0)
         for n in range(len(self)):
             t, h, added = self.step(n)
             theta, carried = _step(self, t, h, added, S, best, theta, carried, generator)
@@ -230,13 +240,13 @@ def advance(chain: Chain, paths: Paths, generator: torch.Generator | None = None
     r"""One step of each path, with what it carries."""
     t, h, added, S, d = chain._at(paths.n)
     theta, carried = _step(chain, t, h, added, S, lambda u, _: spread(d, u), paths.theta, paths.carried, generator)
-    return Paths(paths.n + 1, theta, carried)
+    return Paths(paths.n + 1, theta, carried, paths.labels)
 
 
 def pathwise(chain: Chain, paths: Paths) -> Pairs:
     """The pairs ``-(V + B) / S`` of paths that have made at least one step (eq. 10)."""
     t, S = chain._reached(paths.n)
-    return Pairs(t, paths.theta, -paths.carried / spread(S, paths.theta), S)
+    return Pairs(t, paths.theta, -paths.carried / spread(S, paths.theta), S, paths.labels)
 
 
 def one_step(chain: Chain, paths: Paths, draws: int = 1, generator: torch.Generator | None = None) -> Pairs:
@@ -254,7 +264,8 @@ def one_step(chain: Chain, paths: Paths, draws: int = 1, generator: torch.Genera
         law = transition(chain.sde, t, h, paths.theta)
         theta = law.sample((draws,), generator=generator)
         target = law.score(theta)
-    return Pairs(after.repeat(draws), theta.flatten(0, 1), target.flatten(0, 1), added.repeat(draws))
+    reached, variance, labels = (x.repeat(draws) for x in (after, added, paths.labels))
+    return Pairs(reached, theta.flatten(0, 1), target.flatten(0, 1), variance, labels)
 
 
 def walk(chain: Chain, paths: Paths, generator: torch.Generator | None = None) -> Paths:

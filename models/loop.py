@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from circsde.matching import Pairs, loss
 from circsde.models.transitions import PairStream
 from circsde.record import replacing
+from circsde.typing import Angles, Field, Labels, Tangent, Time
 
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.csv"
 """In the folder of a run: the state to go on from, that of least validation loss, and the log."""
@@ -25,12 +26,13 @@ class ScoreMatching(pl.LightningModule):
     """The loss of a network, and AdamW.
 
     Args:
-        network: ``score(t, theta)``.
+        network: ``score(t, theta)``; one with ``classes``, ``score(t, theta, labels)``.
         optimiser: Options of AdamW.
         rate: The learning rate at each update, as a part of its peak.
         clip: The largest norm of a gradient.
-        seed: Of what the network draws itself, as for dropout.
+        seed: Of what the network draws itself, as for dropout, and of the labels that it is not told.
         recorded: Whether a graphics card records the network once and replays it.
+        unlabelled: The share of those.
     """
 
     def __init__(
@@ -41,17 +43,19 @@ class ScoreMatching(pl.LightningModule):
         clip: float,
         seed: int = 0,
         recorded: bool = False,
+        unlabelled: float = 0.0,
     ) -> None:
         super().__init__()
         self.network, self.optimiser, self.rate, self.clip = network, dict(optimiser), rate, clip
-        self.seed, self.recorded = seed, recorded
+        self.seed, self.recorded, self.unlabelled = seed, recorded, unlabelled
         self.losses: list[Tensor] = []
 
     def on_train_start(self) -> None:
         """Record the network for training; in evaluation it stays as it is."""
         if self.recorded:
-            held_out = self.trainer.datamodule.held_out[0]  # type: ignore[attr-defined]
-            like = (torch.zeros_like(x, device=self.device) for x in (held_out.t, held_out.theta))
+            t, theta, *_, labels = self.trainer.datamodule.held_out[0]  # type: ignore[attr-defined]
+            read = (t, theta, labels) if self._has_classes else (t, theta)
+            like = (torch.zeros_like(x, device=self.device) for x in read)
             torch.cuda.make_graphed_callables(self.network, tuple(like))
 
     def on_train_end(self) -> None:
@@ -65,7 +69,8 @@ class ScoreMatching(pl.LightningModule):
             drawn = self.trainer.datamodule.pairs.draw()  # type: ignore[attr-defined]
         pairs = Pairs(*(x.to(self.device) for x in drawn))
         torch.manual_seed(hash((self.seed, self.trainer.global_step, self.trainer.global_rank)))
-        losses = loss(self.network, pairs)
+        told = torch.rand(len(pairs.labels), device=self.device) >= self.unlabelled
+        losses = loss(self._score(pairs.labels.where(told, -1)), pairs)
         if not bool(losses.isfinite().all()):
             raise FloatingPointError(self._where("the loss", pairs, losses))
         self.losses.append(losses.detach().mean())
@@ -73,9 +78,22 @@ class ScoreMatching(pl.LightningModule):
 
     def validation_step(self, pairs: Pairs) -> None:
         """Log the mean loss of pairs that stay the same."""
-        mean = loss(self.network, pairs).mean()
+        mean = loss(self._score(pairs.labels), pairs).mean()
         together = self.trainer.world_size > 1
         self.log("validation_loss", mean, batch_size=len(pairs.t), sync_dist=together, logger=False)
+
+    @property
+    def _has_classes(self) -> bool:
+        return getattr(self.network, "classes", None) is not None
+
+    def _score(self, labels: Labels) -> Field:
+        """The network, told labels if it has classes."""
+
+        def score(t: Time, theta: Angles) -> Tangent:
+            answer: Tangent = self.network(t, theta, labels)
+            return answer
+
+        return score if self._has_classes else self.network
 
     def configure_optimizers(self) -> Any:
         """AdamW, its rate changed after every update."""

@@ -21,6 +21,8 @@ class Settings:
         pool: Draws until a path is used again; see :class:`Transitions`.
         stride: Steps of a path between two uses.
         states: One-step matching: next states per path and use.
+        unlabelled: The share of labels that a network of classes is not told, so that it learns the score of all
+            together, too; see :class:`circsde.models.guidance.Conditioned`.
         seed: Of all pairs; the first weights are those of the network given.
         paths_on: The device on which paths are simulated; by default that of the network. Where several trainings
             share a graphics card, simulation is faster on "cpu".
@@ -43,6 +45,7 @@ class Settings:
     pool: int = 8
     stride: int = 10
     states: int = 1
+    unlabelled: float = 0.1
     seed: int = 0
     paths_on: str | None = None
     recorded: bool = False

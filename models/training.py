@@ -94,7 +94,8 @@ def train(
     """Train ``network``, or go on where ``run`` holds a state of the same training already.
 
     Args:
-        network: ``score(t, theta)`` with its ``arguments``; see :mod:`circsde.models.checkpoint`. The linear part of a
+        network: ``score(t, theta)`` with its ``arguments``; see :mod:`circsde.models.checkpoint`. One with ``classes``
+            is told those of data that have them, ``score(t, theta, labels)``. The linear part of a
             :class:`circsde.models.wiener.Wiener` is measured first.
         process: What to train along; for pathwise matching a chain is calibrated, if it has no discounts.
         objective: On what; denoising for the standard diffusion.
@@ -126,7 +127,13 @@ def train(
     saved = checkpoint.load(run / LAST) if (run / LAST).exists() else None
     if objective is Objective.PATHWISE and isinstance(process, Chain) and process.discounts is None:
         process = calibrated(process, data, settings.seed, saved)
-    if isinstance(network, Wiener) and isinstance(process, Chain) and saved is None:
+    for given in (data, held_out):
+        _check_classes(network, getattr(given, "classes", ()))
+    if isinstance(network, Wiener) and saved is None:
+        if not isinstance(process, Chain):
+            raise ValueError(
+                f"a Wiener network has a linear part along a chain, got {process}: train its network alone"
+            )
         network.fit(process, data, torch.Generator().manual_seed(settings.seed))
     description = {
         "network": checkpoint.describe(network),
@@ -177,7 +184,9 @@ def train(
             return settings.rate(update, 0.0 if settings.budget is None else record.used(fitting))
 
         optimiser = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-        module = ScoreMatching(network, optimiser, rate, settings.clip, settings.seed, settings.recorded)
+        module = ScoreMatching(
+            network, optimiser, rate, settings.clip, settings.seed, settings.recorded, settings.unlabelled
+        )
         try:
             fitting.fit(module, datamodule=source, ckpt_path=None if saved is None else run / LAST)
         except SystemExit:  # Lightning's answer to Ctrl-C
@@ -213,6 +222,15 @@ def _described(process: Chain | VariancePreserving) -> dict[str, Any]:
         return {"sde": checkpoint.describe(process), "chain": None}
     steps = {"times": list(process.times), "discounts": process.discounts, "published": process.published}
     return {"sde": checkpoint.describe(process.sde), "chain": steps}
+
+
+def _check_classes(network: nn.Module, known: tuple[str, ...]) -> None:
+    """Refuse classes of data that the network cannot be told, and a network that is told none."""
+    if (classes := getattr(network, "classes", None)) != (len(known) or None):
+        raise ValueError(
+            f"the network was made with classes={classes} and the data have {len(known)} classes"
+            f" ({', '.join(known[:5])}): make it with classes={len(known) or None}"
+        )
 
 
 def _check_same(run: Path, description: Mapping[str, Any], saved: Mapping[str, Any]) -> None:

@@ -10,11 +10,36 @@ import torch
 from torch import Tensor
 
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain, Pairs, Paths, advance, denoising, one_step, pathwise, start, walk
-from circsde.typing import Angles
+from circsde.matching import Chain, Pairs, Paths, advance, denoising, one_step, pathwise, start, unlabelled, walk
+from circsde.typing import Angles, Labels
 
 Starts = Callable[[int, torch.Generator], Angles]
 """Draws data: ``(count, generator) -> theta0``."""
+
+
+@runtime_checkable
+class LabelledStarts(Protocol):
+    """Draws data with their classes, or without."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names, in the order of their labels."""
+
+    def __call__(self, count: int, generator: torch.Generator, /) -> Angles:
+        """``theta0``."""
+
+    def labelled(self, count: int, generator: torch.Generator) -> tuple[Angles, Labels]:
+        """``theta0`` and the class of each."""
+
+
+def begin(starts: Starts, count: int, generator: torch.Generator) -> tuple[Angles, Labels]:
+    """Data and their classes, -1 if they have none, on the device of the generator."""
+    if isinstance(starts, LabelledStarts):
+        theta0, labels = starts.labelled(count, generator)
+    else:
+        theta0 = starts(count, generator)
+        labels = unlabelled(theta0)
+    return theta0.to(generator.device), labels.to(generator.device)
 
 
 class Objective(StrEnum):
@@ -135,16 +160,18 @@ class Transitions:
 
     def _denoising(self) -> Pairs:
         assert isinstance(self.chain.sde, KuramotoSDE)
-        theta0, times = self._begin(self.batch), torch.tensor(self.chain.times, dtype=torch.float64)
+        theta0, labels = begin(self.starts, self.batch, self.generator)
+        times = torch.tensor(self.chain.times, dtype=torch.float64)
         at = torch.rand(self.batch, dtype=torch.float64, generator=self.generator, device=self.generator.device)
         times, at = times.to(at.device), (1.0 - at) * len(self.chain)  # in (0, n]
         n = (at.ceil().long() - 1).clamp(0, len(self.chain) - 1)
-        return denoising(self.chain.sde, theta0, torch.lerp(times[n], times[n + 1], at - n), self.generator)
+        pairs = denoising(self.chain.sde, theta0, torch.lerp(times[n], times[n + 1], at - n), self.generator)
+        return pairs._replace(labels=labels)
 
     def _staggered(self) -> Paths:
         """All paths, those of each draw spread evenly over the chain."""
         count, steps = self.batch // self.states, len(self.chain)
-        paths = start(self._begin(count * self.pool))
+        paths = self._begun(count * self.pool)
         wanted = (torch.arange(count, device=paths.n.device) * steps // count).repeat(self.pool)
         for step in range(int(wanted.max())):
             rows = (wanted > step).nonzero()[:, 0]
@@ -173,10 +200,10 @@ class Transitions:
         rows = arrived.nonzero()[:, 0]
         if not len(rows):
             return paths
-        return _replaced(paths, rows, start(self._begin(len(rows))))
+        return _replaced(paths, rows, self._begun(len(rows)))
 
-    def _begin(self, count: int) -> Angles:
-        return self.starts(count, self.generator).to(self.generator.device)
+    def _begun(self, count: int) -> Paths:
+        return start(*begin(self.starts, count, self.generator))
 
 
 def _replaced(paths: Paths, rows: Tensor, new: Paths) -> Paths:

@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate, silu
 from circsde.models.blocks import PADDINGS, AdaptiveNorm, Convolution, Stage, silence
 from circsde.models.noise import NoiseFeatures, noise_level
 from circsde.schedule import Rate
-from circsde.typing import Angles, Field, Tangent, Time
+from circsde.typing import Angles, Tangent, Time
 
 HEADS = {"scalar": 1, "tangent": 2, "both": 3}
 """Outputs of the network for each phase, by ``head``."""
@@ -96,21 +96,22 @@ class UNet(nn.Module):
         Args:
             x: ``(batch, in_channels, rows, columns)``.
             log_noise: The logarithm of the noise level, ``(batch, 1)``, or ``(1, 1)`` for all.
-            labels: ``(batch,)``, whole numbers from 0; ``classes``, as None, stands for no label.
+            labels: ``(batch,)``, whole numbers from 0; -1, as None, stands for no label.
             condition: ``(batch, condition_channels, rows, columns)``.
 
         Raises:
             ValueError: If the size does not fit the strides, or labels or a condition are unknown or missing.
         """
         check_size(x.shape[-2:], self.stride)
-        given = 0 if condition is None else condition.shape[1]
-        if given != self.condition_channels:
-            got = f"an image of {given}" if given else "no image"
+        channels = 0 if condition is None else condition.shape[1]
+        if channels != self.condition_channels:
+            got = f"an image of {channels}" if channels else "no image"
             raise ValueError(f"this network reads condition_channels={self.condition_channels}, got {got}")
         clock = self.clock(log_noise)
         if self.labels is not None:
-            none = torch.full((1,), self.labels.num_embeddings - 1, device=x.device)
-            clock = clock + self.labels(none if labels is None else labels)
+            given = torch.full((1,), -1, device=x.device) if labels is None else labels
+            none = self.labels.num_embeddings - 1
+            clock = clock + self.labels(torch.where(given < 0, none, given))
         elif labels is not None:
             raise ValueError("this network was made without classes, so it reads no labels; give classes=")
         clock = silu(clock)
@@ -182,6 +183,7 @@ class ScoreUNet(nn.Module):
         }
         channels, rows, columns = (1, *self.event_shape)[-3:]
         self.network = UNet(2 * harmonics * channels, HEADS[head] * channels, rows=rows, **architecture)
+        self.classes = self.network.classes
         check_size((rows, columns), self.network.stride)
 
     def forward(self, t: Time, theta: Angles, labels: Tensor | None = None, condition: Tensor | None = None) -> Tangent:
@@ -205,15 +207,6 @@ class ScoreUNet(nn.Module):
         if self.head == "both":
             score = score + parts[0]
         return score.reshape(theta.shape)
-
-    def conditioned(self, labels: Tensor | None = None, condition: Tensor | None = None) -> Field:
-        """The score with labels and condition bound, for samplers and likelihoods."""
-
-        def score(t: Time, theta: Angles) -> Tangent:
-            answer: Tangent = self(t, theta, labels, condition)
-            return answer
-
-        return score
 
 
 def check_size(size: Sequence[int], stride: int) -> None:

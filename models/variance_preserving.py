@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from circsde.linearisation import spread
-from circsde.matching import Pairs
-from circsde.models.transitions import Starts
+from circsde.matching import Pairs, unlabelled
+from circsde.models.transitions import Starts, begin
 from circsde.models.unet import UNet
 from circsde.schedule import Linear
 from circsde.typing import Angles, PerSample, Tangent, Time
@@ -66,7 +66,8 @@ class VariancePreserving:
         """
         alpha, sigma = self.scales(t)
         eps = torch.randn(x0.shape, dtype=x0.dtype, device=x0.device, generator=generator)
-        return Pairs(t, spread(alpha, x0) * x0 + spread(sigma, x0) * eps, -eps / spread(sigma, x0), sigma**2)
+        x = spread(alpha, x0) * x0 + spread(sigma, x0) * eps
+        return Pairs(t, x, -eps / spread(sigma, x0), sigma**2, unlabelled(x0))
 
     def time(self, noise_level: Tensor) -> float:
         """The time at which :meth:`noise_level` is ``noise_level``."""
@@ -100,11 +101,10 @@ class NoisedData:
 
     def draw(self) -> Pairs:
         """The next ``batch`` pairs."""
-        x0 = self.starts(self.batch, self.generator).to(self.generator.device)
+        x0, labels = begin(self.starts, self.batch, self.generator)
         u = torch.rand(self.batch, dtype=torch.float64, generator=self.generator, device=self.generator.device)
-        return self.process.pairs(
-            x0, self.process.horizon - (self.process.horizon - self.process.earliest) * u, self.generator
-        )
+        t = self.process.horizon - (self.process.horizon - self.process.earliest) * u
+        return self.process.pairs(x0, t, self.generator)._replace(labels=labels)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides about the pairs to come."""
@@ -138,6 +138,7 @@ class EpsilonUNet(nn.Module):
         self.process, self.arguments = process, {"process": process, **architecture}
         channels, rows, _ = (1, *process.event_shape)[-3:]
         self.network = UNet(channels, channels, rows=rows, **architecture)
+        self.classes = self.network.classes
 
     def forward(self, t: Time, x: Angles, labels: Tensor | None = None, condition: Tensor | None = None) -> Tangent:
         """The score at one time or at one time per sample."""

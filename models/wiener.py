@@ -54,7 +54,7 @@ class Wiener(nn.Module):
 
     def __init__(self, network: ScoreUNet, sde: KuramotoSDE, steps: int) -> None:
         super().__init__()
-        self.network, self.sde = network, sde
+        self.network, self.sde, self.classes = network, sde, network.classes
         self.arguments: dict[str, Any] = {"network": network, "sde": sde, "steps": steps}
         shape = network.event_shape
         self.register_buffer("times", torch.linspace(0.0, sde.horizon, steps + 1, dtype=torch.float64)[1:])

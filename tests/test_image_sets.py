@@ -23,6 +23,7 @@ from circsde.data.image_set import ImageSet
 from circsde.data.image_source import image_set
 from circsde.data.image_store import Item, digest, in_memory, mapped
 from circsde.data.sheet import sheet
+from circsde.data.windows import RandomWindows
 from circsde.encoding import Encoding, PhaseEncoding
 from circsde.kuramoto import KuramotoSDE
 from circsde.matching import Chain
@@ -129,14 +130,14 @@ def test_starts_are_the_phases_of_the_windows(tmp_path: Path) -> None:
     numbered(tmp_path, (12, 12))
     data, encoding = image_set(tmp_path, crop=8), PhaseEncoding(0.5)
     assert isinstance(encoding, Encoding)
-    torch.testing.assert_close(data.starts(encoding)(5, seeded()), 0.5 * data.draw(5, seeded()))
+    torch.testing.assert_close(RandomWindows(data, encoding)(5, seeded()), 0.5 * data.draw(5, seeded()))
     torch.testing.assert_close(data.phases(5, encoding, seed=2), 0.5 * data.windows(5, seed=2))
-    assert torch.equal(data.starts()(5, seeded()), data.draw(5, seeded()))
+    assert torch.equal(RandomWindows(data)(5, seeded()), data.draw(5, seeded()))
 
 
 def test_paths_start_from_windows(tmp_path: Path) -> None:
     numbered(tmp_path, (12, 12))
-    draws = image_set(tmp_path, crop=8).starts(PhaseEncoding(0.5))
+    draws = RandomWindows(image_set(tmp_path, crop=8), PhaseEncoding(0.5))
     chain = Chain.uniform(KuramotoSDE((8, 8), GlobalCoupling(), Schedule.published(10)), 10)
     pairs = Transitions(chain, Objective.ONE_STEP, pickle.loads(pickle.dumps(draws)), 20, seeded()).draw()
     again = Transitions(chain, Objective.ONE_STEP, draws, 20, seeded()).draw()
@@ -148,17 +149,17 @@ def test_draws_tell_data_from_other_data(tmp_path: Path) -> None:
     numbered(tmp_path / "data", (20, 12), (20, 12), (20, 12))
     data, encoding = image_set(tmp_path / "data", crop=8), PhaseEncoding(0.5)
     mapped_from_file = image_set(tmp_path / "data", crop=8, cache=tmp_path / "cache")
-    assert data.starts(encoding).digest == mapped_from_file.starts(PhaseEncoding(0.5)).digest
+    assert RandomWindows(data, encoding).digest == RandomWindows(mapped_from_file, PhaseEncoding(0.5)).digest
     others = [
-        data.starts(),
-        data.starts(PhaseEncoding(0.6)),
-        replace(data, crop=(7, 8)).starts(encoding),
-        replace(data, turn=True).starts(encoding),
-        *(part.starts(encoding) for part in (*data.split(), *data.split_rows(0.5))),
+        RandomWindows(data),
+        RandomWindows(data, PhaseEncoding(0.6)),
+        RandomWindows(replace(data, crop=(7, 8)), encoding),
+        RandomWindows(replace(data, turn=True), encoding),
+        *(RandomWindows(part, encoding) for part in (*data.split(), *data.split_rows(0.5))),
     ]
     save(tmp_path / "data" / "0.png", 20, 12, seed=9)
-    others.append(image_set(tmp_path / "data", crop=8).starts(encoding))
-    assert len({draws.digest for draws in (data.starts(encoding), *others)}) == 10
+    others.append(RandomWindows(image_set(tmp_path / "data", crop=8), encoding))
+    assert len({draws.digest for draws in (RandomWindows(data, encoding), *others)}) == 10
 
 
 def test_parts_by_groups_share_no_group_and_leave_none_out(tmp_path: Path) -> None:

@@ -219,13 +219,19 @@ def test_angles_with_noises_of_their_own_have_the_scores_of_their_own_laws() -> 
 
 def test_each_path_advances_at_its_own_step() -> None:
     chain = Chain.uniform(PAIR, 10).calibrated(torch.ones(64, 2), generator())
-    paths = Paths(torch.arange(10), torch.linspace(-3, 3, 20).reshape(10, 2), torch.linspace(1, 2, 20).reshape(10, 2))
+    paths = Paths(
+        torch.arange(10),
+        torch.linspace(-3, 3, 20).reshape(10, 2),
+        torch.linspace(1, 2, 20).reshape(10, 2),
+        torch.arange(10),
+    )
     together = advance(chain, paths, generator(5))
     assert together.n.tolist() == list(range(1, 11))
     for n in range(10):
         alike = advance(chain, paths._replace(n=torch.full((10,), n)), generator(5))
         assert torch.equal(together.theta[n], alike.theta[n])
         assert torch.equal(together.carried[n], alike.carried[n])
+    assert together.labels.tolist() == list(range(10))
 
 
 KURAMOTO = {
@@ -300,7 +306,13 @@ def test_geometric_steps_need_a_noise_between_none_and_all(smallest: float) -> N
 
 
 def test_the_loss_weighs_the_squared_error_by_the_noise_variance() -> None:
-    pairs = Pairs(torch.zeros(2), torch.zeros(2, 2), torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([2.0, 0.5]))
+    pairs = Pairs(
+        torch.zeros(2),
+        torch.zeros(2, 2),
+        torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
+        torch.tensor([2.0, 0.5]),
+        torch.tensor([-1, -1]),
+    )
     losses = matching.loss(lambda t, theta: torch.ones_like(theta), pairs)
     assert losses.tolist() == [2.0 * (0 + 1) / 2, 0.5 * (4 + 9) / 2]
 

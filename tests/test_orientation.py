@@ -14,6 +14,7 @@ from torch import Tensor
 
 from circsde.data.image_source import image_set
 from circsde.data.orientation import OrientationEncoding, doubled_orientation
+from circsde.data.windows import RandomWindows
 from circsde.encoding import Encoding
 from circsde.torus import wrap
 
@@ -136,12 +137,12 @@ def test_windows_are_encoded_with_the_pixels_around_them(tmp_path: Path) -> None
     Image.fromarray(grey).save(tmp_path / "a.png")
     data, encoding = image_set(tmp_path, crop=32), OrientationEncoding()
     assert isinstance(encoding, Encoding)
-    for theta in (data.starts(encoding)(8, torch.Generator().manual_seed(0)), data.phases(8, encoding)):
+    for theta in (RandomWindows(data, encoding)(8, torch.Generator().manual_seed(0)), data.phases(8, encoding)):
         assert theta.shape == (8, 32, 32)
         assert wrap(theta - 0.8).abs().max() < 0.03  # rounding to 8 bits; without the margin the border is far off
     without = encoding.encode(data.windows(8))
     assert wrap(without - 0.8).abs().max() > 0.3
-    whole = image_set(tmp_path).starts(encoding)(2, torch.Generator().manual_seed(0))
+    whole = RandomWindows(image_set(tmp_path), encoding)(2, torch.Generator().manual_seed(0))
     assert whole.shape == (2, 80, 80)
 
 

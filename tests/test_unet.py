@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from circsde.models.checkpoint import describe, rebuild
+from circsde.models.guidance import Conditioned
 from circsde.models.padding import wrapped
 from circsde.models.unet import PRESETS, ScoreUNet, UNet
 from circsde.schedule import Linear
@@ -95,10 +96,10 @@ def test_each_sample_sees_its_own_time_label_and_condition_and_no_other_sample()
     theta, t = angles(3, 8, 8), torch.linspace(0.1, 1.0, 3, dtype=torch.float64)
     net = network(classes=4, condition_channels=2)
     labels, condition = torch.tensor([0, 3, 1]), angles(3, 2, 8, 8)
-    together = net.conditioned(labels, condition)(t, theta)
+    together = Conditioned(net, labels, condition)(t, theta)
     for i in range(3):
         j = slice(i, i + 1)
-        torch.testing.assert_close(net.conditioned(labels[j], condition[j])(t[j], theta[j])[0], together[i])
+        torch.testing.assert_close(Conditioned(net, labels[j], condition[j])(t[j], theta[j])[0], together[i])
     scale = together.abs().max()
     for other in (
         net(t.flip(0), theta, labels, condition)[[0, 2]] - together[[0, 2]],
@@ -109,9 +110,12 @@ def test_each_sample_sees_its_own_time_label_and_condition_and_no_other_sample()
         assert other.abs().amax((1, 2)).min() > 1e-3 * scale
 
 
-def test_no_label_is_the_label_after_the_last_one() -> None:
+def test_a_label_below_zero_is_no_label_and_one_too_large_is_refused() -> None:
     theta, net = angles(2, 8, 8), network(classes=4)
-    torch.testing.assert_close(net(0.3, theta), net(0.3, theta, torch.full((2,), 4)))
+    torch.testing.assert_close(net(0.3, theta), net(0.3, theta, torch.tensor([-1, -1])))
+    assert (net(0.3, theta) - net(0.3, theta, torch.tensor([3, -1])))[0].abs().max() > 1e-3
+    with pytest.raises(IndexError):
+        net(0.3, theta, torch.tensor([0, 5]))
 
 
 def test_four_steps_of_training_reach_every_parameter() -> None:
@@ -120,7 +124,7 @@ def test_four_steps_of_training_reach_every_parameter() -> None:
     net = ScoreUNet((8, 8), DIFFUSION, head="both", classes=2, condition_channels=1, **SMALL)
     optimiser = torch.optim.AdamW(net.parameters(), 1e-2)
     theta, t = angles(8, 8, 8).float(), torch.linspace(0, 1, 8)
-    labels, condition = torch.arange(8) % 3, angles(8, 1, 8, 8).float()
+    labels, condition = torch.arange(8) % 3 - 1, angles(8, 1, 8, 8).float()
     target = theta.roll(1, 1).sin()
     for _ in range(4):
         optimiser.zero_grad()

@@ -19,6 +19,7 @@ from circsde.models.settings import Settings
 from circsde.models.training import train, trained
 from circsde.models.transitions import Objective, Starts
 from circsde.models.unet import ScoreUNet
+from circsde.models.variance_preserving import VariancePreserving
 from circsde.models.wiener import Wiener, cosines
 from circsde.schedule import Schedule
 from circsde.torus import wrap
@@ -197,6 +198,12 @@ def test_training_measures_it_keeps_it_and_goes_on(tmp_path: Path) -> None:
     before = {name: (tmp_path / "run" / name).read_bytes() for name in (LAST, BEST)}
     run()  # nothing is left to do, and nothing is measured again
     assert {name: (tmp_path / "run" / name).read_bytes() for name in (LAST, BEST)} == before
+
+
+def test_a_process_without_a_chain_is_refused(tmp_path: Path) -> None:
+    sde, standard = KuramotoSDE(SHAPE, NoCoupling(), Schedule.settling()), VariancePreserving(SHAPE)
+    with pytest.raises(ValueError, match="a linear part along a chain"):
+        train(wiener(sde, 4), standard, Objective.DENOISING, Shaded(), Shaded(), tmp_path, Settings(1, 1, 4))
 
 
 def test_a_chain_that_does_not_fit_is_refused() -> None:

@@ -1,5 +1,6 @@
 """Samples of a model of images, from the command line: phases to NetCDF, a sheet of pictures, and how they came."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ ENCODING = ("encoding", "encoding_scale")
 FRAMES, MILLISECONDS = 32, 80
 """Of a video; its last frame stays for a second and a half."""
 
+GOLDEN = 0.6180339887498949
+"""Multiples of the golden section are even on [0, 1), however many there are."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -35,6 +39,8 @@ class Request:
         start_law: ``"auto"``, ``"settled"``, or the file of a law.
         device: Where the network runs.
         frames: States on the way to keep; 0 for none.
+        classes: Their names, for samples in turn; by default each as often as it was to be learned.
+        guidance: How far samples are led to them.
     """
 
     count: int
@@ -44,14 +50,46 @@ class Request:
     start_law: str
     device: str
     frames: int
+    classes: tuple[str, ...] = ()
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse numbers that ask for nothing."""
+        if not math.isfinite(self.guidance):
+            raise ValueError(f"guidance must be a finite number, got {self.guidance}")
         if min(self.count, self.batch) < 1 or self.first_sample < 0:
             raise ValueError(
                 "count and batch must be positive and first-sample not negative, got"
                 f" {self.count}, {self.batch} and {self.first_sample}"
             )
+
+    @property
+    def samples(self) -> range:
+        """Their indices."""
+        return range(self.first_sample, self.first_sample + self.count)
+
+    def labels(self, known: Mapping[str, int]) -> "Tensor | None":
+        """The class of each sample, of those that a model knows with the number of images that it learned them from.
+
+        Raises:
+            ValueError: If one is unknown, or guidance has no classes to lead to.
+        """
+        import numpy as np
+        import torch
+
+        unknown = [name for name in self.classes if name not in known]
+        if unknown or (self.guidance != 1.0 and not known):
+            asked = f"the classes {', '.join(unknown)}" if unknown else f"guidance={self.guidance:g}"
+            has = f"knows the classes {', '.join(known)}" if known else "was trained without classes"
+            raise ValueError(f"got {asked}, and the model {has}")
+        if not known:
+            return None
+        index = np.array(self.samples)
+        if self.classes:
+            names = list(known)
+            return torch.tensor([names.index(self.classes[i % len(self.classes)]) for i in index])
+        ends = np.cumsum(list(known.values()))
+        return torch.from_numpy(np.searchsorted(ends, (index + 0.5) * GOLDEN % 1.0 * ends[-1], side="right"))
 
 
 def draw(
@@ -62,8 +100,10 @@ def draw(
     from circsde.studies.synthesis import generate
     from circsde.studies.terminal import start_law
 
+    known: Mapping[str, int] = model.about.get("classes") or {}
+    labels = request.labels(known)
     if isinstance(model.process, VariancePreserving):
-        return _standard(model, request, recipe, progress)
+        return _named(_standard(model, request, recipe, labels, progress), labels, known)
     law, name = start_law(model.chain, run, request.start_law)
     network = model.network.to(request.device)
     model.sde.to(request.device)
@@ -73,6 +113,8 @@ def draw(
         law,
         request.count,
         recipe,
+        labels=labels,
+        guidance=request.guidance,
         seed=request.seed,
         first_sample=request.first_sample,
         batch_size=request.batch,
@@ -80,10 +122,25 @@ def draw(
         device=request.device,
         progress=progress,
     )
-    return result.assign_attrs(start_law=name, **{name: model.about[name] for name in ENCODING if name in model.about})
+    encoding = {name: model.about[name] for name in ENCODING if name in model.about}
+    return _named(result.assign_attrs(start_law=name, **encoding), labels, known)
 
 
-def _standard(model: "Trained", request: Request, recipe: "Recipe", progress: Callable[[int], object]) -> "xr.Dataset":
+def _named(result: "xr.Dataset", labels: "Tensor | None", known: Mapping[str, int]) -> "xr.Dataset":
+    """With the names of the classes of samples."""
+    if labels is None:
+        return result
+    names = list(known)
+    return result.assign_coords({"class": ("sample", [names[i] for i in labels[: result.sizes["sample"]].tolist()])})
+
+
+def _standard(
+    model: "Trained",
+    request: Request,
+    recipe: "Recipe",
+    labels: "Tensor | None",
+    progress: Callable[[int], object],
+) -> "xr.Dataset":
     """Values instead of phases, by multistep steps or along a flow, of a model of the standard diffusion."""
     from functools import partial
 
@@ -91,6 +148,7 @@ def _standard(model: "Trained", request: Request, recipe: "Recipe", progress: Ca
     import torch
     import xarray as xr
 
+    from circsde.models.guidance import Conditioned
     from circsde.models.values import sample
     from circsde.models.variance_preserving import VariancePreserving
 
@@ -98,21 +156,23 @@ def _standard(model: "Trained", request: Request, recipe: "Recipe", progress: Ca
     assert isinstance(process, VariancePreserving)
     if request.frames:
         raise ValueError("a video is of phases, and this is a model of the standard diffusion: leave out video")
-    parts, last = [], request.first_sample + request.count
-    for k, first in enumerate(range(request.first_sample, last, request.batch)):
+    parts = []
+    for k in range(0, request.count, request.batch):
+        samples = request.samples[k : k + request.batch]
+        of = None if labels is None else labels[k : k + request.batch]
         drawn = sample(
             process,
-            model.network.to(request.device),
-            min(request.batch, last - first),
+            Conditioned(model.network, of, guidance=request.guidance).to(request.device),
+            len(samples),
             n_steps=recipe.n_steps,
             method=recipe.flow or "multistep",
             seed=request.seed,
-            first_sample=first,
+            first_sample=samples[0],
             device=request.device,
-            progress=partial(_shifted, progress, k * recipe.n_steps),
+            progress=partial(_shifted, progress, k // request.batch * recipe.n_steps),
         )
         parts.append(drawn.cpu())
-    values, index = torch.cat(parts), np.arange(request.first_sample, last)
+    values, index = torch.cat(parts), np.array(request.samples)
     dims = ("sample", *(("channel",) if values.ndim == 4 else ()), "row", "column")
     attributes = {"status": SUCCESS, "message": "", "start_law": "standard normal"}
     return xr.Dataset({"value": (dims, values.numpy())}, {"sample": index}, attributes)
@@ -132,8 +192,6 @@ def event_shape(model: "Trained") -> tuple[int, ...]:
 
 def encoding_of(about: Mapping[str, Any]) -> "Encoding":
     """What phases stand for, by what a model or its samples say; else grey values on the whole circle."""
-    import math
-
     from circsde.data.orientation import OrientationEncoding
     from circsde.encoding import PhaseEncoding
 

@@ -14,7 +14,20 @@ if TYPE_CHECKING:
 
 IMAGES = "Models of images"
 
-OF_IMAGES = ("spacing", "corrector", "flow", "noisy", "start_law", "batch", "first_sample", "device", "sheet", "video")
+OF_IMAGES = (
+    "classes",
+    "guidance",
+    "spacing",
+    "corrector",
+    "flow",
+    "noisy",
+    "start_law",
+    "batch",
+    "first_sample",
+    "device",
+    "sheet",
+    "video",
+)
 """Options that mean nothing for a model of angles."""
 
 EXAMPLES = """
@@ -31,6 +44,10 @@ By its probability flow, which adds no noise:
 Images on a sheet, with a video of how they come:
 
   [cyan]circsde sample runs/brick -n 64 --video brick.gif[/]
+
+Of chosen classes, by a model that was trained with --classes:
+
+  [cyan]circsde sample runs/things -n 64 --classes cat,dog --guidance 2[/]
 """
 
 
@@ -50,6 +67,12 @@ def sample(
     method: options.StepBack = None,
     stochasticity: Annotated[float, option(SOLVER, "1: reverse SDE; 0: probability flow.")] = 1.0,
     seed: options.Seed = 0,
+    classes: Annotated[
+        str | None, option(IMAGES, "Of these classes in turn; by default as data are.", metavar="A,B,...")
+    ] = None,
+    guidance: Annotated[
+        float, option(IMAGES, "1: classes as data are; more: easier told apart, less varied; 0: of all.")
+    ] = 1.0,
     spacing: Annotated[SpacingName, option(IMAGES, "In what the steps are even.")] = SpacingName.INDEX,
     corrector: Annotated[
         float, option(IMAGES, "Signal-to-noise ratio of a Langevin step before each step, as 0.16; 0: none.")
@@ -99,7 +122,17 @@ def sample(
 
     recipe = Recipe(method, steps, Spacing(spacing), stochasticity, corrector, not noisy, flow)
     frames = 0 if video is None else image_samples.FRAMES
-    request = image_samples.Request(count, first_sample, batch, seed, start_law, options.device(device), frames)
+    request = image_samples.Request(
+        count,
+        first_sample,
+        batch,
+        seed,
+        start_law,
+        options.device(device),
+        frames,
+        tuple(options.names(classes) or ()),
+        guidance,
+    )
     _check_memory(model, count)
     notes = [f"{counted(count, 'sample')}, {counted(steps, 'step')}, {request.device}"]
     with console.progress_bar("sampling", steps * -(-count // batch), notes) as progress:

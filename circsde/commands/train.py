@@ -75,6 +75,7 @@ OF_IMAGES = (
     "turn",
     "strict",
     "cache",
+    "classes",
     "sheets",
 )
 """Options without a meaning for the other kind of data."""
@@ -140,6 +141,9 @@ def train(
     turn: Annotated[bool, flag(IMAGES, "Turn windows by quarter turns.", "--turn")] = False,
     strict: Annotated[bool, flag(IMAGES, "Refuse the set if an image cannot be used.", "--strict")] = False,
     cache: Annotated[Path | None, option(IMAGES, "A folder for a file of all pixels, mapped into memory.")] = None,
+    classes: Annotated[
+        bool, flag(IMAGES, "Learn classes, too: folders of images, textures of Brodatz, of CIFAR-10.", "--classes")
+    ] = False,
     sheets: Annotated[
         int | None, option(IMAGES, "Draw samples after every so many epochs, to RUN/sheets.", least=1)
     ] = None,
@@ -188,7 +192,7 @@ def train(
             raise ValueError("scale is of grey values, and phases are to be orientations: leave it out")
         forward = train_images.Forward.chosen(process, radius, steps, rates, objective, encode.value)
         windows = train_images.Windows(
-            source, crop, size, colour.value, forward.scale(scale), mirror, turn, strict, cache, encode.value
+            source, crop, size, colour.value, forward.scale(scale), mirror, turn, strict, cache, encode.value, classes
         )
         return train_images.fit(windows, forward, objective, preset, settings, sheets, *place)
     options.refuse(train, given, OF_IMAGES, f"for images, and {source} is a table of angles")

@@ -1,6 +1,7 @@
 """``circsde train`` on images: windows, a process, a U-Net, and the law that sampling starts from."""
 
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -46,6 +47,7 @@ class Windows:
     strict: bool
     cache: Path | None
     encode: Literal["grey", "orientation"] = "grey"
+    classes: bool = False
 
     @property
     def described(self) -> dict[str, object]:
@@ -55,6 +57,22 @@ class Windows:
     def shape(self, images: "ImageSet") -> tuple[int, ...]:
         """Of the phases of one window: orientations have no colour."""
         return images.event_shape if self.encode == "grey" else images.event_shape[-2:]
+
+    def known(self, training: "ImageSet") -> dict[str, int]:
+        """The classes to learn and the number of images of each; none, unless they are asked for.
+
+        Raises:
+            ValueError: If there are fewer than two.
+        """
+        if not self.classes:
+            return {}
+        counts = Counter(training.labels)
+        if len(counts) < 2:
+            raise ValueError(
+                f"the images of {self.source} are not of two classes or more: put each into a folder named after its"
+                " class, or leave out classes"
+            )
+        return dict(sorted(counts.items()))
 
     def part(self, part: Literal["train", "test"]) -> "ImageSet":
         """Those for training, or those held out."""
@@ -139,6 +157,7 @@ def fit(
 
     from circsde.commands.image_samples import encoding_of
     from circsde.commands.train import training_bar
+    from circsde.data import RandomWindows
     from circsde.matching import Chain
     from circsde.models.training import Trained, train
     from circsde.models.transitions import Objective
@@ -151,13 +170,18 @@ def fit(
     training, held_out = windows.part("train"), windows.part("test")
     torch.manual_seed(settings.seed)
     about: dict[str, object] = {"kind": "images", "source": windows.source, "windows": windows.described}
+    classes = tuple(known := windows.known(training))
+    # padding by zeros, as windows do not close on themselves
+    architecture = {"padding": "zeros", **PRESETS[preset], "classes": len(classes) or None}
+    if classes:
+        about["classes"] = known
     if forward.process == "standard":
         if windows.encode != "grey":
             raise ValueError("the standard model is of grey values, not of orientations: choose another process")
         encoding, aim = None, Objective.DENOISING
         standard = VariancePreserving(training.event_shape)
         along: Chain | VariancePreserving = standard
-        network: torch.nn.Module = EpsilonUNet(standard, padding="zeros", **PRESETS[preset])
+        network: torch.nn.Module = EpsilonUNet(standard, **architecture)
     else:
         about |= {"encoding": windows.encode, "encoding_scale": windows.scale * math.pi}
         encoding = encoding_of(about)
@@ -165,9 +189,7 @@ def fit(
         sde = forward.equation(shape)
         aim = _objective(forward.process, objective)
         along = Chain.uniform(sde, forward.steps, published=aim is Objective.ONE_STEP)
-        network = answer = ScoreUNet(
-            shape, sde.schedule.diffusion, head="scalar", padding="zeros", **PRESETS[preset]
-        )  # by zeros, as windows do not close on themselves
+        network = answer = ScoreUNet(shape, sde.schedule.diffusion, head="scalar", **architecture)
         if aim is Objective.PATHWISE:
             network = Wiener(answer, sde, forward.steps)
     out.mkdir(parents=True, exist_ok=True)
@@ -177,22 +199,23 @@ def fit(
     values["windows"] = training.event_shape
     if encoding is not None:
         assert isinstance(along, Chain)
-        table = _start_law(along, training.starts(encoding), out)
+        table = _start_law(along, RandomWindows(training, encoding), out)
         shown.append(mismatch(table))
         values |= {"start_law": table.attrs["chosen"], "start_law_p": _least(table)}
 
     def draw_sheet(network: torch.nn.Module, update: int) -> None:
         _sheet(Trained(network, along, aim, about, update), out, settings.seed)
 
-    parts = f"{counted(len(training), 'image')} to learn from, {len(held_out)} to validate"
+    of = f" of {len(classes)} classes" if classes else ""
+    parts = f"{counted(len(training), 'image')}{of} to learn from, {len(held_out)} to validate"
     size = " x ".join(map(str, training.event_shape))
     with training_bar(settings, [f"{parts}, windows of {size}", *training.remarks]) as progress:
         model = train(
             network,
             along,
             aim,
-            training.starts(encoding),
-            held_out.starts(encoding),
+            RandomWindows(training, encoding, classes),
+            RandomWindows(held_out, encoding, classes),
             out,
             settings,
             about=about,

@@ -4,5 +4,6 @@ from .fingerprint import fingerprints
 from .image_set import ImageSet
 from .image_source import image_set
 from .sources import Phases, load
+from .windows import RandomWindows
 
-__all__ = ["ImageSet", "Phases", "fingerprints", "image_set", "load"]
+__all__ = ["ImageSet", "Phases", "RandomWindows", "fingerprints", "image_set", "load"]

@@ -1,10 +1,8 @@
 """A set of images from which windows are drawn: at random for training, fixed for evaluation."""
 
-import hashlib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ class ImageSet:
         shapes: Rows and columns of each image, ``(images, 2)``.
         names: A name per image.
         groups: A group per image, for example the person whose finger it shows: no split parts a group.
+        labels: The class of each image, for example a material; none where images have no classes.
         colour: "grey" for one channel, "rgb" for three.
         crop: Rows and columns of the windows; whole images by default, which must be of one size.
         size: Rows and columns that windows are resized to (bicubic, antialiased); by default they are not.
@@ -60,6 +59,7 @@ class ImageSet:
     turn: bool = False
     skipped: tuple[str, ...] = ()
     constant: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse an empty set and windows that do not fit."""
@@ -97,9 +97,9 @@ class ImageSet:
         """What whoever trains on this set should know: images left out, images without content."""
         remarks = []
         if self.skipped:
-            remarks.append(f"{len(self.skipped)} images are left out: {_some(self.skipped, '; ')}")
+            remarks.append(f"{len(self.skipped)} images are left out: {some(self.skipped, '; ')}")
         if self.constant:
-            remarks.append(f"{len(self.constant)} of {len(self)} images have one colour: {_some(self.constant, ', ')}")
+            remarks.append(f"{len(self.constant)} of {len(self)} images have one colour: {some(self.constant, ', ')}")
         return tuple(remarks)
 
     def draw(self, count: int, generator: torch.Generator, margin: int = 0) -> Tensor:
@@ -113,8 +113,13 @@ class ImageSet:
         Returns:
             Shape ``(count, *event_shape)``, with margin ``2 margin`` more rows and columns, float32 in ``[-1, 1]``.
         """
+        return self.drawn(count, generator, margin)[0]
+
+    def drawn(self, count: int, generator: torch.Generator, margin: int = 0) -> tuple[Tensor, NDArray[np.int64]]:
+        """As :meth:`draw`, and from which image each window is."""
         uniform = torch.rand(5, count, dtype=torch.float64, generator=generator, device=generator.device)
-        return self._windows(uniform, generator, None, margin)
+        which = np.minimum((uniform[0].cpu().numpy() * len(self)).astype(np.int64), len(self) - 1)
+        return self._windows(uniform, generator, which, margin), which
 
     def windows(self, count: int, seed: int = 0, margin: int = 0) -> Tensor:
         """A fixed sample of the law of :meth:`draw`, which uses the images evenly, for evaluation.
@@ -130,10 +135,6 @@ class ImageSet:
         uniform = torch.rand(5, count, dtype=torch.float64, generator=generator)
         return self._windows(uniform, generator, torch.cat(rounds)[:count].numpy(), margin)
 
-    def starts(self, encoding: Encoding | None = None) -> "Windows":
-        """What draws phases of random windows, or without an encoding the windows themselves, for training."""
-        return Windows(self, encoding)
-
     def margin(self, encoding: Encoding) -> int:
         """As many pixels around a window as the encoding wants and the smallest image has."""
         most = int(self._spare(np.arange(len(self)), 0).min()) // 2
@@ -142,7 +143,7 @@ class ImageSet:
     def phases(self, count: int, encoding: Encoding, seed: int = 0) -> Angles:
         """Phases of :meth:`windows`."""
         margin = self.margin(encoding)
-        return _inner(encoding.encode(self.windows(count, seed, margin)), margin)
+        return inner(encoding.encode(self.windows(count, seed, margin)), margin)
 
     def split(self, fraction: float = 0.8, seed: int = 0) -> tuple["ImageSet", "ImageSet"]:
         """Two sets without a common group; the first has this fraction of the groups, at least one, not all.
@@ -170,7 +171,7 @@ class ImageSet:
         wanted = set(groups)
         missing = sorted(wanted - set(self.groups))
         if missing or not wanted:
-            raise ValueError(f"there is no image of the groups {_some(missing, ', ') or 'asked for, which are none'}")
+            raise ValueError(f"there is no image of the groups {some(missing, ', ') or 'asked for, which are none'}")
         return self.where([group in wanted for group in self.groups])
 
     def without(self, groups: Collection[str]) -> "ImageSet":
@@ -188,6 +189,7 @@ class ImageSet:
             shapes=self.shapes[kept],
             names=names,
             groups=tuple(self.groups[i] for i in kept),
+            labels=tuple(self.labels[i] for i in kept) if self.labels else (),
             constant=tuple(sorted(set(self.constant) & set(names))),
         )
 
@@ -229,13 +231,9 @@ class ImageSet:
         spare: NDArray[np.int64] = self.shapes[which] - (np.array(self.window) + 2 * margin)
         return spare
 
-    def _windows(
-        self, uniform: Tensor, generator: torch.Generator, which: NDArray[np.int64] | None, margin: int
-    ) -> Tensor:
-        """Windows decided by ``uniform``, ``(5, count)``: image, row, column, mirroring, turn."""
+    def _windows(self, uniform: Tensor, generator: torch.Generator, which: NDArray[np.int64], margin: int) -> Tensor:
+        """Windows of these images, decided by ``uniform[1:]``, ``(4, count)``: row, column, mirroring, turn."""
         u = uniform.cpu().numpy()
-        if which is None:
-            which = np.minimum((u[0] * len(self)).astype(np.int64), len(self) - 1)
         rows, columns = (n + 2 * margin for n in self.window)
         spare = self._spare(which, margin)
         place = np.minimum((u[1:3].T * (spare + 1)).astype(np.int64), spare)
@@ -263,37 +261,12 @@ class ImageSet:
         return windows
 
 
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """Draws random windows as phases, ``(count, generator) -> theta``; as pictures where there is no encoding."""
-
-    images: ImageSet
-    encoding: Encoding | None = None
-
-    def __call__(self, count: int, generator: torch.Generator) -> Angles:
-        """``count`` windows, on the device of the generator."""
-        if self.encoding is None:
-            return self.images.draw(count, generator)
-        margin = self.images.margin(self.encoding)
-        return _inner(self.encoding.encode(self.images.draw(count, generator, margin)), margin)
-
-    @cached_property
-    def digest(self) -> str:
-        """What tells these data from others: a hash of all pixels and of how windows are cut and encoded."""
-        images, total = self.images, hashlib.sha256()
-        for array in (images.pixels, images.offsets, images.shapes):
-            total.update(np.ascontiguousarray(array).data)
-        cut = (images.colour, images.crop, images.size, images.mirror, images.turn)
-        total.update(repr((*cut, self.encoding)).encode())
-        return total.hexdigest()
-
-
-def _inner(theta: Tensor, margin: int) -> Tensor:
+def inner(theta: Tensor, margin: int) -> Tensor:
     """Without ``margin`` pixels on every side."""
     return theta[..., margin : theta.shape[-2] - margin, margin : theta.shape[-1] - margin]
 
 
-def _some(texts: Collection[str], separator: str, most: int = 5) -> str:
+def some(texts: Collection[str], separator: str, most: int = 5) -> str:
     """The first few."""
     more = f"{separator}and {len(texts) - most} more" if len(texts) > most else ""
     return separator.join(list(texts)[:most]) + more

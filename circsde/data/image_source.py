@@ -46,6 +46,9 @@ def image_set(
     ``fingerprint[:PATTERN]``  generated, 96 x 96                                          by print
     =========================  ==========================================================  =========================
 
+    Classes: those of CIFAR-10; of Brodatz the textures; of SOCOFing the fingers; of a folder the folders in it, if all
+    images are in one.
+
     Args:
         source: As above. MANIFEST.tsv is a table with columns file, group (the person) and split ("train" or another
             word).
@@ -102,6 +105,7 @@ def image_set(
         turn=turn,
         skipped=skipped,
         constant=tuple(sorted(set(store.constant) & set(names))),
+        labels=_labels(kind, names),
     )
     if part is None:
         return whole
@@ -125,6 +129,22 @@ def _fits(store: Store, crop: Size | None) -> tuple[list[bool], tuple[str, ...]]
         if not fit
     ]
     return fits, (*store.skipped, *small)
+
+
+def _labels(kind: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The class of each image, or none if not all have one."""
+    found: list[str] = []
+    for path in map(Path, names):
+        match kind:
+            case "brodatz":
+                found.append(path.stem)
+            case "socofing":  # 100__M_Left_index_finger.BMP
+                found.append("_".join(path.stem.partition("__")[2].split("_")[1:3]))
+            case "cifar10":  # test_batch/cat/domestic_cat_s_000907.png
+                found.append(path.parts[1])
+            case _:
+                found.append(path.parts[0] if len(path.parts) > 1 else "")
+    return tuple(found) if all(found) else ()
 
 
 def _groups(kind: str, path: Path, names: tuple[str, ...]) -> tuple[tuple[str, ...], list[bool] | None]:

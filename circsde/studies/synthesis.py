@@ -15,9 +15,10 @@ import xarray as xr
 from torch import Tensor
 
 from circsde.matching import Chain
+from circsde.models.guidance import Conditioned
 from circsde.solvers.integrate import SUCCESS, Solution
 from circsde.studies.reverse_sampling import Recipe, decode
-from circsde.typing import Field
+from circsde.typing import Field, Labels
 
 _BLOCK = 1 << 14  # angles that a block of starts draws: part of what a seed means
 _AXES = {1: ("oscillator",), 2: ("row", "column"), 3: ("channel", "row", "column")}
@@ -38,6 +39,8 @@ def generate(
     count: int,
     recipe: Recipe | None = None,
     *,
+    labels: Labels | None = None,
+    guidance: float = 1.0,
     seed: int = 0,
     first_sample: int = 0,
     batch_size: int = 64,
@@ -54,6 +57,8 @@ def generate(
         start: The law to start from.
         count: How many samples.
         recipe: How; by default 100 steps of Heun's method.
+        labels: The class of each sample, for a network that was trained with classes.
+        guidance: How far to lead samples to their classes; see :class:`circsde.models.guidance.Conditioned`.
         seed: Of everything.
         first_sample: The index of the first sample, so that more can be drawn later or elsewhere.
         batch_size: Samples at a time.
@@ -65,14 +70,23 @@ def generate(
     Returns:
         ``theta`` over ``(sample, *event)``, rad, and with ``frames`` also ``path`` over ``(sample, time, *event)``;
         after a failure, of the batches before it, with ``status`` and ``message`` in the attributes.
+
+    Raises:
+        ValueError: If there are not as many labels as samples, or labels or guidance that the network does not take.
     """
+    if labels is not None and len(labels) != count:
+        raise ValueError(f"expected a label for each of {count} samples, got {len(labels)}")
     recipe = Recipe() if recipe is None else recipe
     shape = tuple(chain.sde.event_shape or ())
     seeds = streams(seed)
 
     def batch(first: int, size: int, told: Callable[[int], object]) -> Solution:
         theta = draw(start, shape, seeds[0], first, size).to(device, dtype)
-        return decode(chain, score, theta, recipe, seed=seeds[1], first_sample=first, frames=frames, progress=told)
+        of = score
+        if labels is not None or guidance != 1.0:
+            part = None if labels is None else labels[first - first_sample :][:size].to(device)
+            of = Conditioned(score, part, guidance=guidance)
+        return decode(chain, of, theta, recipe, seed=seeds[1], first_sample=first, frames=frames, progress=told)
 
     return in_batches(batch, shape, count, recipe, first_sample, batch_size, frames, progress)
 
