@@ -25,10 +25,11 @@ class Towards:
 
     Args:
         stochasticity: l.
+        slopes: Whether the prediction moves; else it is constant over a step.
     """
 
-    def __init__(self, stochasticity: float) -> None:
-        self.stochasticity = stochasticity
+    def __init__(self, stochasticity: float, *, slopes: bool = True) -> None:
+        self.stochasticity, self.slopes = stochasticity, slopes
         self._before: tuple[Amplitude, Tangent] | None = None
 
     def __call__(self, theta: Angles, ahead: Tangent, sigma: Amplitude, end: Amplitude, xi: Tensor) -> Angles:
@@ -45,7 +46,7 @@ class Towards:
         left = end / sigma
         kept = left**p
         moved = theta + (1.0 - kept) * ahead
-        if self._before is not None and _positive(end):
+        if self.slopes and self._before is not None and _positive(end):
             sigma_before, ahead_before = self._before
             H, H_before = _log(sigma / end), _log(sigma_before / sigma)
             moved = moved + (H - (1.0 - kept) / p) / H_before * (ahead - ahead_before)

@@ -14,9 +14,9 @@ from circsde.prediction import Towards
 from circsde.typing import Angles, Field, Time
 
 Clip = Literal["never", "end", "always"]
-FLOWS = {"ddim": "euler", "midpoint": "midpoint", "heun2": "heun2", "rk4": "rk4"}
-"""Samplers that draw no noise after the start, and their names in torchdiffeq."""
-METHODS = ("ancestral", "multistep", *FLOWS)
+FLOWS = ("midpoint", "heun2", "rk4")
+"""Samplers along the probability flow, by their names in torchdiffeq."""
+METHODS = ("ancestral", "multistep", "ddim", *FLOWS)
 Step: TypeAlias = Callable[[float, float, Angles], Angles]
 """From a time to an earlier one."""
 
@@ -84,9 +84,9 @@ def denoise(
     r"""Data from ``x`` at the horizon.
 
     ``"ancestral"`` draws ``x_s`` from its law given ``x_t`` and the estimate of ``x_0`` (Ho et al.), at any times
-    ``s < t``. ``"multistep"`` steps are those of :class:`circsde.prediction.Towards`. The others follow the probability
-    flow. With ``y = x / alpha`` and ``u = sigma / alpha`` it is ``dy / du = eps_hat``, whose Euler steps are ``"ddim"``
-    (Song et al. 2021, arXiv:2010.02502).
+    ``s < t``. ``"multistep"`` and ``"ddim"`` (Song et al. 2021, arXiv:2010.02502) are steps of the same kind towards
+    that estimate, see :class:`circsde.prediction.Towards`. The others follow the probability flow: with
+    ``y = x / alpha`` and ``u = sigma / alpha`` it is ``dy / du = eps_hat``, whose Euler steps are those of DDIM.
 
     Args:
         process: The process.
@@ -112,8 +112,12 @@ def denoise(
     times = process.horizon * torch.linspace(1, 0, n_steps + 1, dtype=torch.float64) ** spacing
     eps = _estimator(process, score, clip == "always")
     draw = noise or (lambda: torch.randn_like(x))
-    steps = {"ancestral": _ancestral(process, eps, draw), "multistep": _multistep(process, eps, stochasticity, draw)}
-    step = steps[method] if method in steps else _flow(process, eps, FLOWS[method])
+    steps = {
+        "ancestral": Towards(1.0, slopes=False),
+        "multistep": Towards(stochasticity),
+        "ddim": Towards(0.0, slopes=False),
+    }
+    step = _towards(process, eps, steps[method], draw) if method in steps else _flow(process, eps, method)
     for i, (t, s) in enumerate(pairwise(times.tolist())):
         x = step(t, s, x)
         if progress is not None:
@@ -133,25 +137,13 @@ def _estimator(process: VariancePreserving, score: Field, clipped: bool) -> Fiel
     return eps
 
 
-def _ancestral(process: VariancePreserving, eps: Field, draw: Callable[[], Tensor]) -> Step:
-    def step(t: float, s: float, x: Angles) -> Angles:
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = (_scales(process, time) for time in (t, s))
-        noise = eps(t, x)
-        variance = (sigma_s / sigma_t) ** 2 * (1.0 - (alpha_t / alpha_s) ** 2)
-        mean: Tensor = alpha_s * (x - sigma_t * noise) / alpha_t + max(0.0, sigma_s**2 - variance) ** 0.5 * noise
-        return mean + variance**0.5 * draw() if s > 0.0 else mean
-
-    return step
-
-
-def _multistep(process: VariancePreserving, eps: Field, stochasticity: float, draw: Callable[[], Tensor]) -> Step:
+def _towards(process: VariancePreserving, eps: Field, towards: Towards, draw: Callable[[], Tensor]) -> Step:
     """In ``x / alpha``, whose noise level is ``sigma / alpha``."""
-    towards = Towards(stochasticity)
 
     def step(t: float, s: float, x: Angles) -> Angles:
         (alpha_t, sigma_t), (alpha_s, sigma_s) = (_scales(process, time) for time in (t, s))
         ahead = -sigma_t / alpha_t * eps(t, x)
-        xi = draw() if stochasticity else torch.zeros_like(x)
+        xi = draw() if towards.stochasticity else torch.zeros_like(x)
         return alpha_s * towards(x / alpha_t, ahead, sigma_t / alpha_t, sigma_s / alpha_s, xi)
 
     return step

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchdiffeq
 from test_variance_preserving import DEVIATION, MEAN, PROCESS, score_of
 from torch import Tensor
 
@@ -42,6 +43,40 @@ def test_the_flow_reaches_the_data_with_its_order(method: str, order: int) -> No
     first, second = error(25), error(50)
     assert second < 0.06
     assert order - 0.15 < math.log2(first / second) < order + (1.1 if method == "midpoint" else 0.15)
+
+
+def test_steps_of_ddim_are_those_of_euler_along_the_flow() -> None:
+    """In ``x / alpha`` over ``sigma / alpha``, by torchdiffeq."""
+    times = torch.linspace(1.0, 0.0, 11, dtype=torch.float64) ** 2
+    x, score = at_the_horizon(5), score_of(PROCESS)
+
+    def eps(u: Tensor, y: Tensor) -> Tensor:
+        t = PROCESS.time(u)
+        alpha, sigma = PROCESS.scales(t)
+        return -sigma * score(t, alpha * y)
+
+    y = torchdiffeq.odeint(eps, x / PROCESS.scales(1.0)[0], PROCESS.noise_level(times), method="euler")[-1]
+    ends = denoise(PROCESS, score, x, n_steps=10, method="ddim", spacing=2.0, clip="never")
+    torch.testing.assert_close(ends, y)
+
+
+def test_an_ancestral_step_is_that_of_ho() -> None:
+    """Eq. 6 and 7 of arXiv:2006.11239, two steps apart from the data."""
+    x, score, xi = at_the_horizon(4), score_of(PROCESS), torch.full((4, 3), 0.7, dtype=torch.float64)
+    t, s = 1.0, 0.5
+    (a, b), (c, d) = PROCESS.scales(t), PROCESS.scales(s)
+    x0 = (x + b**2 * score(t, x)) / a
+    kept = a**2 / c**2  # 1 - beta of Ho et al.
+    mean = c * (1 - kept) / b**2 * x0 + kept.sqrt() * d**2 / b**2 * x
+    expected = mean + ((1 - kept) * d**2 / b**2).sqrt() * xi
+    states: list[Tensor] = []
+
+    def watching(t: Time, x: Angles) -> Tangent:
+        states.append(x)
+        return score(t, x)
+
+    denoise(PROCESS, watching, x, n_steps=2, method="ancestral", noise=lambda: xi, clip="never")
+    torch.testing.assert_close(states[1], expected)
 
 
 def test_remembering_a_step_brings_the_flow_nearer_to_the_data_than_ddim() -> None:

@@ -68,10 +68,10 @@ def sample(
     stochasticity: Annotated[float, option(SOLVER, "1: reverse SDE; 0: probability flow.")] = 1.0,
     seed: options.Seed = 0,
     classes: Annotated[
-        str | None, option(IMAGES, "Of these classes in turn; by default as data are.", metavar="A,B,...")
+        str | None, option(IMAGES, "Of these classes, in turn; by default as often as in the data.", metavar="A,B,...")
     ] = None,
     guidance: Annotated[
-        float, option(IMAGES, "1: classes as data are; more: easier told apart, less varied; 0: of all.")
+        float, option(IMAGES, "To their classes. 1: as data are; more: told apart more easily, less varied; 0: none.")
     ] = 1.0,
     spacing: Annotated[SpacingName, option(IMAGES, "In what the steps are even.")] = SpacingName.INDEX,
     corrector: Annotated[

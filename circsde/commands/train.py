@@ -142,7 +142,7 @@ def train(
     strict: Annotated[bool, flag(IMAGES, "Refuse the set if an image cannot be used.", "--strict")] = False,
     cache: Annotated[Path | None, option(IMAGES, "A folder for a file of all pixels, mapped into memory.")] = None,
     classes: Annotated[
-        bool, flag(IMAGES, "Learn classes, too: folders of images, textures of Brodatz, of CIFAR-10.", "--classes")
+        bool, flag(IMAGES, "Learn classes, too: by folder; of CIFAR-10, Brodatz and SOCOFing their own.", "--classes")
     ] = False,
     sheets: Annotated[
         int | None, option(IMAGES, "Draw samples after every so many epochs, to RUN/sheets.", least=1)
