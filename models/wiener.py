@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from circsde.kuramoto import KuramotoSDE
 from circsde.matching import Chain, advance, pathwise, start
-from circsde.models.transitions import Starts
+from circsde.models.transitions import Starts, begin
 from circsde.models.unet import ScoreUNet
 from circsde.typing import Angles, Tangent, Time
 
@@ -25,11 +25,12 @@ class Wiener(nn.Module):
     r"""``(1 - alpha^2) C^T (A C sin(theta - psi) + b) + alpha / sigma network``, C the cosine transform.
 
     ``A``, a number for each cosine wave, and ``b``, of the constant wave only, are what comes nearest to the score in
-    the mean square (eq. 21): what a Wiener filter is to values. At strong noise, where little but brightness and
-    shading of an image is left, the score is nearly that. A network alone learns it late, as a few waves of many weigh
-    little in the loss, and its samples have too little contrast. At weak noise the network learns all: one that starts
-    from the linear score has next to no gradient, and may stay there. Of settled phases without coupling ``A`` is minus
-    their concentration, and nothing is left to learn.
+    the mean square (eq. 21): what a Wiener filter is to values. Classes, which differ in brightness first of all, have
+    a ``b`` each, and the number of their constant wave is that about their own means. At strong noise, where little but
+    brightness and shading of an image is left, the score is nearly that. A network alone learns it late, as a few waves
+    of many weigh little in the loss, and its samples have too little contrast. At weak noise the network learns all:
+    one that starts from the linear score has next to no gradient, and may stay there. Of settled phases without
+    coupling ``A`` is minus their concentration, and nothing is left to learn.
 
     ``sigma^2`` is the variance of the noise of the chain and ``alpha^2`` the product of its discounts: data of variance
     ``s^2`` change the score by about ``s alpha / sigma``. All is interpolated between times of the chain, and constant
@@ -48,7 +49,7 @@ class Wiener(nn.Module):
     log_alpha: Tensor
     log_sigma: Tensor
     slope: Tensor
-    offset: Tensor
+    constant: Tensor
     rows: Tensor
     columns: Tensor
 
@@ -61,7 +62,7 @@ class Wiener(nn.Module):
         for name in ("log_alpha", "log_sigma"):
             self.register_buffer(name, torch.zeros(steps, dtype=torch.float64))
         self.register_buffer("slope", torch.zeros(steps, *shape))
-        self.register_buffer("offset", torch.zeros(steps, *shape[:-2], 1, 1))
+        self.register_buffer("constant", torch.zeros(steps, (self.classes or 0) + 1, 2, *shape[:-2]))
         for name, side in zip(("rows", "columns"), shape[-2:], strict=True):
             self.register_buffer(name, cosines(side), persistent=False)
 
@@ -72,9 +73,9 @@ class Wiener(nn.Module):
         first, end = self.times[last - 1], self.times[last]
         share = ((t - first) / (end - first)).clamp(0.0, 1.0)
 
-        def at(values: Tensor) -> Tensor:
-            before, after = values[last - 1], values[last]
-            here = share.reshape(-1, *(1 for _ in values.shape[1:])).to(values)
+        def at(values: Tensor, *index: Tensor | int) -> Tensor:
+            before, after = values[last - 1, *index], values[last, *index]
+            here = share.reshape(-1, *(1 for _ in before.shape[1:])).to(values)
             return torch.lerp(before, after, here).to(theta)
 
         log_alpha = at(self.log_alpha)
@@ -82,8 +83,10 @@ class Wiener(nn.Module):
         answer: Tangent = self.network.answer(log_noise, theta, labels, condition)
         each = (-1, *(1 for _ in self.network.event_shape))
         with torch.autocast(theta.device.type, enabled=False):  # products in half precision would undo it
-            waves = at(self.slope) * self._waves(self._sine(theta))
-            waves[..., :1, :1] += at(self.offset)
+            x = self._waves(self._sine(theta))
+            waves = at(self.slope) * x
+            slope, offset = at(self.constant, -1 if labels is None else labels).unbind(1)  # the last is of all classes
+            waves[..., 0, 0] = slope * x[..., 0, 0] + offset
             linear = self.rows.to(theta).mT @ waves @ self.columns.to(theta)
         return answer / log_noise.exp().reshape(each) - torch.expm1(2.0 * log_alpha).reshape(each) * linear
 
@@ -104,18 +107,22 @@ class Wiener(nn.Module):
             )
         shape = self.network.event_shape
         batches = math.ceil(min(FOLLOWED // math.prod(shape), MOST) / BATCH) or 1
-        means = torch.zeros(len(chain), 4, *shape, dtype=torch.float64)
+        all_waves = torch.zeros(len(chain), 5, 1, *shape, dtype=torch.float64)
+        by_class = torch.zeros(len(chain), 5, *self.constant.shape[1:2], *shape[:-2], dtype=torch.float64)
         for _ in range(batches):
-            paths = start(starts(BATCH, generator))
-            for mean in means:
+            paths = start(*begin(starts, BATCH, generator))
+            for n in range(len(chain)):
                 paths = advance(chain, paths, generator)
                 pairs = pathwise(chain, paths)
-                x, y = self._waves(self._sine(pairs.theta)).double(), self._waves(pairs.target).double()
-                mean += torch.stack([z.mean(0) for z in (x, y, x * x, x * y)]).cpu() / batches
-        x, y, xx, xy = means.unbind(1)
-        slope = (xy - x * y) / (xx - x * x)
-        self.slope.copy_(slope)
-        self.offset.copy_((y - slope * x)[..., :1, :1])
+                x, y = (self._waves(z).double().cpu() for z in (self._sine(pairs.theta), pairs.target))
+                terms = torch.stack((torch.ones_like(x), x, y, x * x, x * y))
+                all_waves[n] += terms.sum(1, keepdim=True)
+                by_class[n].index_add_(1, paths.labels.cpu() % by_class.shape[2], terms[..., 0, 0])
+        self.slope.copy_(lines(all_waves)[0][:, 0])
+        everything = torch.stack(lines(by_class.sum(2, keepdim=True)), 2)
+        seen = (by_class[:, :1] > 0.0).transpose(1, 2)
+        self.constant.copy_(torch.where(seen, torch.stack(lines(by_class), 2), everything))
+        self.constant[:, -1:].copy_(everything)
         self.times.copy_(torch.tensor(chain.times[1:], dtype=torch.float64))
         self.log_sigma.copy_(0.5 * torch.tensor(chain.variances[1:], dtype=torch.float64).log())
         self.log_alpha.copy_(0.5 * torch.tensor(chain.discounts, dtype=torch.float64).log().cumsum(0))
@@ -126,6 +133,21 @@ class Wiener(nn.Module):
     def _waves(self, x: Tensor) -> Tensor:
         """The cosine transform of rows and columns."""
         return self.rows.to(x) @ x @ self.columns.to(x).mT
+
+
+def lines(sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Least squares: slopes and offsets of y over x, classes having a slope in common and an offset each.
+
+    Args:
+        sums: Over samples of 1, x, y, x^2 and x y, ``(batch, 5, classes, ...)``.
+
+    Returns:
+        Both of shape ``(batch, classes, ...)``.
+    """
+    n, x, y, xx, xy = sums.unbind(1)
+    n = n.clamp(min=1.0)
+    slope = (xy - x * y / n).sum(1, keepdim=True) / (xx - x * x / n).sum(1, keepdim=True)
+    return slope.expand_as(x), (y - slope * x) / n
 
 
 def cosines(n: int) -> Tensor:
