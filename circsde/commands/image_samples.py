@@ -77,10 +77,12 @@ class Request:
         import numpy as np
         import torch
 
+        from circsde.data.image_set import some
+
         unknown = [name for name in self.classes if name not in known]
         if unknown or (self.guidance != 1.0 and not known):
             asked = f"the classes {', '.join(unknown)}" if unknown else f"guidance={self.guidance:g}"
-            has = f"knows the classes {', '.join(known)}" if known else "was trained without classes"
+            has = f"knows the classes {some(known, ', ', most=12)}" if known else "was trained without classes"
             raise ValueError(f"got {asked}, and the model {has}")
         if not known:
             return None
