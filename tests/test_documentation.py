@@ -150,6 +150,7 @@ SAMPLERS = {
     "diffusion, multistep": ("diffusion", "multistep"),
     "diffusion, SRA1": ("diffusion", "sra1"),
     "local, Wiener, multistep": ("local-Wiener", "multistep"),
+    "global, Wiener, multistep": ("global-Wiener", "multistep"),
     "local, settling, multistep": ("local-settling", "multistep"),
     "local, settling, SRA1": ("local-settling", "sra1"),
     "local, one-step, multistep": ("local-one-step", "multistep"),
