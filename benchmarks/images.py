@@ -28,7 +28,7 @@ import argparse
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -288,11 +288,12 @@ def _plain(found: xr.Dataset) -> dict[str, object]:
     return {**rows, "mean_coherence": {str(one): float(mean.sel(set=one)) for one in mean["set"].values}}
 
 
-def finished(folder: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    """The cells that a folder holds."""
-    for path in sorted(folder.glob("*.json")):
-        result = json.loads(path.read_text())
-        yield result["cell"], result
+def by_cell(results: Iterable[Record]) -> dict[str, list[Record]]:
+    """The seeds of every cell."""
+    cells: dict[str, list[Record]] = {}
+    for result in results:
+        cells.setdefault(result["cell"], []).append(result)
+    return cells
 
 
 def summary(record: Record) -> Iterator[Row]:
@@ -300,14 +301,10 @@ def summary(record: Record) -> Iterator[Row]:
 
     Intervals reach from the ends that favour the standard model to those that favour local coupling.
     """
-    cells: dict[str, list[dict[str, object]]] = {}
-    for one in record.values():
-        cells.setdefault(one["cell"], []).append(one)
+    cells = by_cell(record.values())
     for name in ("socofing", "brodatz"):
-        standard, local = cells.get(f"{name}/vp"), cells.get(f"{name}/local, Wiener")
+        standard, local = (cells.get(f"{name}/{model}", []) for model in ("vp", "local, Wiener"))
         for n in (10, 25, 100) if standard and local else ():
-            assert standard is not None
-            assert local is not None
             peers = {sampler: across_seeds(standard, f"{sampler}/{n}", "gabor_frechet") for sampler in SAMPLERS}
             best = min((sampler for sampler in peers if peers[sampler]), key=lambda sampler: peers[sampler][0])
             value, low, high, _ = across_seeds(local, f"multistep/{n}", "gabor_frechet")
@@ -317,9 +314,9 @@ def summary(record: Record) -> Iterator[Row]:
                 yield Row(question, f"standard, {sampler}", peer[0] / value, peer[1] / high, peer[2] / low)
 
 
-def across_seeds(results: list[dict[str, object]], key: str, measure: str) -> list[float]:
+def across_seeds(results: list[Record], key: str, measure: str) -> list[float]:
     """Of a sampler and number of evaluations: the mean over seeds, the ends of their intervals, the highest floor."""
-    found = [one["measures"][key][measure] for one in results if key in one["measures"]]  # type: ignore[index, operator]
+    found = [one["measures"][key][measure] for one in results if key in one["measures"]]
     if not found:
         return []
     value, low, high, floor = zip(*found, strict=True)
@@ -328,9 +325,7 @@ def across_seeds(results: list[dict[str, object]], key: str, measure: str) -> li
 
 def show(folder: Path, measure: str) -> None:
     """A row per model and sampler: a distance with its interval at every number of evaluations."""
-    cells: dict[str, list[dict[str, object]]] = {}
-    for key, result in finished(folder):
-        cells.setdefault(key, []).append(result)
+    cells = by_cell(json.loads(path.read_text()) for path in sorted(folder.glob("*.json")))
     for name in sorted({key.split("/")[0] for key in cells}):
         table = Table(title=f"{name}: {measure}, mean over seeds and what their 95 % intervals cover")
         for column in ("model", "seeds", "sampler", *(f"{n} evaluations" for n in sorted(EVALUATIONS)), "floor"):

@@ -118,8 +118,9 @@ class Wiener(nn.Module):
                 terms = torch.stack((torch.ones_like(x), x, y, x * x, x * y))
                 all_waves[n] += terms.sum(1, keepdim=True)
                 by_class[n].index_add_(1, paths.labels.cpu() % by_class.shape[2], terms[..., 0, 0])
-        self.slope.copy_(lines(all_waves)[0][:, 0])
-        everything = torch.stack(lines(by_class.sum(2, keepdim=True)), 2)
+        slope, offset = lines(all_waves)
+        self.slope.copy_(slope[:, 0])
+        everything = torch.stack((slope, offset), 2)[..., 0, 0]
         seen = (by_class[:, :1] > 0.0).transpose(1, 2)
         self.constant.copy_(torch.where(seen, torch.stack(lines(by_class), 2), everything))
         self.constant[:, -1:].copy_(everything)

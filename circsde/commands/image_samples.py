@@ -1,6 +1,5 @@
 """Samples of a model of images, from the command line: phases to NetCDF, a sheet of pictures, and how they came."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +54,6 @@ class Request:
 
     def __post_init__(self) -> None:
         """Refuse numbers that ask for nothing."""
-        if not math.isfinite(self.guidance):
-            raise ValueError(f"guidance must be a finite number, got {self.guidance}")
         if min(self.count, self.batch) < 1 or self.first_sample < 0:
             raise ValueError(
                 "count and batch must be positive and first-sample not negative, got"
@@ -194,6 +191,8 @@ def event_shape(model: "Trained") -> tuple[int, ...]:
 
 def encoding_of(about: Mapping[str, Any]) -> "Encoding":
     """What phases stand for, by what a model or its samples say; else grey values on the whole circle."""
+    import math
+
     from circsde.data.orientation import OrientationEncoding
     from circsde.encoding import PhaseEncoding
 
