@@ -1,16 +1,16 @@
 r"""Brownian motion on an exact grid: the increments (dW, dZ) of one path, at any coarser step size.
 
 A path is fixed by its seed, its grid and the index of each sample. Samples are drawn in blocks, every block from a
-generator of its own, so that a sample's path does not depend on the batch around it, nor on the threads that draw.
+stream of its own (:mod:`circsde.streams`), so that a sample's path does not depend on the batch around it, nor on the
+threads that draw. Normals are drawn in float64 and rounded, so that a path is the same in every dtype to rounding.
 """
 
 import math
 import operator
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple, Protocol, SupportsIndex, runtime_checkable
@@ -18,7 +18,10 @@ from typing import NamedTuple, Protocol, SupportsIndex, runtime_checkable
 import torch
 from torch import Tensor
 
-_BLOCK = 1 << 14  # normals that a block of samples draws per step: part of what a seed means
+from circsde.solvers.grid import places
+from circsde.streams import Purpose, numpy_stream, torch_stream
+
+_BLOCK = 1 << 12  # normals that a block of samples draws per step: part of what a seed means
 _DEVICE_BLOCK = 1 << 20  # the same on an accelerator, which wants few large draws
 _AHEAD = 1 << 22  # normals drawn ahead at most (one step if that is more): a bound on memory only
 
@@ -64,10 +67,11 @@ class Brownian:
         grid: Increasing times, float64 values.
         shape: ``(batch, *event)``.
         seed: Any integer. The same seed and grid give the same path, whatever the batch.
-        dtype: Of the increments.
-        device: Of the increments; the paths of a CPU and a GPU differ.
+        dtype: The dtype of the increments: a path is the same in each, to rounding.
+        device: The device of the increments; a CPU and a GPU draw different paths.
         first_sample: The index of the first sample, so that a batch can be drawn in parts.
-        workers: Threads that draw ahead while the caller computes; of no consequence for the path.
+        workers: Threads that draw ahead while the caller computes; they do not change the path.
+        purpose: What the path is for; the same seed gives different purposes independent paths.
 
     >>> path = Brownian(grid=(0.0, 0.5, 1.0), shape=(2, 3), seed=0)
     >>> fine = list(path.increments(path.grid, levy_area=False))
@@ -83,6 +87,7 @@ class Brownian:
     device: torch.device = torch.device("cpu")
     first_sample: int = 0
     workers: int = 0
+    purpose: Purpose = "brownian"
 
     def increments(self, grid: Sequence[float], *, levy_area: bool) -> Iterator[Noise]:
         """The noise over each interval of ``grid``, every point of which must be a point of the path's own grid.
@@ -92,7 +97,7 @@ class Brownian:
         Raises:
             ValueError: If ``grid`` has a point between those of the path's grid.
         """
-        stops = [self._index(t) for t in grid]
+        stops = places(grid, self.grid, "this Brownian path, which is known", "draw it on a grid that holds every step")
         widths = [b - a for a, b in pairwise(self.grid[: stops[-1] + 1])]
         fine = _draw(self, widths, levy_area)
         for _ in range(stops[0]):
@@ -102,16 +107,6 @@ class Brownian:
             for i in range(a + 1, b):
                 total = join(total, next(fine), widths[i])
             yield total
-
-    def _index(self, t: float) -> int:
-        slack = 1e-9 * (self.grid[-1] - self.grid[0]) / len(self.grid)
-        i = bisect_left(self.grid, t - slack)
-        if i == len(self.grid) or abs(self.grid[i] - t) > slack:
-            raise ValueError(
-                f"time {t:g} is not on this Brownian path, which is known at {len(self.grid)} times from "
-                f"{self.grid[0]:g} to {self.grid[-1]:g}; draw it on a grid that holds every step you will take"
-            )
-        return i
 
 
 def join(first: Noise, second: Noise, second_width: float) -> Noise:
@@ -136,22 +131,31 @@ def draw_seed(generator: torch.Generator | SupportsIndex | None) -> int:
 
 
 def _draw(path: Brownian, widths: Sequence[float], levy_area: bool) -> Iterator[Noise]:
-    """The noise on the path's own grid: each block of samples from generators of its own."""
+    """The noise on the path's own grid: each block of samples from streams of its own, in float64."""
     batch, event = path.shape[0], math.prod(path.shape[1:])
     size = max(1, (_BLOCK if path.device.type == "cpu" else _DEVICE_BLOCK) // max(1, event))  # samples in a block
     first, last = path.first_sample // size, -(-(path.first_sample + batch) // size)
     skip = path.first_sample - first * size
-    streams = [
-        [torch.Generator(path.device).manual_seed(_mix(path.seed, 2 * block + kind)) for block in range(first, last)]
-        for kind in range(1 + levy_area)
-    ]
-    normals = _ahead if path.workers else _on_demand
-    for h, (along, *across) in zip(widths, normals(path, streams, size * event, widths), strict=True):
-        dW, *areas = (x[:, : size * event].reshape(-1, *path.shape[1:])[skip : skip + batch] for x in (along, *across))
-        yield Noise(dW, *(area.add_(dW, alpha=0.5 * h) for area in areas))
+    streams = [[_normals(path, block, kind) for block in range(first, last)] for kind in range(1 + levy_area)]
+    drawn = _ahead if path.workers else _on_demand
+    for h, (along, *across) in zip(widths, drawn(path, streams, size * event, widths), strict=True):
+        dW, *areas = (x.reshape(-1, *path.shape[1:])[skip : skip + batch] for x in (along, *across))
+        dZ = (area.add_(dW, alpha=0.5 * h).to(path.dtype, copy=True) for area in areas)
+        yield Noise(dW.to(path.dtype, copy=True), *dZ)
 
 
-Streams = Sequence[Sequence[torch.Generator]]  # by kind (along the path, area), by block
+Fill = Callable[[Tensor], object]
+"""Fills a contiguous float64 tensor with the next standard normals of a stream."""
+
+Streams = Sequence[Sequence[Fill]]  # by kind (along the path, area), by block
+
+
+def _normals(path: Brownian, block: int, kind: int) -> Fill:
+    if path.device.type == "cpu":
+        numbers = numpy_stream(path.seed, path.purpose, block, kind)
+        return lambda out: numbers.standard_normal(out=out.numpy())
+    generator = torch_stream(path.seed, path.purpose, block, kind, device=path.device)
+    return lambda out: out.normal_(generator=generator)
 
 
 def _scales(h: float) -> tuple[float, float]:
@@ -160,28 +164,32 @@ def _scales(h: float) -> tuple[float, float]:
 
 
 def _on_demand(path: Brownian, streams: Streams, drawn: int, widths: Sequence[float]) -> Iterator[Tensor]:
-    """Per step, scaled normals of shape ``(kind, block, at least drawn)``."""
-    for h in widths:
-        out = torch.empty(len(streams), len(streams[0]), _padded(drawn), dtype=path.dtype, device=path.device)
-        for rows, generators, scale in zip(out, streams, _scales(h), strict=False):
-            for row, generator in zip(rows, generators, strict=True):
-                row.normal_(0.0, scale, generator=generator)
-        yield out
+    """Per step, scaled normals ``(kind, block, drawn)``, always in the same memory; threads share the blocks."""
+    fills = [fill for kind in streams for fill in kind]
+    threads = min(torch.get_num_threads(), len(fills)) if path.device.type == "cpu" else 1
+    out = torch.empty(len(fills), drawn, dtype=torch.float64, device=path.device)
+    rows, by_kind = out.unbind(), out.view(len(streams), -1, drawn)
+    with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
+        for h in widths:
+            deque((pool.map if pool else map)(lambda fill, row: fill(row), fills, rows), maxlen=0)
+            for part, scale in zip(by_kind, _scales(h), strict=False):
+                part.mul_(scale)
+            yield by_kind
 
 
 def _ahead(path: Brownian, streams: Streams, drawn: int, widths: Sequence[float]) -> Iterator[Tensor]:
     """The same normals, drawn some steps at a time by threads while the caller works; it helps when it must wait."""
-    kinds, blocks, padded = len(streams), len(streams[0]), _padded(drawn)
-    chunk = max(1, min(8, _AHEAD // (kinds * blocks * padded)))
+    kinds, blocks = len(streams), len(streams[0])
+    chunk = max(1, min(8, _AHEAD // (kinds * blocks * drawn)))
 
-    def fill(jobs: deque[tuple[Tensor, torch.Generator]]) -> None:
+    def fill(jobs: deque[tuple[Tensor, Fill]]) -> None:
         with suppress(IndexError):  # another thread took the last one
             while jobs:
-                rows, generator = jobs.popleft()
-                rows.normal_(generator=generator)
+                rows, fill = jobs.popleft()
+                fill(rows)
 
     def start(steps: int) -> tuple[Tensor, Callable[[], None]]:
-        buffer = torch.empty(kinds, blocks, steps, padded, dtype=path.dtype)
+        buffer = torch.empty(kinds, blocks, steps, drawn, dtype=torch.float64)
         jobs = deque((buffer[i, j], streams[i][j]) for i in range(kinds) for j in range(blocks))
         futures = [pool.submit(fill, jobs) for _ in range(path.workers)]
 
@@ -204,24 +212,4 @@ def _ahead(path: Brownian, streams: Streams, drawn: int, widths: Sequence[float]
             if i + 1 < len(chunks):
                 following = start(len(chunks[i + 1]))
             for k, h in enumerate(steps):
-                yield buffer[:, :, k] * torch.tensor(_scales(h)[:kinds], dtype=path.dtype)[:, None, None]
-
-
-def _padded(count: int) -> int:
-    """Torch fills multiples of 16 normals alike in one call or in several: how many steps is of no consequence."""
-    return -(-count // 16) * 16
-
-
-def _mix(seed: int, index: int) -> int:
-    """A 32-bit seed, different for different indices below 2^32: torch's CPU generator keeps no more bits.
-
-    Two rounds of a bijective integer hash of the index, keyed by the two halves of the user's seed.
-    """
-    mask = 0xFFFFFFFF
-    x = index & mask
-    for key in (seed & mask, (seed >> 32) & mask):
-        x = (x ^ key) & mask
-        x = ((x ^ (x >> 16)) * 0x7FEB352D) & mask
-        x = ((x ^ (x >> 15)) * 0x846CA68B) & mask
-        x ^= x >> 16
-    return x
+                yield buffer[:, :, k] * torch.tensor(_scales(h)[:kinds], dtype=torch.float64)[:, None, None]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from circsde.solvers.brownian import Brownian, BrownianPath, Noise, _mix, draw_seed, join
+from circsde.solvers.brownian import Brownian, BrownianPath, Noise, draw_seed, join
 from strategies import Replay, assert_agree, random, seeds
 
 FALSE_ALARM = 1e-6  # of each statistical check below; every one is seeded
@@ -90,7 +90,7 @@ def test_coarse_increments_have_the_covariance_of_theory() -> None:
 
 
 def test_steps_samples_blocks_kinds_and_seeds_are_independent_of_one_another() -> None:
-    """A block holds 2^13 or more normals; samples a hundred apart are in other blocks, next to one another in one."""
+    """A block holds 2^12 normals or fewer; samples a hundred apart are in other blocks, next to one another in one."""
     n, event = 300, 1000
     first, second = drawn(Brownian((0.0, 1.0, 2.0), (n, event), seed=3, dtype=torch.float64))
     (other,) = drawn(Brownian((0.0, 1.0), (n, event), seed=4, dtype=torch.float64))
@@ -106,36 +106,13 @@ def test_steps_samples_blocks_kinds_and_seeds_are_independent_of_one_another() -
     assert_independent(along[:, 1:], along[:, :-1])
 
 
-def unmix(seed: int, x: int) -> int:
-    """The inverse of the hash, each of whose steps is invertible modulo 2^32."""
-    mask = 2**32 - 1
-
-    def unshift(x: int, bits: int) -> int:
-        y = x
-        for _ in range(32 // bits):
-            y = x ^ (y >> bits)
-        return y
-
-    for key in ((seed >> 32) & mask, seed & mask):
-        x = unshift(x, 16)
-        x = (x * pow(0x846CA68B, -1, 2**32)) & mask
-        x = unshift(x, 15)
-        x = (x * pow(0x7FEB352D, -1, 2**32)) & mask
-        x = unshift(x, 16) ^ key
-    return x
-
-
-@given(st.integers(-(2**63), 2**63), st.integers(0, 2**32 - 1))
-def test_every_block_of_a_path_has_a_generator_seed_of_its_own(seed: int, index: int) -> None:
-    """The hash has an inverse, so that different indices have different 32-bit seeds."""
-    mixed = _mix(seed, index)
-    assert 0 <= mixed < 2**32
-    assert unmix(seed, mixed) == index
-
-
-def test_seeds_of_neighbouring_blocks_differ_in_half_their_bits() -> None:
-    flips = [(_mix(7, i) ^ _mix(7, i + 1)).bit_count() for i in range(1000)]
-    assert abs(sum(flips) / 1000 - 16) < 5 * math.sqrt(8 / 1000)  # binomial: false alarm rate 6e-7
+@given(widths, seeds, st.sampled_from([torch.float32, torch.float16, torch.bfloat16]))
+def test_a_path_is_the_same_in_every_dtype_to_rounding(steps: list[float], seed: int, dtype: torch.dtype) -> None:
+    grid = grid_of(steps)
+    wide, narrow = (drawn(Brownian(grid, (3, 5), seed, each)) for each in (torch.float64, dtype))
+    for a, b in zip(wide, narrow, strict=True):
+        assert torch.equal(a.dW.to(dtype), b.dW)
+        assert torch.equal(area(a).to(dtype), area(b))
 
 
 @given(widths, seeds, st.data())
