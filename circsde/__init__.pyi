@@ -7,8 +7,8 @@ from .encoding import PhaseEncoding
 from .gibbs import MeanFieldGibbs
 from .kuramoto import KuramotoSDE
 from .schedule import Schedule
-from .sde import SDE, probability_flow, reverse, transition
-from .solvers import LogProb, Solution, log_prob, normalisation, odeint, sdeint
+from .sde import SDE, reverse, transition
+from .solvers import LogProb, Solution, SolveError, log_prob, normalisation, odeint, sdeint
 from .torus import (
     difference,
     distance,
@@ -17,6 +17,7 @@ from .torus import (
     order_parameter,
     wrap,
 )
+from .velocity import probability_flow
 
 __version__: str
 
@@ -32,6 +33,7 @@ __all__ = [
     "PhaseEncoding",
     "Schedule",
     "Solution",
+    "SolveError",
     "VonMises",
     "WrappedNormal",
     "difference",

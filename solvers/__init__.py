@@ -6,10 +6,12 @@ if __name__ != "circsde.solvers":
 from circsde.solvers.brownian import Brownian, BrownianPath, Noise, join
 from circsde.solvers.flow import odeint
 from circsde.solvers.grid import step_grid
-from circsde.solvers.integrate import Solution, Stats, sdeint
+from circsde.solvers.integrate import sdeint
 from circsde.solvers.latent_space import from_latent, latent
-from circsde.solvers.likelihood import LogProb, log_prob, normalisation
+from circsde.solvers.likelihood import LogProb, log_prob
 from circsde.solvers.methods import METHODS, Method
+from circsde.solvers.normalisation import normalisation
+from circsde.solvers.solution import Solution, SolveError, Stats
 
 __all__ = [
     "METHODS",
@@ -19,6 +21,7 @@ __all__ = [
     "Method",
     "Noise",
     "Solution",
+    "SolveError",
     "Stats",
     "from_latent",
     "join",

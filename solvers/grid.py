@@ -1,9 +1,16 @@
-"""Exact time grids: a chosen number of steps, every output time a grid point, no accumulated rounding."""
+"""Exact time grids: a chosen number of steps, every output time a grid point, no accumulated rounding.
+
+Here, and nowhere else, it is decided when two times are the same: :func:`resolution` and :func:`places`.
+"""
 
 import math
+import operator
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import SupportsIndex
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +43,7 @@ def step_grid(
     if grid is not None:
         return _given_grid(times, as_times(grid, "grid"))
     if n_steps is not None:
-        counts = _share(times, n_steps)
+        counts = _share(times, whole(n_steps, "n_steps"))
     else:
         assert dt is not None
         if not (math.isfinite(dt) and dt > 0):
@@ -54,7 +61,42 @@ def as_times(ts: Times, name: str) -> list[float]:
         raise ValueError(f"{name} must hold at least two finite times, got {times}")
     if any(b <= a for a, b in pairwise(times)):
         raise ValueError(f"{name} must increase, got {times}; to go back in time, integrate reverse(sde, score)")
+    slack = resolution(times)
+    if close := [(a, b) for a, b in pairwise(times) if b - a <= slack]:
+        a, b = close[0]
+        raise ValueError(f"{name} must increase, but {a!r} and {b!r} are the same time, to rounding; leave one out")
     return times
+
+
+def until(ts: Times, horizon: float) -> list[float]:
+    """Increasing times in ``[0, horizon]``; a last one beyond it by a rounding of the dtype of ``ts`` is the horizon.
+
+    Raises:
+        ValueError: If they do not increase, or one lies outside.
+
+    >>> until(torch.tensor([0.0, 0.1]), 0.1)  # in float32 0.1 is larger
+    [0.0, 0.1]
+    """
+    times = as_times(ts, "ts")
+    coarse = isinstance(ts, Tensor | np.ndarray) and str(ts.dtype).removeprefix("torch.") == "float32"
+    slack = 2.0**-23 * horizon if coarse else resolution([0.0, horizon])
+    if horizon < times[-1] <= horizon + slack:
+        times[-1] = horizon
+    if times[0] < 0 or times[-1] > horizon:
+        raise ValueError(f"ts must lie in [0, {horizon:g}], the horizon, got [{times[0]:g}, {times[-1]:g}]")
+    return times
+
+
+def whole(number: SupportsIndex, name: str) -> int:
+    """A whole number, as an int.
+
+    Raises:
+        ValueError: If it is not one.
+    """
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number, got {number!r}; round it, or give a step size dt") from None
 
 
 def _share(times: Sequence[float], n_steps: int) -> list[int]:
@@ -99,16 +141,49 @@ def _is_uniform(times: Sequence[float], counts: Sequence[int]) -> bool:
 
 
 def _given_grid(times: Sequence[float], points: list[float]) -> tuple[list[float], list[int]]:
-    slack = 1e-12 * (points[-1] - points[0])
-    marks = []
-    for t in times:
-        nearest = min(range(len(points)), key=lambda i: abs(points[i] - t))
-        if abs(points[nearest] - t) > slack:
-            raise ValueError(f"output time {t:g} is not a point of the grid; add it to the grid")
-        marks.append(nearest)
+    marks = places(times, points, "the grid, which is given", "add it to the grid")
     if marks[0] != 0 or marks[-1] != len(points) - 1:
         raise ValueError(
             f"the grid must begin and end with ts, got [{points[0]:g}, {points[-1]:g}] for "
             f"[{times[0]:g}, {times[-1]:g}]"
         )
+    points = points.copy()
+    for mark, t in zip(marks, times, strict=True):
+        points[mark] = t
     return points, marks
+
+
+def resolution(times: Sequence[float]) -> float:
+    """The largest distance of two times that count as the same among ``times``, in increasing order.
+
+    It is a trillionth of their span, or four units in the last place of the largest where that is more. This is the
+    only place of the package that decides when two times are equal.
+
+    >>> resolution([0.0, 1.0]), resolution([1e9, 1e9 + 1.0]) == 4 * math.ulp(1e9)
+    (1e-12, True)
+    """
+    return max(1e-12 * (times[-1] - times[0]), 4.0 * math.ulp(max(abs(times[0]), abs(times[-1]))))
+
+
+def places(times: Sequence[float], points: Sequence[float], where: str, advice: str) -> list[int]:
+    """The index among increasing ``points`` of every one of the increasing ``times``, all different.
+
+    Raises:
+        ValueError: If a time is not one of the points, or two of them are the same; ``where`` and ``advice`` complete
+            the message.
+
+    >>> places([0.1 * 3, 1.0], [0.0, 0.3, 1.0], "the grid, which is given", "add it to the grid")
+    [1, 2]
+    """
+    slack = resolution(points)
+    marks = list[int]()
+    for t in times:
+        i = bisect_left(points, t - slack)
+        if i == len(points) or points[i] - t > slack:
+            raise ValueError(
+                f"time {t!r} is not on {where} at {len(points)} times from {points[0]:g} to {points[-1]:g}; {advice}"
+            )
+        marks.append(i)
+    if any(j <= i for i, j in pairwise(marks)):
+        raise ValueError(f"two of the times {list(times)} are the same point on {where} at {len(points)} times")
+    return marks

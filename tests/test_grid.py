@@ -10,7 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circsde.solvers.grid import step_grid
+from circsde.sde import SDE
+from circsde.solvers.grid import places, step_grid
+from circsde.solvers.integrate import sdeint
 
 HORIZONS = [1.0, 2 * math.pi, 1 / 3]
 
@@ -148,16 +150,79 @@ def test_small_steps_at_large_times_keep_their_width() -> None:
         ([0.0, math.inf], {"dt": 0.1}, "ts must hold at least two finite times, got [0.0, inf]"),
         ([0.0, 1.0], {"grid": [0.0]}, "grid must hold at least two finite times"),
         ([0.0, 1.0], {"grid": [0.0, 0.7, 0.3, 1.0]}, "grid must increase"),
-        ([0.0, 0.3, 1.0], {"grid": [0.0, 0.5, 1.0]}, "output time 0.3 is not a point of the grid; add it to the grid"),
+        (
+            [0.0, 0.3, 1.0],
+            {"grid": [0.0, 0.5, 1.0]},
+            "time 0.3 is not on the grid, which is given at 3 times from 0 to 1; add it",
+        ),
         ([0.5, 1.0], {"grid": [0.0, 0.5, 1.0]}, "the grid must begin and end with ts, got [0, 1] for [0.5, 1]"),
         ([0.0, 0.5], {"grid": [0.0, 0.5, 1.0]}, "the grid must begin and end with ts, got [0, 1] for [0, 0.5]"),
         (
-            [1.0, 1.0 + 4e-16],
-            {"n_steps": 10},
-            "10 steps from 1.0 to 1.0000000000000004 are too small for float64 times",
+            [1.0, 1.0 + 1e-14],
+            {"n_steps": 100},
+            "100 steps from 1.0 to 1.00000000000001 are too small for float64 times",
         ),
     ],
 )
 def test_impossible_steps_are_refused(ts: list[float], options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         step_grid(ts, **options)
+
+
+def test_times_that_differ_by_rounding_are_one_time_and_the_output_is_the_time_asked_for() -> None:
+    ts, grid = [0.1 * i for i in range(11)], [i / 10 for i in range(11)]
+    points, marks = step_grid(ts, grid=grid)
+    assert ts != grid
+    assert [points[mark] for mark in marks] == ts
+
+
+@pytest.mark.parametrize(
+    ("ts", "steps"),
+    [
+        ([0.0, 0.5, 0.5 + 4e-13, 0.75, 1.0], {"grid": [0.0, 0.25, 0.5, 0.75, 1.0]}),
+        ([0.0, 0.5, 0.5 + 4e-13, 1.0], {"n_steps": 8}),
+        ([0.0, 0.5, 0.5 + 4e-13, 1.0], {"dt": 0.1}),
+        ([1e9, 1e9 + 1e-7], {"n_steps": 1}),
+    ],
+)
+def test_two_outputs_at_the_same_time_are_refused(ts: list[float], steps: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="are the same time, to rounding; leave one out"):
+        step_grid(ts, **steps)
+
+
+def test_two_outputs_at_one_point_of_a_grid_are_refused() -> None:
+    """Both are within rounding of it, from either side."""
+    with pytest.raises(ValueError, match="two of the times"):
+        step_grid([0.0, 0.5 - 8e-13, 0.5 + 8e-13, 1.0], grid=[0.0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize("gap", [2e-12, 1e-10, 1e-6])
+def test_outputs_that_are_closer_than_any_step_but_not_the_same_all_come_back(gap: float) -> None:
+    ts = [0.0, 0.5, 0.5 + gap, 1.0]
+    sde = SDE(lambda t, theta: torch.ones_like(theta), lambda t: 0.0, horizon=1.0)
+    solution = sdeint(sde, torch.zeros(1, 1).double(), ts, n_steps=8)
+    assert solution.ts.tolist() == ts
+    assert solution.lifted.flatten().tolist() == pytest.approx(ts, abs=1e-15)
+
+
+@pytest.mark.parametrize("n_steps", [0.3 / 0.1, 10.0, "10", math.inf, math.nan])
+def test_a_number_of_steps_that_is_not_whole_is_refused(n_steps: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # without the tests' own check of types
+    with pytest.raises(ValueError, match=re.escape(f"n_steps must be a whole number, got {n_steps!r}")):
+        step_grid((0.0, 1.0), n_steps=n_steps)
+
+
+def test_the_work_of_finding_outputs_grows_with_their_number_not_with_its_square() -> None:
+    """Counted in comparisons of times: each output is found by bisection."""
+    looks = 0
+
+    class Counted(float):
+        def __lt__(self, other: float) -> bool:
+            nonlocal looks
+            looks += 1
+            return float(self) < other
+
+    for n in (100, 1000):
+        looks, points = 0, [Counted(i / n) for i in range(n + 1)]
+        places([i / n for i in range(n + 1)], points, "the grid", "add it")
+        assert looks <= (n + 1) * (math.log2(n) + 2)

@@ -1,0 +1,103 @@
+"""What an equation and its angles must be before a solve begins."""
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from circsde.sde import SDE, evaluate
+from circsde.solvers.methods import Method
+from circsde.torus import TWO_PI
+
+_MIDDLE = 0.61803  # of the time to be solved: where a drift is looked at, and at no special point
+
+_STABLE = 2.0  # rate times step up to which explicit methods of order 1 and 2 are stable where angles are attracted
+
+
+def check_angles(theta: Tensor, event_shape: Sequence[int] | None) -> None:
+    """Refuse what is not a batch of finite angles of that shape.
+
+    Raises:
+        TypeError: If they are not a floating-point tensor.
+        ValueError: If there are none, one is not finite, or their shape is another.
+    """
+    if not isinstance(theta, Tensor):
+        raise TypeError(f"theta0 must be a torch tensor of angles, got {type(theta).__name__}: use torch.as_tensor")
+    if not theta.is_floating_point():
+        raise TypeError(f"theta0 must hold floating-point angles in radians, got dtype {theta.dtype}")
+    if theta.ndim < 2 or (event_shape is not None and theta.shape[1:] != torch.Size(event_shape)):
+        event = "*event" if event_shape is None else ", ".join(map(str, event_shape))
+        raise ValueError(f"theta0 must have shape (batch, {event}), got {tuple(theta.shape)}")
+    if not theta.numel():
+        raise ValueError(f"theta0 must hold at least one angle, got shape {tuple(theta.shape)}")
+    if not bool(theta.isfinite().all()):
+        where = tuple((~theta.isfinite()).nonzero()[0].tolist())
+        raise ValueError(f"theta0 must be finite, got {theta[where].item()} at index {where}")
+
+
+@torch.no_grad()
+def check_equation(sde: SDE, theta: Tensor, points: Sequence[float]) -> None:
+    """Refuse a drift or a diffusion of a wrong shape, and a drift that is not a 2 pi-periodic function of the angles.
+
+    The drift is evaluated at one time within the solve, at the angles given and again with whole turns added that
+    differ from angle to angle; not at all where ``sde.periodic`` says that there is nothing to find.
+
+    Raises:
+        ValueError: Saying what was found, and what to do.
+    """
+    t = points[0] + _MIDDLE * (points[-1] - points[0])
+    event = theta.shape[1:]
+    g = evaluate(sde.diffusion, t, theta)
+    if isinstance(g, Tensor) and g.numel() != 1 and not _fits(g.shape, event):
+        raise ValueError(
+            f"the diffusion must be a number or have the shape of one sample, {tuple(event)}, got {tuple(g.shape)};"
+            " noise that mixes angles or depends on them is not supported"
+        )
+    if sde.periodic:
+        return
+    drift = sde.drift(t, theta)
+    if not isinstance(drift, Tensor) or drift.shape != theta.shape:
+        got = tuple(drift.shape) if isinstance(drift, Tensor) else type(drift).__name__
+        raise ValueError(
+            f"the drift must have the shape of theta, {tuple(theta.shape)}, got {got}; build it from theta"
+        )
+    turns = 1 + (torch.arange(event.numel(), device=theta.device) * _MIDDLE % 1.0 > 0.5).reshape(event)
+    gap = (sde.drift(t, theta + TWO_PI * turns.to(theta.dtype)) - drift).abs().amax().item()
+    seen = torch.finfo(theta.dtype).eps ** 0.5 * (drift.abs().amax().item() + 1.0 / (points[-1] - points[0]))
+    if gap <= seen or not math.isfinite(gap):
+        return
+    again = (sde.drift(t, theta) - drift).abs().amax().item()
+    if again > 0.0:
+        raise ValueError(
+            f"the drift answers differently when it is asked twice at the same angles, by {again:.2g} rad/time at"
+            f" t = {t:g}: put its network into evaluation mode (dropout, batch normalisation), or fix what it draws"
+        )
+    raise ValueError(
+        f"the drift must be 2 pi-periodic in every angle, but changes by {gap:.2g} rad/time when whole turns are added"
+        f" at t = {t:g}; write it with sines and cosines of the angles (a velocity or another real number is not an"
+        " angle, and would be wrapped)"
+    )
+
+
+def _fits(shape: torch.Size, event: torch.Size) -> bool:
+    """Whether an array of ``shape`` multiplies one of shape ``event`` without changing that."""
+    own = shape[::-1]
+    return len(own) <= len(event) and all(a in (1, b) for a, b in zip(own, event[::-1], strict=False))
+
+
+def warn_of_instability(sde: SDE, method: Method, points: Sequence[float]) -> None:
+    """Warn where an explicit method takes steps beyond the stability of an equation that knows its rates."""
+    if not method.explicit:
+        return
+    rates = ((sde.attraction(t), s - t) for t, s in zip(points, points[1:], strict=False))
+    rate, h = max(rates, key=lambda pair: pair[0] * pair[1])
+    if rate * h > _STABLE:
+        advised = -(-rate * (points[-1] - points[0]) // (0.5 * _STABLE))
+        warnings.warn(
+            f"{method.name} is unstable where rate times step exceeds {_STABLE:g}, and here it reaches {rate * h:.2g}:"
+            f' take about {advised:.0f} steps, or method="mobius_strang"',
+            RuntimeWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,140 @@
+r"""What a solver answers: the angles at the output times, what it did, and how a failure is made known."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from circsde.record import provenance
+from circsde.torus import TWO_PI
+
+SUCCESS, NON_FINITE, OVERFLOW = "success", "non_finite", "overflow"
+
+_AXES = {1: ("oscillator",), 2: ("row", "column"), 3: ("channel", "row", "column")}
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a solve did.
+
+    Attributes:
+        nfe: Evaluations of the drift (SDE) or of the field (ODE), each for the whole batch.
+        steps: Accepted steps.
+        status: ``"success"``, or why it stopped early: ``"non_finite"``, ``"overflow"``, or a limit that was hit.
+        message: The step, the time and the samples where it stopped, and what to do; empty on success.
+        samples: Indices of the samples that failed.
+        rejected: Rejected steps of an adaptive method.
+
+    >>> from circsde.sde import SDE
+    >>> from circsde.solvers.integrate import sdeint
+    >>> pole = SDE(lambda t, theta: theta.sin() / (0.5 - t), lambda t: 0.0, horizon=1.0)
+    >>> stats = sdeint(pole, torch.ones(1, 1), (0.0, 1.0), n_steps=8, on_failure="return").stats
+    >>> stats.status, stats.steps, stats.samples
+    ('non_finite', 3, (0,))
+    """
+
+    nfe: int
+    steps: int
+    status: str = SUCCESS
+    message: str = ""
+    samples: tuple[int, ...] = ()
+    rejected: int = 0
+
+
+OnFailure = Literal["raise", "return"]
+"""What a solver does with a solution that failed: raise :class:`SolveError`, or return it with its status."""
+
+
+class SolveError(RuntimeError):
+    """A solve stopped before its last output time; ``solution`` holds what was computed and why it stopped.
+
+    >>> from circsde.sde import SDE
+    >>> from circsde.solvers.integrate import sdeint
+    >>> pole = SDE(lambda t, theta: theta.sin() / (0.5 - t), lambda t: 0.0, horizon=1.0)
+    >>> try:
+    ...     sdeint(pole, torch.ones(1, 1), (0.0, 0.25, 1.0), n_steps=8)
+    ... except SolveError as error:
+    ...     print(error.solution.stats.status, error.solution.ts.tolist())
+    non_finite [0.0, 0.25]
+    """
+
+    def __init__(self, solution: "Solution") -> None:
+        super().__init__(f"{solution.stats.status}: {solution.stats.message}")
+        self.solution = solution
+
+    def __reduce__(self) -> tuple[type["SolveError"], tuple["Solution"]]:
+        """Pickled by its solution, so that it crosses from one process to another."""
+        return SolveError, (self.solution,)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The angles at the output times; after a failure, those that were reached.
+
+    Attributes:
+        ts: Output times, shape ``(m,)``, float64.
+        theta: Wrapped angles in ``[-pi, pi)``, shape ``(m, batch, *event)``.
+        winding: Whole turns, int64, same shape.
+        stats: What the solve did.
+
+    >>> from circsde.sde import SDE
+    >>> from circsde.solvers.integrate import sdeint
+    >>> turning = SDE(lambda t, theta: torch.full_like(theta, 7.0), lambda t: 0.0, horizon=1.0)
+    >>> solution = sdeint(turning, torch.zeros(1, 1), (0.0, 1.0), n_steps=10)
+    >>> round(solution.theta[-1].item(), 4), solution.winding[-1].item(), round(solution.lifted[-1].item(), 4)
+    (0.7168, 1, 7.0)
+    """
+
+    ts: Tensor
+    theta: Tensor
+    winding: Tensor
+    stats: Stats
+
+    @property
+    def lifted(self) -> Tensor:
+        """``theta + 2 pi winding`` in float64: the continuous path of each angle, radians."""
+        return self.theta.double() + TWO_PI * self.winding.double()
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the last output time was reached with finite angles."""
+        return self.stats.status == SUCCESS
+
+    def or_raise(self, on_failure: OnFailure) -> "Solution":
+        """The solution itself, or :class:`SolveError` where it failed and ``on_failure`` is ``"raise"``."""
+        if on_failure not in ("raise", "return"):
+            raise ValueError(f'on_failure must be "raise" or "return", got {on_failure!r}')
+        if on_failure == "raise" and not self.succeeded:
+            raise SolveError(self)
+        return self
+
+    def to_xarray(self, **attributes: Any) -> xr.Dataset:
+        """A Dataset with ``theta`` and ``winding`` over ``(time, sample, *event)``, with how it was made.
+
+        Times are in the units of the equation, whatever they are: rates are per that unit.
+
+        Args:
+            **attributes: What else is to be kept, for instance the seed.
+        """
+        event = self.theta.ndim - 2
+        dims = ("time", "sample", *_AXES.get(event, tuple(f"axis_{i}" for i in range(event))))
+        theta, winding = self.theta.detach().cpu(), self.winding.cpu()
+        if theta.dtype in (torch.float16, torch.bfloat16):
+            theta = theta.float()
+        return xr.Dataset(
+            {
+                "theta": (dims, theta.numpy(), {"units": "rad", "long_name": "phase"}),
+                "winding": (dims, winding.numpy(), {"units": "1", "long_name": "whole turns"}),
+            },
+            coords={"time": ("time", self.ts.numpy(), {"long_name": "time", "units": "1"})},
+            attrs={
+                "nfe": self.stats.nfe,
+                "steps": self.stats.steps,
+                "status": self.stats.status,
+                "message": self.stats.message,
+                **provenance(**attributes),
+                **attributes,
+            },
+        )
