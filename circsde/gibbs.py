@@ -1,14 +1,15 @@
 """The equilibrium law of finitely many noisy, globally coupled Kuramoto oscillators."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
-from circsde.distributions import Shape, VonMises, as_parameters, broadcast_shape, common_dtype, to_circle
+from circsde.distributions import Shape, VonMises, as_parameters, broadcast_shape, common_dtype
 from circsde.special import bessel_ratio, log_i0e
-from circsde.torus import TWO_PI
+from circsde.torus import TWO_PI, to_circle
 from circsde.unimodal import UnimodalDensity
 
 
@@ -24,13 +25,13 @@ class MeanFieldGibbs(Distribution):
     about psi. What remains is one integral over v. So sampling is exact and the draws are independent.
 
     Args:
-        n: Number of oscillators.
+        n: Number of oscillators, or the shape of one sample of them.
         coupling: K, 1/time, non-negative. Without coupling the phases are independent von Mises.
         reference: K_ref, 1/time, non-negative. Without it the law does not change under common rotations.
         diffusion: D, rad^2/time, positive.
         phase: The reference phase psi, radians.
 
-    The common shape of the rates is the batch shape; the event shape is ``(n,)``.
+    The common shape of the rates is the batch shape; the event shape is ``(n,)``, or the given one.
 
     Raises:
         ValueError: If ``n`` is not positive or a rate is out of range.
@@ -52,19 +53,21 @@ class MeanFieldGibbs(Distribution):
 
     def __init__(
         self,
-        n: int,
+        n: int | Sequence[int],
         coupling: float | Tensor,
         reference: float | Tensor,
         diffusion: float | Tensor,
         phase: float | Tensor = 0.0,
         validate_args: bool = True,
     ) -> None:
+        event_shape = Size((n,) if isinstance(n, int) else n)
+        n = event_shape.numel()
         if n < 1:
             raise ValueError(f"the number of oscillators must be at least 1, got {n}")
         rates = as_parameters(coupling, reference, diffusion, phase)
         shape = broadcast_shape(*rates)
         self.coupling, self.reference, self.diffusion, self.phase = (rate.expand(shape) for rate in rates)
-        super().__init__(shape, Size([n]), validate_args=validate_args)
+        super().__init__(shape, event_shape, validate_args=validate_args)
         self.n = n
         self._a = self.coupling.double() / self.diffusion.double() + 1e-16 / n  # K = 0 as a limit, within rounding
         self._b = self.reference.double() / self.diffusion.double()
@@ -118,7 +121,7 @@ class MeanFieldGibbs(Distribution):
         return pair + (1.0 - pair) / self.n
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density in nats with respect to ``d theta`` on ``[-pi, pi)^n``; ``value`` is ``(..., n)``, radians."""
+        """Log-density in nats with respect to ``d theta`` on ``[-pi, pi)^n``; ``value`` is ``(..., *event)``, rad."""
         if self._validate_args:
             self._validate_sample(value)
         offset, a, b = self._with_offset(value)
@@ -131,7 +134,7 @@ class MeanFieldGibbs(Distribution):
         offset, a, b = self._with_offset(value)
         cos, sin = offset.cos(), offset.sin()
         score = (a * sin.mean(-1)).unsqueeze(-1) * cos - (a * cos.mean(-1) + b).unsqueeze(-1) * sin
-        return score.to(common_dtype(value, self.phase))
+        return score.reshape(score.shape[:-1] + self.event_shape).to(common_dtype(value, self.phase))
 
     def entropy(self) -> Tensor:
         """Differential entropy in nats, ``log Z - n (a E R^2 / 2 + b E cos(theta_j - psi))``, shape ``batch_shape``."""
@@ -140,7 +143,7 @@ class MeanFieldGibbs(Distribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape = (), *, generator: torch.Generator | None = None) -> Tensor:
-        """Exact independent draws in ``[-pi, pi)``, shape ``(*sample_shape, *batch_shape, n)``."""
+        """Exact independent draws in ``[-pi, pi)``, shape ``(*sample_shape, *batch_shape, *event_shape)``."""
         shape, batch = Size(sample_shape), self.batch_shape
         uniform = torch.rand(
             (*batch, shape.numel()), generator=generator, dtype=torch.float64, device=self.phase.device
@@ -148,9 +151,9 @@ class MeanFieldGibbs(Distribution):
         v, kappa = (x.movedim(-1, 0).reshape(shape + batch) for x in self._field(self._radial.quantile(uniform)))
         direction = VonMises(self.phase.double(), kappa).sample(generator=generator)
         phases = VonMises(direction, v).sample((self.n,), generator=generator)
-        return to_circle(phases.movedim(0, -1), self.phase.dtype)
+        return to_circle(phases.movedim(0, -1).reshape(shape + batch + self.event_shape), self.phase.dtype)
 
     def _with_offset(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``theta - psi``, a and b, in float64 on the device of ``value``."""
-        wide = value.double()
+        """``theta - psi`` with the oscillators in a row, a and b, in float64 on the device of ``value``."""
+        wide = value.double().flatten(-len(self.event_shape))
         return wide - self.phase.to(wide).unsqueeze(-1), self._a.to(wide), self._b.to(wide)

@@ -1,14 +1,17 @@
 r"""The stochastic Kuramoto equation (eq. 1), the divergence of its drift, and its exact flow in a frozen field."""
 
 from collections.abc import Sequence
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from circsde.breakpoints import breakpoints
 from circsde.coupling import Coupling, GlobalCoupling, NoCoupling
-from circsde.distributions import VonMises, self_consistent_concentration
-from circsde.schedule import Schedule
+from circsde.distributions import VonMises
+from circsde.schedule import Rates, Schedule
 from circsde.sde import SDE, evaluate
+from circsde.settled import SettledLaw, mean_field_law, settled_law
 from circsde.typing import Amplitude, Angles, PerSample, Tangent, Time
 
 
@@ -18,8 +21,12 @@ class KuramotoSDE(SDE):
     ``d theta_i = [w_i + K Im(z_i e^{-i theta_i}) + K_ref sin(psi - theta_i)] dt + sqrt(2 D) dW_i``, where ``z_i`` is
     the coupling's mean of ``e^{i theta}`` around oscillator ``i``. The drift costs one sine, one cosine and two means.
 
+    Phases and frequencies are copied, unless they require a gradient: those are used as they are at every call, so that
+    gradients reach them, and a ``Parameter`` is one of the equation. What assigns, loads or moves them is noticed.
+
     Args:
-        event_shape: The shape of one sample: ``(n,)`` oscillators, ``(rows, columns)``, ``(channels, rows, columns)``.
+        event_shape: The shape of one sample: ``(n,)`` oscillators, ``(rows, columns)``, ``(channels, rows, columns)``;
+            a number n is ``(n,)``.
         coupling: Who listens to whom.
         schedule: The rates K(t), K_ref(t), D(t) and the horizon.
         reference_phase: ``psi`` in radians, a number or a tensor of ``event_shape``.
@@ -28,6 +35,7 @@ class KuramotoSDE(SDE):
 
     Raises:
         ValueError: If the coupling does not fit ``event_shape``, or a phase or a frequency is not finite.
+        TypeError: If the coupling is no coupling, or the schedule no schedule.
 
     Source: Song et al., 2025, arXiv 2509.15328; Kuramoto, 1984, doi:10.1007/978-3-642-69689-3.
 
@@ -36,17 +44,21 @@ class KuramotoSDE(SDE):
     tensor([[ 0.4794, -0.4794]])
     """
 
-    elementary = True
+    closed_form = elementary = True
 
     event_shape: torch.Size
     reference_phase: Tensor
     natural_frequency: Tensor
-    _psi_cos: float | Tensor
-    _psi_sin: float | Tensor
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a class whose ``field`` is not that of its drift."""
+        super().__init_subclass__(**kwargs)
+        if "field" in vars(cls) and "_field" not in vars(cls) and cls.drift is KuramotoSDE.drift:
+            raise TypeError(f"{cls.__name__} overrides field, which the drift does not read: override the drift, too")
 
     def __init__(
         self,
-        event_shape: Sequence[int],
+        event_shape: int | Sequence[int],
         coupling: Coupling | None = None,
         schedule: Schedule | None = None,
         reference_phase: float | Tensor = 0.0,
@@ -55,19 +67,36 @@ class KuramotoSDE(SDE):
         sde_type: str = "ito",
     ) -> None:
         nn.Module.__init__(self)
-        self.event_shape = torch.Size(event_shape)
+        self.event_shape = torch.Size((event_shape,) if isinstance(event_shape, int) else event_shape)
+        if not (coupling is None or isinstance(coupling, Coupling)):
+            raise TypeError(
+                "coupling must be NoCoupling(), GlobalCoupling(), LocalCoupling(radius), GraphCoupling(adjacency) or an"
+                f" object with check, mean and self_weight, got {coupling!r}; rates are given as schedule="
+            )
+        if not (schedule is None or isinstance(schedule, Schedule)):
+            raise TypeError(f"schedule must be a Schedule of three rates, got {schedule!r}; see Schedule.constant")
         self.coupling: Coupling = GlobalCoupling() if coupling is None else coupling
         self.schedule = Schedule.published(100) if schedule is None else schedule
         self.horizon, self.sde_type = self.schedule.horizon, sde_type
         self.coupling.check(self.event_shape)
-        self.register_buffer("reference_phase", self._per_oscillator("reference_phase", reference_phase))
-        self.register_buffer("natural_frequency", self._per_oscillator("natural_frequency", natural_frequency))
-        for name, part in (("_psi_cos", self.reference_phase.cos()), ("_psi_sin", self.reference_phase.sin())):
-            if part.ndim:
-                self.register_buffer(name, part, persistent=False)
-            else:
-                setattr(self, name, part.item())
-        self._rotates = bool((self.natural_frequency != 0).any())
+        self._register("reference_phase", reference_phase)
+        self._register("natural_frequency", natural_frequency)
+        self._remember()
+
+    @property
+    def periodic(self) -> bool:
+        """The drift is made of sines and cosines."""
+        return True
+
+    def attraction(self, t: float) -> float:
+        """``K + K_ref`` at time ``t``, 1/time: how fast angles around the reference phase approach one another."""
+        rates = self.schedule.at(t)
+        return rates.reference + (rates.coupling if self.coupled else 0.0)
+
+    @property
+    def breakpoints(self) -> tuple[float, ...] | None:
+        """Times between which the rates are smooth."""
+        return breakpoints(self.schedule)
 
     @property
     def coupled(self) -> bool:
@@ -78,14 +107,14 @@ class KuramotoSDE(SDE):
         """The right-hand side of eq. (1) without its noise, rad/time."""
         cos, sin = theta.cos(), theta.sin()
         field_cos, field_sin = self._field(cos, sin, *self._rates(t, theta))
-        velocity = cos.mul_(field_sin).sub_(sin.mul_(field_cos))  # Im(H e^{-i theta})
-        return velocity + self.natural_frequency.to(theta.dtype) if self._rotates else velocity
+        velocity = field_sin * cos - field_cos * sin  # Im(H e^{-i theta})
+        return velocity + self.natural_frequency.to(theta.dtype) if self.rotates else velocity
 
     def diffusion(self, t: float | Tensor) -> Amplitude:
         """``sqrt(2 D(t))``, rad per square-root time."""
         return (2.0 * self.schedule.diffusion(t)) ** 0.5
 
-    def variance(self, t0: float, t1: float) -> Amplitude:
+    def variance(self, t0: Time, t1: Time) -> Amplitude:
         """``2 integral of D`` from ``t0`` to ``t1``, rad^2."""
         return 2.0 * self.schedule.diffusion.integral(t0, t1)
 
@@ -97,7 +126,7 @@ class KuramotoSDE(SDE):
         """The integrals ``(Re H, Im H, w)`` from ``t0`` to ``t1`` with the mean field frozen at ``theta``, radians."""
         schedule = self.schedule
         rates = schedule.coupling.integral(t0, t1), schedule.reference.integral(t0, t1)
-        turned = (t1 - t0) * self.natural_frequency.to(theta.dtype) if self._rotates else 0.0
+        turned = (t1 - t0) * self.natural_frequency.to(theta.dtype) if self.rotates else 0.0
         return *self._field(theta.cos(), theta.sin(), *rates), turned
 
     def divergence(self, t: Time, theta: Angles) -> PerSample:
@@ -114,19 +143,35 @@ class KuramotoSDE(SDE):
         return (coupling * own - field_cos * cos - field_sin * sin).flatten(1).sum(1)
 
     def terminal_law(self, t: float | None = None) -> VonMises:
-        """The von Mises law that many globally coupled oscillators settle to when the rates freeze at ``t`` (eq. 3).
+        """The von Mises law that many oscillators in one mean field settle to when the rates freeze at ``t`` (eq. 3).
 
-        The default ``t`` is the horizon. The concentration is self-consistent, ``kappa = (K r + K_ref) / D`` with
-        ``r = I1(kappa) / I0(kappa)``; a finite horizon never quite reaches this law.
+        An approximation to be chosen by name: :func:`circsde.settled.mean_field_law` says how good it is. The default
+        of likelihoods and of sampling is :meth:`settled_law`.
 
         Raises:
-            ValueError: If there is no noise, so that every law collapses to a point.
+            ValueError: If there is no noise, or the mean field is not the same for all oscillators.
         """
-        K, K_ref, D = self.schedule.at(self.horizon if t is None else t)
-        if not D > 0:
-            raise ValueError(f"the terminal law needs a positive diffusion rate, got D = {D:g}")
-        kappa = self_consistent_concentration(K if self.coupled else 0.0, K_ref, D)
-        return VonMises(self.reference_phase, kappa)
+        return mean_field_law(self.event_shape, self.coupling, *self._frozen(t))
+
+    def settled_law(self, t: float | None = None) -> SettledLaw:
+        """The stationary law of a sample when the rates freeze at ``t``, exact, for any number of oscillators (eq. 3).
+
+        See :func:`circsde.settled.settled_law`. The default ``t`` is the horizon, by which the law is nearly reached.
+
+        Raises:
+            ValueError: If there is no noise, or the law is not known.
+        """
+        return settled_law(self.event_shape, self.coupling, *self._frozen(t))
+
+    def _frozen(self, t: float | None) -> tuple[Rates, Tensor, Tensor]:
+        rates = self.schedule.at(self.horizon if t is None else t)
+        return rates, self.reference_phase.detach(), self.natural_frequency.detach()
+
+    @property
+    def rotates(self) -> bool:
+        """Whether an oscillator may have a natural frequency: one is not 0, or its gradient is asked for."""
+        w, (of, version, rotates) = self.natural_frequency, self._known_frequency
+        return rotates or w is not of or _version(w) != version or w.requires_grad
 
     def _rates(self, t: Time, theta: Angles) -> tuple[float | Tensor, float | Tensor]:
         return evaluate(self.schedule.coupling, t, theta), evaluate(self.schedule.reference, t, theta)
@@ -134,9 +179,7 @@ class KuramotoSDE(SDE):
     def _field(
         self, cos: Tensor, sin: Tensor, coupling: float | Tensor, reference: float | Tensor
     ) -> tuple[Tensor, Tensor]:
-        psi_cos, psi_sin = self._psi_cos, self._psi_sin
-        if isinstance(psi_cos, Tensor) and isinstance(psi_sin, Tensor):
-            psi_cos, psi_sin = psi_cos.to(cos.dtype), psi_sin.to(cos.dtype)
+        psi_cos, psi_sin = self._direction(cos.dtype)
         pull_cos, pull_sin = reference * psi_cos, reference * psi_sin
         if not self.coupled:
             zero = cos.new_zeros((1,) * cos.ndim)
@@ -144,15 +187,57 @@ class KuramotoSDE(SDE):
         mean = self.coupling.mean
         return coupling * mean(cos) + pull_cos, coupling * mean(sin) + pull_sin
 
-    def _per_oscillator(self, name: str, value: float | Tensor) -> Tensor:
-        value = torch.as_tensor(value, dtype=torch.float64)
-        if value.ndim and value.shape != self.event_shape:
+    def _direction(self, dtype: torch.dtype) -> tuple[float | Tensor, float | Tensor]:
+        """``cos psi`` and ``sin psi``, remembered as long as psi is the tensor that it was and has not changed."""
+        psi, (of, version, cos, sin) = self.reference_phase, self._known_phase
+        if psi is not of or _version(psi) != version or psi.requires_grad:
+            cos, sin = psi.cos(), psi.sin()
+        if isinstance(cos, Tensor) and isinstance(sin, Tensor) and cos.ndim:
+            return cos.to(dtype), sin.to(dtype)
+        return cos, sin
+
+    def _remember(self) -> None:
+        """Compute once what depends on phases and frequencies that do not change; nothing of parameters."""
+        psi, w = self.reference_phase, self.natural_frequency
+        fixed = [not (isinstance(x, nn.Parameter) or x.requires_grad or x.is_meta) for x in (psi, w)]
+        cos, sin = (x if x.ndim or not fixed[0] else x.item() for x in (psi.detach().cos(), psi.detach().sin()))
+        self._known_phase = psi if fixed[0] else None, _version(psi), cos, sin
+        self._known_frequency = w if fixed[1] else None, _version(w), not fixed[1] or bool(w.any())
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        moved = super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._remember()
+        return moved
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._remember()
+
+    def _register(self, name: str, value: float | Tensor) -> None:
+        """Make a phase or a frequency a part of the module, itself where it requires a gradient, or else a copy."""
+        learnt = isinstance(value, nn.Parameter) or (isinstance(value, Tensor) and value.requires_grad)
+        tensor = value if learnt else torch.as_tensor(value, dtype=torch.float64).detach().clone()
+        assert isinstance(tensor, Tensor)
+        if tensor.ndim and tensor.shape != self.event_shape:
             raise ValueError(
-                f"{name} must be a number or have the event shape {tuple(self.event_shape)}, got {tuple(value.shape)}"
+                f"{name} must be a number or have the event shape {tuple(self.event_shape)}, got {tuple(tensor.shape)}"
             )
-        if not bool(value.isfinite().all()):
+        if not bool(tensor.isfinite().all()):
             raise ValueError(f"{name} must be finite, got {value}")
-        return value.detach().clone()
+        if isinstance(tensor, nn.Parameter):
+            self.register_parameter(name, tensor)
+        else:
+            self.register_buffer(name, tensor)
+
+
+def has_closed_form(sde: SDE) -> TypeGuard[KuramotoSDE]:
+    """Whether the drift is exactly that of eq. (1), and not that of a subclass which overrides it."""
+    return isinstance(sde, KuramotoSDE) and sde.closed_form
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor has been changed in place; torch does not count it for tensors of inference mode."""
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def mobius_flow(
@@ -174,11 +259,12 @@ def mobius_flow(
         field_sin: Imaginary part of the integrated field, radians.
         turned: The integrated frequency, radians.
     """
-    cos, sin = theta.cos(), theta.sin()
+    angle = theta.to(field_cos.dtype) if isinstance(field_cos, Tensor) else theta  # what costs time, in its dtype
+    cos, sin = angle.cos(), angle.sin()
     along = 0.5 * (field_cos * cos + field_sin * sin)
     across = 0.5 * (field_sin * cos - field_cos * sin + turned)
-    square = theta.new_ones(()) * (field_cos**2 + field_sin**2 - turned**2) / 4
-    tiny = torch.finfo(theta.dtype).tiny
+    square = angle.new_ones(()) * (field_cos**2 + field_sin**2 - turned**2) / 4
+    tiny = torch.finfo(angle.dtype).tiny
     length = square.abs().clamp(min=tiny).sqrt()
     tangent = length.tanh() / length
     if isinstance(turned, float) and turned == 0.0:
@@ -186,5 +272,5 @@ def mobius_flow(
     half_turns = torch.where(square < 0, (length / torch.pi).round(), 0.0)
     tangent = torch.where(square < 0, (length - torch.pi * half_turns).tan() / length, tangent)
     real, imaginary = 1.0 + tangent * along, tangent * across
-    half_turns = half_turns * torch.as_tensor(turned).sign() + torch.copysign((real < 0).to(theta.dtype), imaginary)
+    half_turns = half_turns * torch.as_tensor(turned).sign() + torch.copysign((real < 0).to(angle.dtype), imaginary)
     return theta + 2.0 * (torch.atan(imaginary / (real + tiny)) + torch.pi * half_turns)

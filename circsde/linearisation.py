@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
-from circsde.kuramoto import KuramotoSDE
+from circsde.kuramoto import KuramotoSDE, has_closed_form
 from circsde.sde import SDE, evaluate
 from circsde.typing import Angles, Tangent, Time
 
@@ -51,7 +51,7 @@ def drift_step(sde: SDE, t: Time, h: Time, theta: Angles) -> DriftStep:
     Raises:
         ValueError: If there are no closed forms and more than :data:`DENSE` angles.
     """
-    if isinstance(sde, KuramotoSDE) and isinstance(sde.coupling, NoCoupling | GlobalCoupling | LocalCoupling):
+    if has_closed_form(sde) and isinstance(sde.coupling, NoCoupling | GlobalCoupling | LocalCoupling):
         return _kuramoto(sde, t, h, theta)
     return _dense(sde, t, h, theta)
 
@@ -71,7 +71,7 @@ def _kuramoto(sde: KuramotoSDE, t: Time, h: Time, theta: Angles) -> DriftStep:
     h, K = spread(h, theta), evaluate(sde.schedule.coupling, t, theta)
     mean = fast_mean(sde.coupling, theta)
     cos, sin, along, across = _field(sde, t, theta, mean)
-    moved = theta + h * (across + sde.natural_frequency.to(theta.dtype) if sde.natural_frequency.any() else across)
+    moved = theta + h * (across + sde.natural_frequency.to(theta.dtype) if sde.rotates else across)
 
     def gather(v: Tensor) -> Tensor:
         return (cos * mean(v * cos)).addcmul_(sin, mean(v * sin))  # Re(mean(v e^{i theta}) e^{-i theta})
@@ -106,7 +106,7 @@ def _kuramoto(sde: KuramotoSDE, t: Time, h: Time, theta: Angles) -> DriftStep:
 def kuramoto_drift(sde: KuramotoSDE, t: Time, theta: Angles) -> Tangent:
     """The drift of ``sde``, with the means of :func:`fast_mean`, rad/time."""
     *_, across = _field(sde, t, theta, fast_mean(sde.coupling, theta))
-    return across + sde.natural_frequency.to(theta.dtype) if sde.natural_frequency.any() else across
+    return across + sde.natural_frequency.to(theta.dtype) if sde.rotates else across
 
 
 def _field(

@@ -21,7 +21,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from circsde.distributions import WrappedNormal
-from circsde.kuramoto import KuramotoSDE
+from circsde.kuramoto import has_closed_form
 from circsde.linearisation import spread
 from circsde.sde import SDE, transition
 from circsde.steps import euler, kick, normal, transport, wrapped
@@ -58,15 +58,15 @@ def loss(score: Field, pairs: Pairs) -> PerSample:
     return pairs.variance.to(error.dtype) * error.square().flatten(1).mean(1)
 
 
-def denoising(sde: KuramotoSDE, theta0: Angles, t: PerSample, generator: torch.Generator | None = None) -> Pairs:
-    """Pairs at times ``t > 0`` of pure diffusion: ``theta_t`` given ``theta_0`` is ``WN(theta_0, 2 int_0^t D)``.
+def denoising(sde: SDE, theta0: Angles, t: PerSample, generator: torch.Generator | None = None) -> Pairs:
+    """Pairs at times ``t > 0`` of pure diffusion: ``theta_t`` given ``theta_0`` is ``WN(theta_0, int_0^t g^2)``.
 
     Raises:
-        ValueError: If the equation has a drift.
+        ValueError: If the equation has a drift, or an angle is not finite.
     """
-    if bool(sde.drift(t, theta0).any()):
+    if bool(sde.drift(t, theta0).abs().gt(0.0).any()):
         raise ValueError("denoising score matching is for pure diffusion and this equation drifts: use pathwise pairs")
-    variance = 2.0 * sde.schedule.diffusion.integral(torch.zeros_like(t), t)
+    variance = torch.as_tensor(sde.variance(torch.zeros_like(t), t))
     law = WrappedNormal(theta0, spread(variance.sqrt(), theta0))
     theta = law.sample(generator=generator)
     return Pairs(t, theta, law.score(theta), variance, unlabelled(theta0))
@@ -215,7 +215,7 @@ class Chain:
         """How often the implicit half of a step is iterated: what is left, ``(h/2 (K + K_ref))^(2 + i)``, is 1e-4."""
         if self.published:
             return None
-        if not isinstance(self.sde, KuramotoSDE):
+        if not has_closed_form(self.sde):
             return 2
         K, K_ref = self.sde.schedule.coupling, self.sde.schedule.reference
         left = max(0.5 * h * (K(t) + K_ref(t)) for t, h, _ in map(self.step, range(len(self))))

@@ -9,9 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from circsde.integral import find_disagreement
 
 T = TypeVar("T", float, Tensor, float | Tensor)
+Levels = tuple[float | Tensor, float | Tensor, float | Tensor]
 
 
 @runtime_checkable
@@ -27,10 +31,17 @@ class Rate(Protocol):
 
 @dataclass(frozen=True)
 class Linear:
-    """``start + (end - start) t / horizon``; constant when ``start == end``."""
+    """``start + (end - start) t / horizon``; constant when ``start == end``.
 
-    start: float
-    end: float
+    The two rates may be tensors without axes that require gradients, which then flow through whatever reads the rate.
+
+    Raises:
+        ValueError: If a rate is negative or not finite, or the horizon not positive.
+        TypeError: If a rate is a ``Parameter``, which a module that holds the equation would not find here.
+    """
+
+    start: float | Tensor
+    end: float | Tensor
     horizon: float = 1.0
 
     def __post_init__(self) -> None:
@@ -39,7 +50,7 @@ class Linear:
 
     def __call__(self, t: T) -> T:
         """The value at time ``t``."""
-        return self.start + (self.end - self.start) / self.horizon * t
+        return self.start + (self.end - self.start) / self.horizon * t  # type: ignore[return-value]
 
     def integral(self, t0: T, t1: T) -> T:
         """The integral from ``t0`` to ``t1``: the width times the value at the midpoint."""
@@ -48,10 +59,10 @@ class Linear:
 
 @dataclass(frozen=True)
 class Cosine:
-    """``start + (end - start) (1 - cos(pi t / horizon)) / 2``: flat at both ends."""
+    """``start + (end - start) (1 - cos(pi t / horizon)) / 2``: flat at both ends; otherwise as :class:`Linear`."""
 
-    start: float
-    end: float
+    start: float | Tensor
+    end: float | Tensor
     horizon: float = 1.0
 
     def __post_init__(self) -> None:
@@ -61,18 +72,22 @@ class Cosine:
     def __call__(self, t: T) -> T:
         """The value at time ``t``."""
         half_turn = math.pi / self.horizon
-        return self.start + (self.end - self.start) * 0.5 * (1.0 - _cos(half_turn * t))
+        return self.start + (self.end - self.start) * 0.5 * (1.0 - _cos(half_turn * t))  # type: ignore[return-value]
 
     def integral(self, t0: T, t1: T) -> T:
         """The integral from ``t0`` to ``t1``."""
         half_turn, rise = math.pi / self.horizon, 0.5 * (self.end - self.start)
         wave = (_sin(half_turn * t1) - _sin(half_turn * t0)) / half_turn
-        return (self.start + rise) * (t1 - t0) - rise * wave
+        return (self.start + rise) * (t1 - t0) - rise * wave  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
 class Custom:
-    """Any rate, given as its value ``K(t)`` and its antiderivative ``t -> integral of K from 0 to t``."""
+    """Any rate, given as its value ``K(t)`` and its antiderivative ``t -> integral of K from 0 to t``.
+
+    A :class:`Schedule` compares the two with each other over its horizon. The antiderivative knows of pulses that lie
+    between all points where the value is read.
+    """
 
     value: Callable[[float | Tensor], float | Tensor]
     antiderivative: Callable[[float | Tensor], float | Tensor]
@@ -105,7 +120,9 @@ class Schedule:
         horizon: The last time T.
 
     Raises:
-        ValueError: If the horizon is not positive, or a rate is negative or not finite.
+        ValueError: If the horizon is not positive, a rate is negative or not finite, ends before the horizon does, or
+            has an integral that is not that of its values.
+        TypeError: If a rate has no values or no integral.
 
     >>> Schedule.linear((0.0, 0.25, 0.5), (4.0, 0.75, 1.5)).at(0.5)
     Rates(coupling=2.0, reference=0.5, diffusion=1.0)
@@ -117,37 +134,67 @@ class Schedule:
     horizon: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse a horizon that is not positive, and rates that are negative at either end or between."""
+        """Refuse a horizon or rates that do not fit."""
         if not (math.isfinite(self.horizon) and self.horizon > 0):
             raise ValueError(f"horizon must be positive and finite, got {self.horizon}")
         for name in ("coupling", "reference", "diffusion"):
-            values = [float(getattr(self, name)(self.horizon * i / 16)) for i in range(17)]
-            if not all(math.isfinite(value) and value >= 0 for value in values):
-                raise ValueError(
-                    f"the {name} rate must be finite and non-negative on [0, {self.horizon:g}], got {min(values):g};"
-                    " to repel rather than attract, shift the reference phase by pi"
+            rate = getattr(self, name)
+            if not (isinstance(rate, Rate) and callable(rate)):
+                raise TypeError(
+                    f"the {name} rate must have values and an integral, got {rate!r}: take Linear(start, end, horizon),"
+                    " Cosine, Custom(value, antiderivative), or Schedule.constant for three numbers"
                 )
+            self._check(name, rate)
+
+    def _check(self, name: str, rate: Rate) -> None:
+        """Raise ValueError where a rate is negative, shorter than the schedule, or integrated wrongly."""
+        values = [_number(rate(self.horizon * i / 16)) for i in range(17)]
+        if not all(math.isfinite(value) and value >= 0 for value in values):
+            raise ValueError(
+                f"the {name} rate must be finite and non-negative on [0, {self.horizon:g}], got {min(values):g};"
+                " to repel rather than attract, shift the reference phase by pi"
+            )
+        if isinstance(rate, Linear | Cosine):
+            if rate.horizon < self.horizon * (1.0 - 1e-12) and _number(rate.start) != _number(rate.end):
+                raise ValueError(
+                    f"the {name} rate reaches its end at t = {rate.horizon:g}, before the horizon {self.horizon:g} of"
+                    f" the schedule: give it the same, {type(rate).__name__}(start, end, {self.horizon:g})"
+                )
+            return
+        wrong = find_disagreement(
+            lambda t: _number(rate(t)),
+            lambda t0, t1: _number(rate.integral(t0, t1)),
+            self.horizon,
+            rounding=torch.finfo(value.dtype).eps if isinstance(value := rate(0.0), Tensor) else 0.0,
+        )
+        if wrong is not None:
+            raise ValueError(
+                f"the integral of the {name} rate is not that of its values from t = {wrong[0]:.6g} to {wrong[1]:.6g},"
+                f" where it is {_number(rate.integral(*wrong)):g}; an antiderivative has the rate as its slope"
+            )
 
     def at(self, t: float) -> Rates:
-        """The three rates at time ``t``."""
-        return Rates(float(self.coupling(t)), float(self.reference(t)), float(self.diffusion(t)))
+        """The three rates at time ``t``, as numbers: without gradients."""
+        return Rates(_number(self.coupling(t)), _number(self.reference(t)), _number(self.diffusion(t)))
 
     @classmethod
     def constant(
-        cls, coupling: float = 0.0, reference: float = 0.0, diffusion: float = 1.0, horizon: float = 1.0
+        cls,
+        coupling: float | Tensor = 0.0,
+        reference: float | Tensor = 0.0,
+        diffusion: float | Tensor = 1.0,
+        horizon: float = 1.0,
     ) -> "Schedule":
         """Rates that do not change.
 
         >>> Schedule.constant(coupling=2.0, diffusion=0.5).at(0.3)
         Rates(coupling=2.0, reference=0.0, diffusion=0.5)
         """
-        rates = Rates(coupling, reference, diffusion)
+        rates = coupling, reference, diffusion
         return cls.linear(rates, rates, horizon)
 
     @classmethod
-    def linear(
-        cls, start: tuple[float, float, float], end: tuple[float, float, float], horizon: float = 1.0
-    ) -> "Schedule":
+    def linear(cls, start: Levels, end: Levels, horizon: float = 1.0) -> "Schedule":
         """Rates ``(K, K_ref, D)`` that run linearly from ``start`` at time 0 to ``end`` at ``horizon``.
 
         >>> Schedule.linear((0.0, 0.0, 1.0), (4.0, 2.0, 3.0), horizon=2.0).at(1.0)
@@ -157,9 +204,7 @@ class Schedule:
         return cls(coupling, reference, diffusion, horizon)
 
     @classmethod
-    def cosine(
-        cls, start: tuple[float, float, float], end: tuple[float, float, float], horizon: float = 1.0
-    ) -> "Schedule":
+    def cosine(cls, start: Levels, end: Levels, horizon: float = 1.0) -> "Schedule":
         """Rates ``(K, K_ref, D)`` that rise from ``start`` to ``end`` along half a cosine wave."""
         coupling, reference, diffusion = (Cosine(a, b, horizon) for a, b in zip(start, end, strict=True))
         return cls(coupling, reference, diffusion, horizon)
@@ -214,11 +259,24 @@ class Schedule:
         return cls.linear(start, end)
 
 
-def _check_rate(start: float, end: float, horizon: float) -> None:
-    if not (math.isfinite(start) and math.isfinite(end) and start >= 0 and end >= 0):
-        raise ValueError(f"a rate must be finite and non-negative, got start={start:g} and end={end:g}")
+def _check_rate(start: float | Tensor, end: float | Tensor, horizon: float) -> None:
+    for rate in (start, end):
+        if isinstance(rate, nn.Parameter):
+            raise TypeError(
+                "a rate cannot be a Parameter, as no module would find it here; give a tensor that requires a gradient"
+                " and hand it to the optimiser yourself"
+            )
+        if isinstance(rate, Tensor) and rate.ndim:
+            raise ValueError(f"a rate must be one number for all oscillators, got shape {tuple(rate.shape)}")
+    first, last = _number(start), _number(end)
+    if not (math.isfinite(first) and math.isfinite(last) and first >= 0 and last >= 0):
+        raise ValueError(f"a rate must be finite and non-negative, got start={first:g} and end={last:g}")
     if not (math.isfinite(horizon) and horizon > 0):
         raise ValueError(f"horizon must be positive and finite, got {horizon:g}")
+
+
+def _number(x: float | Tensor) -> float:
+    return float(x.detach()) if isinstance(x, Tensor) else float(x)
 
 
 def _cos(x: T) -> T:

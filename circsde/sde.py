@@ -5,13 +5,15 @@ Stratonovich readings agree, and wrapping the solution of the lifted equation so
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from circsde.contracts import COMPANIONS, check_arguments, drop_companions
 from circsde.distributions import WrappedNormal
-from circsde.typing import Amplitude, Angles, Field, Tangent, Time
+from circsde.integral import integral_of_square
+from circsde.typing import Amplitude, Angles, Field, PerSample, Tangent, Time
 
 T = TypeVar("T", float, Tensor, float | Tensor)
 
@@ -22,16 +24,23 @@ class SDE(nn.Module):
     It is also a torchsde SDE with diagonal noise: ``f`` and ``g`` take the state flattened to ``(batch, d)``. It is a
     module so that a network inside its drift is found by ``sdeint_adjoint`` and by ``.to(device)``.
 
+    A subclass may override ``drift`` and ``diffusion``. It loses what its parents know about theirs in closed form
+    (:data:`circsde.contracts.COMPANIONS`), unless it overrides that as well or names it again in the class body, where
+    it still holds: ``impulse = KuramotoSDE.impulse``.
+
     Args:
         drift: The field ``f(t, theta)``, rad/time; it must be 2 pi-periodic in every angle.
-        diffusion: The amplitude ``g(t)``, rad per square-root time: a number, or a tensor of ``event_shape``.
+        diffusion: The amplitude ``g(t)``, rad per square-root time: a number, or a tensor of ``event_shape``. Where it
+            does not change with time it may be given as that number or tensor itself.
         horizon: The last time T.
-        variance: ``(t0, t1) ->`` the integral of ``g^2``; by default two-point Gauss-Legendre, exact where ``g^2``
-            is cubic in ``t``.
+        variance: ``(t0, t1) ->`` the integral of ``g^2``; by default :func:`circsde.integral.integral_of_square`,
+            a quadrature refined until it is exact to about 1e-13. Give it where ``g`` has pulses shorter than
+            ``horizon / 200``.
         event_shape: The shape of one sample's angles; needed only where torchsde passes them flattened.
 
     Raises:
         ValueError: If the horizon is not positive.
+        TypeError: If the drift is no function of time and angles, or the diffusion none of the time alone.
 
     >>> sde = SDE(lambda t, theta: -theta.sin(), lambda t: 0.5, horizon=1.0)
     >>> sde.drift(0.0, torch.zeros(2, 3)).shape, round(sde.variance(0.0, 1.0), 12)
@@ -39,12 +48,21 @@ class SDE(nn.Module):
     """
 
     noise_type = "diagonal"
+    closed_form = False  # whether the drift is eq. (1) of ``coupling``, ``schedule``, phases and frequencies, no more
     elementary = False  # whether the drift is a few elementwise operations and means: cheaper than its noise
+    divergence: ClassVar[Callable[..., PerSample] | None] = None
+    """The divergence of the drift, ``(t, theta) -> (batch,)``, 1/time, where a class knows it in closed form."""
+    _variance: Callable[[Any, Any], Amplitude] | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Take from a class that overrides a drift or a diffusion what held for that of its parents."""
+        super().__init_subclass__(**kwargs)
+        drop_companions(cls, SDE)
 
     def __init__(
         self,
         drift: Field,
-        diffusion: Callable[[Time], Amplitude],
+        diffusion: Callable[[Time], Amplitude] | Amplitude,
         horizon: float,
         *,
         variance: Callable[[float, float], Amplitude] | None = None,
@@ -57,7 +75,17 @@ class SDE(nn.Module):
         self.horizon = float(horizon)
         self.event_shape = None if event_shape is None else torch.Size(event_shape)
         self.sde_type = sde_type
+        if type(self).drift is SDE.drift:
+            check_arguments("drift", ("t", "theta"), drift)
+        if type(self).diffusion is SDE.diffusion and not isinstance(diffusion, int | float | Tensor):
+            check_arguments("diffusion", ("t",), diffusion)
         self._drift, self._diffusion, self._variance = drift, diffusion, variance
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse another drift or diffusion for one object, whose closed forms would remain those of its class."""
+        if name in COMPANIONS:
+            raise AttributeError(f"{name} belongs to the class: override it in a subclass, or make an SDE({name}=...)")
+        super().__setattr__(name, value)
 
     def drift(self, t: Time, theta: Angles) -> Tangent:
         """The drift ``f(t, theta)``, rad/time."""
@@ -65,20 +93,46 @@ class SDE(nn.Module):
 
     def diffusion(self, t: float | Tensor) -> Amplitude:
         """The noise amplitude ``g(t)``, rad per square-root time; times per sample come as ``(batch, 1, ..., 1)``."""
-        return self._diffusion(t)
+        return self._diffusion(t) if callable(self._diffusion) else self._diffusion
 
-    def variance(self, t0: float, t1: float) -> Amplitude:
-        """The noise variance added from ``t0`` to ``t1``, the integral of ``g^2``, rad^2."""
-        if self._variance is not None:
+    def variance(self, t0: Time, t1: Time) -> Amplitude:
+        """The noise variance added from ``t0`` to ``t1``, the integral of ``g^2``, rad^2; also for times per sample.
+
+        Raises:
+            ValueError: If the integral does not converge: then give ``variance``.
+        """
+        if self._variance is not None and type(self).diffusion is SDE.diffusion:
             return self._variance(t0, t1)
-        middle, half = 0.5 * (t0 + t1), 0.5 * (t1 - t0)
-        left, right = (self.diffusion(middle + node * half) for node in (-(3**-0.5), 3**-0.5))
-        return half * (left**2 + right**2)
+        return integral_of_square(self.diffusion, t0, t1, self.horizon)
+
+    @property
+    def periodic(self) -> bool:
+        """Whether the drift is known to be 2 pi-periodic, so that a solver need not try."""
+        return False
+
+    def attraction(self, t: float) -> float:  # noqa: ARG002
+        """The largest rate at which angles may be attracted at time ``t``, 1/time; 0 where it is not known."""
+        return 0.0
+
+    @property
+    def breakpoints(self) -> tuple[float, ...] | None:
+        """Times between which drift and diffusion are smooth in time; None where nothing is known about that."""
+        return None
 
     @property
     def coupled(self) -> bool:
-        """Whether the field of the sinusoidal part depends on the angles (read by ``mobius_strang``)."""
-        return False
+        """Whether the field of the sinusoidal part depends on the angles, as that of an own ``impulse`` may."""
+        return self.sinusoidal
+
+    @property
+    def sinusoidal(self) -> bool:
+        """Whether the drift has a part ``w + Im(H e^{-i theta})``, so that ``mobius_strang`` applies."""
+        return type(self).impulse is not SDE.impulse
+
+    @property
+    def composite(self) -> bool:
+        """Whether the drift has a :meth:`remainder`, in a reversed equation the score: then that is what costs."""
+        return type(self).remainder is not SDE.remainder
 
     def impulse(self, t0: float, t1: float, theta: Angles) -> tuple[Tensor, Tensor, float | Tensor]:  # noqa: ARG002
         """The time integrals of ``(Re H, Im H, w)`` of a sinusoidal drift part ``w + Im(H e^{-i theta})``, radians.
@@ -88,12 +142,20 @@ class SDE(nn.Module):
         """
         raise TypeError(
             f"mobius_strang needs a drift w + Im(H e^(-i theta)) as in KuramotoSDE, got {type(self).__name__};"
-            ' use "heun", or "sra1" for paths'
+            ' use "heun", or "sra1" for paths. A class with a drift of its own needs an impulse and a remainder, too'
         )
 
     def remainder(self, t: Time, theta: Angles) -> Tangent | None:  # noqa: ARG002
         """The part of the drift that is not sinusoidal, rad/time; None where there is none."""
         return None
+
+    def terminal_law(self) -> Any:
+        """A law that the angles tend to; ValueError where the class knows none."""
+        raise ValueError(f"{type(self).__name__} knows no law at its horizon: give prior=, a law of the angles there")
+
+    def settled_law(self) -> Any:
+        """The stationary law of a sample at the last rates, the default prior; ValueError where it is not known."""
+        return self.terminal_law()
 
     def f(self, t: Time, y: Tensor) -> Tensor:
         """The drift for torchsde: ``(batch, d) -> (batch, d)``."""
@@ -118,13 +180,28 @@ class ReverseSDE(SDE):
 
     def drift(self, t: Time, theta: Angles) -> Tangent:
         """``-f + (1 + l^2)/2 g^2 score`` at the mirrored time, rad/time."""
-        return self.remainder(t, theta) - self.forward_sde.drift(self._mirror(t), theta)
+        return self._pull(t, theta) - self.forward_sde.drift(self._mirror(t), theta)
 
     def remainder(self, t: Time, theta: Angles) -> Tangent:
-        """The part of the drift that the score makes, ``(1 + l^2)/2 g^2 score``."""
-        mirrored = self._mirror(t)
-        g = evaluate(self.forward_sde.diffusion, mirrored, theta)
-        return 0.5 * (1.0 + self.stochasticity**2) * g**2 * self.score(mirrored, theta)
+        """The part of the drift that the score makes, ``(1 + l^2)/2 g^2 score``, less the forward remainder."""
+        forward = self.forward_sde.remainder(self._mirror(t), theta)
+        return self._pull(t, theta) if forward is None else self._pull(t, theta) - forward
+
+    @property
+    def sinusoidal(self) -> bool:
+        """Whether the forward drift has a sinusoidal part."""
+        return self.forward_sde.sinusoidal
+
+    @property
+    def periodic(self) -> bool:
+        """Whether the forward drift and the score are known to be 2 pi-periodic."""
+        return self.forward_sde.periodic and getattr(self.score, "periodic", False) is True
+
+    @property
+    def breakpoints(self) -> tuple[float, ...] | None:
+        """Those of the forward equation at the mirrored times."""
+        forward = self.forward_sde.breakpoints
+        return None if forward is None else tuple(self.horizon - t for t in reversed(forward))
 
     @property
     def coupled(self) -> bool:
@@ -140,9 +217,14 @@ class ReverseSDE(SDE):
         """``l g`` at the mirrored time."""
         return self.stochasticity * self.forward_sde.diffusion(self._mirror(t))
 
-    def variance(self, t0: float, t1: float) -> Amplitude:
+    def variance(self, t0: Time, t1: Time) -> Amplitude:
         """``l^2`` times the integral of ``g^2`` over the mirrored interval."""
         return self.stochasticity**2 * self.forward_sde.variance(self._mirror(t1), self._mirror(t0))
+
+    def _pull(self, t: Time, theta: Angles) -> Tangent:
+        mirrored = self._mirror(t)
+        g = evaluate(self.forward_sde.diffusion, mirrored, theta)
+        return 0.5 * (1.0 + self.stochasticity**2) * g**2 * self.score(mirrored, theta)
 
     def _mirror(self, t: T) -> T:
         """``horizon - t``, not below 0 where a step ends an ulp past the horizon."""
@@ -174,27 +256,6 @@ def reverse(sde: SDE, score: Field, stochasticity: float = 1.0) -> ReverseSDE:
     if not stochasticity >= 0:
         raise ValueError(f"stochasticity must be non-negative, got {stochasticity}")
     return ReverseSDE(sde, score, float(stochasticity))
-
-
-def probability_flow(sde: SDE, score: Field) -> Field:
-    """The velocity ``v = f - g^2 score / 2`` whose flow carries the laws of ``sde`` forward in time (eq. 4).
-
-    Returns:
-        A field ``(t, theta) -> rad/time`` in forward time, for an ODE solver.
-
-    Source: Song et al. 2021, arXiv 2011.13456.
-
-    >>> sde = SDE(lambda t, theta: -theta.sin(), lambda t: 2**0.5, horizon=1.0)
-    >>> flow = probability_flow(sde, lambda t, theta: -theta.sin())  # in equilibrium nothing flows
-    >>> bool(flow(0.3, torch.tensor([[0.5, 2.0]])).abs().max() < 1e-6)
-    True
-    """
-
-    def velocity(t: Time, theta: Angles) -> Tangent:
-        g = evaluate(sde.diffusion, t, theta)
-        return sde.drift(t, theta) - 0.5 * g**2 * score(t, theta)
-
-    return velocity
 
 
 def transition(sde: SDE, t: Time, h: Time, theta: Angles) -> WrappedNormal:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from circsde.kuramoto import KuramotoSDE
+from circsde.kuramoto import has_closed_form
 from circsde.linearisation import drift_step, kuramoto_drift, spread
 from circsde.sde import SDE, evaluate
-from circsde.torus import TWO_PI, _half_open_bounds
+from circsde.torus import TWO_PI, half_open_bounds
 from circsde.typing import Angles, PerSample, Tangent, Time
 
 
@@ -52,7 +52,7 @@ def euler(sde: SDE, t: PerSample, h: PerSample, theta: Angles) -> tuple[Angles, 
 
 def drift(sde: SDE, t: Time, theta: Angles) -> Tangent:
     """The drift, rad/time, in the fastest way."""
-    return kuramoto_drift(sde, t, theta) if isinstance(sde, KuramotoSDE) else sde.drift(t, theta)
+    return kuramoto_drift(sde, t, theta) if has_closed_form(sde) else sde.drift(t, theta)
 
 
 def normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -62,5 +62,5 @@ def normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None
 
 def wrapped(theta: Angles) -> Angles:
     """``theta``, a few turns away at most, wrapped in place; ``circsde.torus.wrap`` is exact for any turns."""
-    low, high = _half_open_bounds(theta.dtype)
+    low, high = half_open_bounds(theta.dtype)
     return theta.sub_((theta / TWO_PI).round_(), alpha=TWO_PI).clamp_(low, high)

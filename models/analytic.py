@@ -1,10 +1,12 @@
 r"""Exact scores: everything that needs a score can be tried and tested without training one.
 
-Each is a field ``(t, theta) -> grad log p_t(theta)`` in forward time, 1/rad.
+Each is a field ``(t, theta) -> grad log p_t(theta)`` in forward time, 1/rad. Those with ``periodic`` are known to be
+2 pi-periodic, so that no solver need try.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from circsde.coupling import GlobalCoupling
 from circsde.distributions import VonMises
 from circsde.fokker_planck import CircleLaw, Law, fokker_planck
 from circsde.fokker_planck_torus import TorusLaw, fokker_planck_torus
-from circsde.kuramoto import KuramotoSDE
+from circsde.kuramoto import KuramotoSDE, has_closed_form
 from circsde.mixture import WrappedNormalMixture
 from circsde.schedule import Rate
 from circsde.typing import Angles, Field, Tangent, Time
@@ -33,6 +35,8 @@ class VonMisesScore:
         concentration: kappa.
     """
 
+    periodic: ClassVar[bool] = True
+
     loc: float = 0.0
     concentration: float = 1.0
 
@@ -51,6 +55,8 @@ class DiffusedMixtureScore:
         start: The law at time 0.
         diffusion: D(t), rad^2/time.
     """
+
+    periodic: ClassVar[bool] = True
 
     start: WrappedNormalMixture
     diffusion: Rate
@@ -77,6 +83,8 @@ class FokkerPlanckScore:
         ValueError: For any other number of coupled oscillators: their joint law is out of reach.
     """
 
+    periodic: ClassVar[bool] = True
+
     sde: KuramotoSDE
     start: Law | tuple[Law, Law]
 
@@ -88,6 +96,10 @@ class FokkerPlanckScore:
     def law(self) -> CircleLaw | TorusLaw:
         """The law at every time; solved for when first used."""
         sde, start = self.sde, self.start
+        if not has_closed_form(sde) or type(sde).diffusion is not KuramotoSDE.diffusion:
+            raise ValueError(
+                f"the exact score is known for eq. (1), not for the drift or noise of {type(sde).__name__}"
+            )
         psi, frequency = sde.reference_phase, sde.natural_frequency
         oscillators = torch.Size(sde.event_shape or ()).numel()
         if sde.coupled and oscillators == 2 and isinstance(sde.coupling, GlobalCoupling) and not psi.ndim:
@@ -113,6 +125,11 @@ class IndependentScore:
     """
 
     scores: tuple[Field, ...]
+
+    @property
+    def periodic(self) -> bool:
+        """Whether all of them are known to be 2 pi-periodic."""
+        return all(getattr(score, "periodic", False) is True for score in self.scores)
 
     def __call__(self, t: Time, theta: Angles) -> Tangent:
         """Each oscillator's own score."""

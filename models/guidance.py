@@ -50,6 +50,11 @@ class Conditioned(nn.Module):
         self.register_buffer("labels", labels, persistent=False)
         self.register_buffer("condition", condition, persistent=False)
 
+    @property
+    def periodic(self) -> bool:
+        """Whether the network is known to be 2 pi-periodic."""
+        return getattr(self.network, "periodic", False) is True
+
     def forward(self, t: Time, theta: Angles) -> Tangent:
         """The score at one time or at one time per sample, 1/rad."""
         score: Tangent

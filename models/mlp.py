@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from circsde.models.noise import NoiseFeatures, noise_level
+from circsde.models.periodic import Periodic
 from circsde.schedule import Rate
 from circsde.typing import Angles, Tangent, Time
 
@@ -15,7 +16,7 @@ CLOCK = 64
 """Features of the time that each block reads."""
 
 
-class ScoreMLP(nn.Module):
+class ScoreMLP(Periodic):
     r"""``score_i = (b_i cos theta_i - a_i sin theta_i) (1 + 1 / sigma(t)^2)^(1/2)``, a and b from a network (eq. 7).
 
     The network is residual. It reads ``cos k theta`` and ``sin k theta``, ``k = 1, 2, ...``, and the logarithm of the

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from circsde.coupling import GlobalCoupling, NoCoupling
-from circsde.distributions import VonMises
-from circsde.gibbs import MeanFieldGibbs
 from circsde.kuramoto import KuramotoSDE
 from circsde.models.transitions import Objective
 from circsde.schedule import Schedule
+from circsde.settled import SettledLaw
 
 
 class Process(StrEnum):
@@ -35,22 +34,14 @@ def forward_process(process: Process, event_shape: Sequence[int], attraction: fl
     return KuramotoSDE(event_shape, GlobalCoupling() if K else NoCoupling(), schedule)
 
 
-def settled(sde: KuramotoSDE) -> VonMises | MeanFieldGibbs:
-    """The stationary law of the final rates: von Mises for each angle, or for coupled ones the exact Gibbs law.
+def settled(sde: KuramotoSDE) -> SettledLaw:
+    """The stationary law of the final rates, exact: :meth:`circsde.KuramotoSDE.settled_law`.
 
     Raises:
-        ValueError: If the angles are coupled, but not globally or not in one row.
+        ValueError: If it is not known.
     """
-    if not sde.coupled:
-        law = sde.terminal_law()
-        return VonMises(law.loc.expand(sde.event_shape), law.concentration.expand(sde.event_shape))
-    if not isinstance(sde.coupling, GlobalCoupling) or len(sde.event_shape) != 1 or sde.reference_phase.ndim:
-        raise ValueError(
-            "the settled law is known for a row of globally coupled angles with one reference phase, got"
-            f" {sde.coupling} and event shape {tuple(sde.event_shape)}"
-        )
-    K, K_ref, D = sde.schedule.at(sde.horizon)
-    return MeanFieldGibbs(sde.event_shape.numel(), K, K_ref, D, sde.reference_phase)
+    law: SettledLaw = sde.settled_law()
+    return law
 
 
 def objective(process: Process) -> Objective:

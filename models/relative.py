@@ -35,6 +35,11 @@ class Relative(nn.Module):
         self.sde = sde
         self.arguments: dict[str, Any] = {"network": network, "sde": sde}
 
+    @property
+    def periodic(self) -> bool:
+        """Whether the drift and the network are known to be 2 pi-periodic."""
+        return self.sde.periodic and getattr(self.network, "periodic", False) is True
+
     def forward(self, t: Time, theta: Angles) -> Tangent:
         """The score at one time or at one per sample, 1/rad."""
         settled = 2.0 / evaluate(self.sde.diffusion, t, theta) ** 2 * self.sde.drift(t, theta)

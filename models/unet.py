@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate, silu
 
 from circsde.models.blocks import PADDINGS, AdaptiveNorm, Convolution, Stage, silence
 from circsde.models.noise import NoiseFeatures, noise_level
+from circsde.models.periodic import Periodic
 from circsde.schedule import Rate
 from circsde.typing import Angles, Tangent, Time
 
@@ -131,7 +132,7 @@ class UNet(nn.Module):
         return answer
 
 
-class ScoreUNet(nn.Module):
+class ScoreUNet(Periodic):
     r"""The score of an image of phases: a tangent projection (eq. 7) divided by the noise level.
 
     The network reads ``cos k theta`` and ``sin k theta``, so that it is exactly periodic, and the logarithm of the

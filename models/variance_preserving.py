@@ -71,12 +71,9 @@ class VariancePreserving:
 
     def time(self, noise_level: Tensor) -> float:
         """The time at which :meth:`noise_level` is ``noise_level``."""
-        exponent, slope = (
-            float(torch.log1p(noise_level.double() ** 2)),
-            (self.beta.end - self.beta.start) / self.horizon,
-        )
-        root = math.sqrt(self.beta.start**2 + 2.0 * slope * exponent)
-        return 2.0 * exponent / (self.beta.start + root) if exponent else 0.0
+        start, exponent = float(self.beta.start), float(torch.log1p(noise_level.double() ** 2))
+        root = math.sqrt(start**2 + 2.0 * (float(self.beta.end) - start) / self.horizon * exponent)
+        return 2.0 * exponent / (start + root) if exponent else 0.0
 
     def _exponent(self, t: Time) -> Tensor:
         t = torch.as_tensor(t, dtype=torch.float64)

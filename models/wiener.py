@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.fft import dct
-from torch import Tensor, nn
+from torch import Tensor
 
 from circsde.kuramoto import KuramotoSDE
 from circsde.matching import Chain, advance, pathwise, start
+from circsde.models.periodic import Periodic
 from circsde.models.transitions import Starts, begin
 from circsde.models.unet import ScoreUNet
 from circsde.typing import Angles, Tangent, Time
@@ -21,7 +22,7 @@ MOST, BATCH = 4096, 256
 """The most paths, and how many at a time."""
 
 
-class Wiener(nn.Module):
+class Wiener(Periodic):
     r"""``(1 - alpha^2) C^T (A C sin(theta - psi) + b) + alpha / sigma network``, C the cosine transform.
 
     ``A``, a number for each cosine wave, and ``b``, of the constant wave only, are what comes nearest to the score in
@@ -106,18 +107,18 @@ class Wiener(nn.Module):
                 f" discounts={chain.discounts}: see Chain.calibrated"
             )
         shape = self.network.event_shape
-        batches = math.ceil(min(FOLLOWED // math.prod(shape), MOST) / BATCH) or 1
+        batches = paths(math.prod(shape)) // BATCH
         all_waves = torch.zeros(len(chain), 5, 1, *shape, dtype=torch.float64)
         by_class = torch.zeros(len(chain), 5, *self.constant.shape[1:2], *shape[:-2], dtype=torch.float64)
         for _ in range(batches):
-            paths = start(*begin(starts, BATCH, generator))
+            followed = start(*begin(starts, BATCH, generator))
             for n in range(len(chain)):
-                paths = advance(chain, paths, generator)
-                pairs = pathwise(chain, paths)
+                followed = advance(chain, followed, generator)
+                pairs = pathwise(chain, followed)
                 x, y = (self._waves(z).double().cpu() for z in (self._sine(pairs.theta), pairs.target))
                 terms = torch.stack((torch.ones_like(x), x, y, x * x, x * y))
                 all_waves[n] += terms.sum(1, keepdim=True)
-                by_class[n].index_add_(1, paths.labels.cpu() % by_class.shape[2], terms[..., 0, 0])
+                by_class[n].index_add_(1, followed.labels.cpu() % by_class.shape[2], terms[..., 0, 0])
         slope, offset = lines(all_waves)
         self.slope.copy_(slope[:, 0])
         everything = torch.stack((slope, offset), 2)[..., 0, 0]
@@ -134,6 +135,11 @@ class Wiener(nn.Module):
     def _waves(self, x: Tensor) -> Tensor:
         """The cosine transform of rows and columns."""
         return self.rows.to(x) @ x @ self.columns.to(x).mT
+
+
+def paths(angles: int) -> int:
+    """How many paths of so many angles are followed to measure the linear part, whole batches of them."""
+    return (math.ceil(min(FOLLOWED // angles, MOST) / BATCH) or 1) * BATCH
 
 
 def lines(sums: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ Every SDE of this package is a torchsde SDE already and goes unchanged into ``to
 state flattened to ``(batch, d)``. Pass ``ts`` as a float64 tensor there: torchsde steps in the dtype of ``ts``.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +22,11 @@ from circsde.solvers.ancestral import ANCESTRAL
 from circsde.solvers.brownian import Noise
 from circsde.solvers.methods import METHODS, Method
 from circsde.solvers.multistep import MULTISTEP
+from circsde.streams import torch_stream
+from circsde.torus import TWO_PI
 from circsde.typing import Angles, Tangent, Time
+
+_TIMES, _STATES = 8, 16  # at which a diffusion is asked whether it depends on the state
 
 
 @runtime_checkable
@@ -41,24 +46,39 @@ def from_torchsde(sde: DiagonalSDE, dim: int, horizon: float) -> SDE:
     """An SDE on the torus of ``dim`` angles from a torchsde SDE with diagonal, additive noise.
 
     It is given times as torchsde gives them, as tensors in the dtype of the state. Its parameters, if it is a module,
-    are parameters of the result.
+    are parameters of the result. Whether its diffusion depends on the state is seen at random states and times.
 
     Raises:
-        ValueError: If its noise is not diagonal, or its diffusion depends on the state.
+        ValueError: If its noise is not diagonal, its diffusion depends on the state, or, at any call, its drift or its
+            diffusion is not of the shape of the state.
     """
     if sde.noise_type != "diagonal":
         raise ValueError(f'the SDE must have noise_type "diagonal", got {sde.noise_type!r}')
     own = next(iter(sde.parameters()), None) if isinstance(sde, nn.Module) else None
     origin = torch.zeros(1, dim, dtype=torch.float64) if own is None else own.new_zeros(1, dim)
 
+    def called(name: str, t: Time, y: Tensor) -> Tensor:
+        value: Tensor = getattr(sde, name)(torch.as_tensor(t, dtype=y.dtype, device=y.device), y)
+        if value.shape != y.shape:
+            raise ValueError(f"{name}(t, y) must have the shape of y, {tuple(y.shape)}, got {tuple(value.shape)}")
+        return value
+
     def drift(t: Time, theta: Angles) -> Tangent:
-        return sde.f(torch.as_tensor(t, dtype=theta.dtype, device=theta.device), theta)
+        return called("f", t, theta)
 
     def diffusion(t: Time) -> Tensor:
-        return sde.g(torch.as_tensor(t, dtype=origin.dtype, device=origin.device), origin)[0]
+        return called("g", t, origin)[0]
 
-    if not torch.equal(diffusion(0.0), sde.g(torch.zeros_like(origin[0, 0]), origin + 1.0)[0]):
-        raise ValueError("the diffusion must not depend on the state (additive noise), but g(0, y) changes with y")
+    generator = torch_stream(0, "checks")
+    for t in (horizon * torch.rand(_TIMES, generator=generator)).tolist():
+        states = TWO_PI * torch.rand(_STATES, dim, generator=generator, dtype=torch.float64).to(origin) - math.pi
+        called("f", t, states)
+        amplitudes = called("g", t, states).detach()
+        most = 8.0 * torch.finfo(amplitudes.dtype).eps * amplitudes.abs().amax(0)
+        if bool(((amplitudes - diffusion(t).detach()).abs() > most).any()):
+            raise ValueError(
+                f"the diffusion must not depend on the state (additive noise), but g({t:g}, y) changes with y"
+            )
     converted = SDE(drift, diffusion, horizon, event_shape=(dim,))
     if isinstance(sde, nn.Module):
         converted.add_module("torchsde", sde)
@@ -72,6 +92,9 @@ class TorchsdePath:
     For methods that read ``dZ`` it needs ``levy_area_approximation="space-time"``. Unless made with
     ``halfway_tree=True``, it is one path only as long as it is one object: the same entropy queried on another grid
     is another path.
+
+    Raises:
+        ValueError: When asked for increments before it begins or after it ends: torchsde would give those of its ends.
     """
 
     motion: BrownianInterval
@@ -79,7 +102,13 @@ class TorchsdePath:
 
     def increments(self, grid: Sequence[float], *, levy_area: bool) -> Iterator[Noise]:
         """The noise over each interval of ``grid``."""
-        shape = (-1, *self.event_shape)
+        shape, (begins, ends) = (-1, *self.event_shape), (float(self.motion._start), float(self.motion._end))
+        slack = 1e-9 * (ends - begins)
+        if grid[0] < begins - slack or grid[-1] > ends + slack:
+            raise ValueError(
+                f"the Brownian path runs from {begins:g} to {ends:g} and was asked for {grid[0]:g} to {grid[-1]:g}:"
+                " make it over the whole time"
+            )
         for t0, t1 in pairwise(grid):
             dW, dZ = self.motion(t0, t1, return_U=True) if levy_area else (self.motion(t0, t1), None)
             yield Noise(dW.reshape(shape), None if dZ is None else dZ.reshape(shape))

@@ -1,5 +1,6 @@
 """What the tests of the dynamics share: every coupling and every method by name, small equations, paths to replay."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from circsde.coupling import Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
 from circsde.kuramoto import KuramotoSDE
-from circsde.schedule import Schedule
+from circsde.schedule import Custom, Schedule
 from circsde.solvers.brownian import Brownian, Noise
 from circsde.solvers.interop import torchsde_method
 from circsde.solvers.methods import METHODS, Method
@@ -151,3 +152,12 @@ def _reach(i: int, side: int, coupling: LocalCoupling) -> int:
         return i % side
     folded = i % (2 * side)
     return min(folded, 2 * side - 1 - folded)
+
+
+def pulse(width: float, area: float, at: float) -> Custom:
+    """A rate that is a Gaussian pulse, with its integral."""
+
+    def height(t: float | Tensor) -> float:
+        return area / (width * math.sqrt(2.0 * math.pi)) * math.exp(-0.5 * ((float(t) - at) / width) ** 2)
+
+    return Custom(height, lambda t: 0.5 * area * math.erf((float(t) - at) / (width * math.sqrt(2.0))))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from circsde import coupling as coupling_module
 from circsde.coupling import Boundary, Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
 from strategies import COUPLINGS, adjacency, assert_agree, couplings, dense_weights, random, seeds, symmetric_adjacency
 
@@ -193,3 +194,66 @@ def test_couplings_compare_by_value() -> None:
     assert (NoCoupling(), GlobalCoupling(), LocalCoupling(2)) == (NoCoupling(), GlobalCoupling(), LocalCoupling(2))
     assert LocalCoupling(2) != LocalCoupling(2, "reflecting")
     assert np.unique([hash(LocalCoupling(r)) for r in (1, 2, 2)]).size == 2
+
+
+@pytest.mark.parametrize("boundary", ["periodic", "reflecting"])
+@pytest.mark.parametrize("radius", range(1, 7))
+def test_self_weight_counts_how_often_an_oscillator_sees_itself_at_every_radius(
+    radius: int, boundary: Boundary
+) -> None:
+    """By a double loop over places and shifts, on rows and images as short as the window lets them be, and longer."""
+    width, coupling = 2 * radius + 1, LocalCoupling(radius, boundary)
+    for side in (width, width + 1, width + 5):
+        seen = torch.zeros(side, dtype=torch.float64)
+        for place in range(side):
+            for shift in range(-radius, radius + 1):
+                other = (place + shift) % (2 * side if boundary == "reflecting" else side)
+                if boundary == "reflecting":
+                    other = min(other, 2 * side - 1 - other)
+                seen[place] += (other == place) / width
+        assert_agree(torch.as_tensor(coupling.self_weight((side,))), seen)
+        image = torch.as_tensor(coupling.self_weight((2, side, width)))
+        row = torch.as_tensor(coupling.self_weight((width,)))
+        assert_agree(image, (seen[:, None] * row).expand(2, side, width))
+    assert boundary == "periodic" or seen[0] > seen[-1 - radius]
+
+
+def test_a_large_graph_sums_over_some_edges_at_a_time_as_its_matrix_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = random(3, 6)
+    monkeypatch.setattr(coupling_module, "_ENTRIES", 7)  # two edges at a time
+    by_edges = GraphCoupling(adjacency())
+    assert_agree(by_edges.mean(x), x @ dense_weights("graph").T)
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda y: by_edges.mean(y[None])[0]))(x)
+    assert_agree(jacobian[0], dense_weights("graph"))
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_gradients_reach_the_weights_of_a_graph_those_of_absent_edges_too(sparse: bool, normalise: bool) -> None:
+    x, weights = random(2, 3), torch.tensor([[0.0, 1.0, 0.5], [2.0, 0.0, 0.0], [0.1, 0.3, 0.7]], dtype=torch.float64)
+
+    def mean(values: Tensor) -> Tensor:
+        if sparse:
+            values = torch.sparse_coo_tensor(weights.nonzero().T, values, (3, 3), check_invariants=True)
+        return GraphCoupling(values, normalise=normalise).mean(x)
+
+    values = (weights[weights > 0] if sparse else weights + 0.01).requires_grad_()
+    assert torch.autograd.gradcheck(mean, (values,))
+    if not sparse:
+        absent = weights.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(mean(absent).sum(), absent)
+        step = torch.zeros(3, 3, dtype=torch.float64)
+        step[1, 2] = 1e-6
+        change = (mean(weights + step) - mean(weights)).sum() / 1e-6
+        assert slope[1, 2].item() == pytest.approx(change.item(), rel=1e-4)
+
+
+def test_a_graph_is_given_as_an_array_too() -> None:
+    x = random(2, 6)
+    assert torch.equal(GraphCoupling(adjacency().numpy()).mean(x), GraphCoupling(adjacency()).mean(x))
+
+
+def test_what_is_no_matrix_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # without the tests' check of types
+    with pytest.raises(TypeError, match="adjacency must be a tensor or a numpy array, got list"):
+        GraphCoupling([[0.0, 1.0], [1.0, 0.0]])  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """torchsde in both directions, on one and the same of its Brownian paths, and its traps stepped around."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,7 @@ def test_our_sra1_and_torchsdes_other_srk_approach_each_other_on_one_path() -> N
     assert gaps[1] < 0.02
 
 
+@pytest.mark.filterwarnings("ignore:.*is unstable where rate times step")  # one step of reversible_heun over all time
 @pytest.mark.parametrize("name", TORCHSDE_NAMES)
 def test_a_torchsde_method_in_our_loop_does_what_it_does_in_torchsdes(name: str) -> None:
     """Where ``reversible_heun`` carries a second state, over one step."""
@@ -237,7 +239,7 @@ def test_a_torchsde_equation_whose_noise_is_not_additive_and_diagonal_is_refused
     class General(Rotor):
         noise_type = "general"
 
-    with pytest.raises(ValueError, match=r"must not depend on the state \(additive noise\), but g\(0, y\) changes"):
+    with pytest.raises(ValueError, match=r"must not depend on the state \(additive noise\), but g\(0.*, y\) changes"):
         from_torchsde(Multiplicative(), 3, 1.0)
     with pytest.raises(ValueError, match="must have noise_type \"diagonal\", got 'general'"):
         from_torchsde(General(), 3, 1.0)
@@ -273,3 +275,54 @@ def test_torchsdes_areas_are_the_integrals_that_our_methods_read() -> None:
     assert whole.dZ is not None
     assert_agree(W, whole.dW)
     assert_agree(Z, whole.dZ)
+
+
+class Made:
+    """A torchsde SDE of two given functions."""
+
+    noise_type, sde_type = "diagonal", "ito"
+
+    def __init__(
+        self, g: Callable[[Tensor, Tensor], Tensor], f: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> None:
+        self.g = g
+        self.f = f or (lambda t, y: 0.0 * y)
+
+
+@pytest.mark.parametrize(
+    "g",
+    [
+        lambda t, y: (
+            (0.5 * (y - y.flip(-1))).sin().abs() + 0.01
+        ),  # of differences of phases, which no common shift changes
+        lambda t, y: t * (1.0 + 0.9 * y.cos()),  # none at time 0
+        lambda t, y: (t - 1.0) * y.sin(),
+    ],
+)
+def test_noise_that_depends_on_the_state_is_found_at_random_states_and_times(
+    g: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    with pytest.raises(ValueError, match="must not depend on the state"):
+        from_torchsde(Made(g), 2, 1.0)
+
+
+def test_noise_that_is_the_same_in_every_state_to_rounding_is_accepted() -> None:
+    sde = from_torchsde(Made(lambda t, y: (y.sin() ** 2 + y.cos() ** 2) * (1.0 + t)), 2, 1.0)
+    assert_agree(torch.as_tensor(sde.variance(0.0, 1.0)), torch.full((2,), 7.0 / 3.0, dtype=torch.float64), 1e-12)
+
+
+@pytest.mark.parametrize("wrong", [lambda t, y: y[:, :1], lambda t, y: y[0], lambda t, y: y[..., None]])
+def test_a_drift_or_noise_of_another_shape_is_refused(wrong: Callable[[Tensor, Tensor], Tensor]) -> None:
+    for name, sde in (("f", Made(lambda t, y: torch.ones_like(y), wrong)), ("g", Made(wrong))):
+        with pytest.raises(ValueError, match=rf"{name}\(t, y\) must have the shape of y"):
+            from_torchsde(sde, 2, 1.0)
+    late = Made(lambda t, y: torch.ones_like(y), lambda t, y: y if len(y) == 16 else wrong(t, y))
+    with pytest.raises(ValueError, match=r"f\(t, y\) must have the shape of y"):
+        from_torchsde(late, 2, 1.0).drift(0.0, torch.zeros(3, 2))
+
+
+def test_a_path_that_ends_before_the_solution_does_is_refused() -> None:
+    short = TorchsdePath(BrownianInterval(0.0, 0.5, SIZE, torch.float64, entropy=1), EVENT)
+    with pytest.raises(ValueError, match="the Brownian path runs from 0 to 0.5 and was asked for 0 to 1"):
+        sdeint(equation(), start(), (0.0, 1.0), n_steps=4, brownian=short)
+    assert sdeint(equation(), start(), (0.0, 0.5), n_steps=4, brownian=short).theta.shape[0] == 2

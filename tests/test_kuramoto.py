@@ -1,6 +1,10 @@
 """The Kuramoto drift against its pair sum, its divergence against autograd, the exact flow against an integrator."""
 
+import copy
 import math
+import pickle
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +17,18 @@ from torch import Tensor
 from circsde.coupling import GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
 from circsde.kuramoto import KuramotoSDE, mobius_flow
 from circsde.schedule import Schedule
-from strategies import COUPLINGS, adjacency, assert_agree, couplings, dense_weights, kuramoto, random_angles, seeds
+from circsde.solvers.integrate import sdeint
+from strategies import (
+    COUPLINGS,
+    SCHEDULE,
+    adjacency,
+    assert_agree,
+    couplings,
+    dense_weights,
+    kuramoto,
+    random_angles,
+    seeds,
+)
 
 times = st.floats(0.0, 1.0)
 field_size = st.floats(0.0, 1e6) | st.floats(0.0, 10.0)
@@ -99,8 +114,9 @@ def test_the_noise_variance_is_the_integral_of_the_squared_amplitude() -> None:
 
 @pytest.mark.parametrize("name", ["none", "global"])
 def test_the_terminal_law_is_von_mises_with_the_self_consistent_concentration(name: str) -> None:
+    """Coupled phases have one reference phase: with several there is no one mean field."""
     coupling, event = COUPLINGS[name]
-    psi = random_angles(*event)
+    psi = random_angles(*event) if name == "none" else random_angles(1)[0]
     law = KuramotoSDE(event, coupling, Schedule.constant(3.0, 0.5, 0.8), psi).terminal_law()
     kappa = law.concentration
     K = 3.0 if name == "global" else 0.0
@@ -220,3 +236,128 @@ def test_parameters_are_copied_and_move_with_the_module() -> None:
     assert sde.reference_phase.abs().min() > 0
     assert set(sde.state_dict()) == {"reference_phase", "natural_frequency"}
     assert sde.float().reference_phase.dtype == torch.float32
+
+
+def test_gradients_reach_phases_frequencies_and_weights() -> None:
+    psi, w = random_angles(4).requires_grad_(), torch.randn(4, dtype=torch.float64).requires_grad_()
+    adjacency, theta = torch.rand(4, 4, dtype=torch.float64).requires_grad_(), random_angles(2, 4)
+
+    def sde(psi: Tensor, w: Tensor, adjacency: Tensor) -> KuramotoSDE:
+        return KuramotoSDE((4,), GraphCoupling(adjacency), SCHEDULE, psi, w)
+
+    parts: list[Callable[[KuramotoSDE], Tensor]] = [
+        lambda sde: sde.drift(0.4, theta),
+        lambda sde: sde.divergence(0.4, theta),
+        lambda sde: sdeint(sde, theta, (0.0, 0.5), n_steps=3, generator=0).lifted[-1],
+        lambda sde: sdeint(sde, theta, (0.0, 0.5), n_steps=2, method="mobius_strang", generator=0).lifted[-1],
+    ]
+    for part in parts:
+        assert torch.autograd.gradcheck(lambda *given, part=part: part(sde(*given)), (psi, w, adjacency))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_a_phase_and_a_frequency_that_all_share_have_gradients_too(value: float) -> None:
+    psi, w = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    theta = random_angles(2, 3)
+    assert torch.autograd.gradcheck(lambda p, q: KuramotoSDE((3,), None, SCHEDULE, p, q).drift(0.4, theta), (psi, w))
+
+
+def test_gradients_reach_the_rates() -> None:
+    rates = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (1.0, 0.7, 0.4)]
+    theta = random_angles(2, 3)
+
+    def end(K: Tensor, K_ref: Tensor, D: Tensor, method: str) -> Tensor:
+        sde = KuramotoSDE((3,), schedule=Schedule.constant(K, K_ref, D))
+        return sdeint(sde, theta, (0.0, 0.5), n_steps=2, method=method, generator=0).lifted[-1]
+
+    for method in ("heun", "mobius_strang", "euler_maruyama"):
+        assert torch.autograd.gradcheck(lambda a, b, c, method=method: end(a, b, c, method), rates)
+
+
+def test_parameters_are_those_of_the_equation_and_what_an_optimiser_does_to_them_is_seen() -> None:
+    psi, w = torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(3))
+    weights = torch.nn.Parameter(torch.ones(3, 3))
+    sde = KuramotoSDE((3,), GraphCoupling(weights), SCHEDULE, psi, w)
+    assert {id(p) for p in sde.parameters()} == {id(psi), id(w), id(weights)}
+    theta, optimiser = random_angles(5, 3), torch.optim.SGD(sde.parameters(), lr=0.1)
+    before = sde.drift(0.4, theta)
+    before.square().sum().backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    fixed = KuramotoSDE((3,), GraphCoupling(weights.detach()), SCHEDULE, psi.detach(), w.detach())
+    assert_agree(sde.drift(0.4, theta), fixed.drift(0.4, theta), 1e-6)
+    assert (sde.drift(0.4, theta) - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("learnt", [False, True])
+def test_a_state_goes_from_one_equation_to_another(learnt: bool) -> None:
+    def equation(seed: int) -> KuramotoSDE:
+        values = [random_angles(3, seed=seed + i) for i in range(2)]
+        if learnt:
+            values = [torch.nn.Parameter(value) for value in values]
+        return KuramotoSDE((3,), schedule=SCHEDULE, reference_phase=values[0], natural_frequency=values[1])
+
+    first, second, theta = equation(1), equation(5), random_angles(2, 3)
+    assert (first.drift(0.4, theta) - second.drift(0.4, theta)).abs().max() > 0.1
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first.drift(0.4, theta), second.drift(0.4, theta))
+    still = KuramotoSDE((3,), schedule=SCHEDULE)
+    still.load_state_dict({name: torch.tensor(0.5) for name in ("reference_phase", "natural_frequency")})
+    assert_agree(still.drift(0.4, theta), KuramotoSDE((3,), None, SCHEDULE, 0.5, 0.5).drift(0.4, theta))
+
+
+def test_phases_and_frequencies_that_are_changed_later_are_seen() -> None:
+    theta, expected = random_angles(2, 3), KuramotoSDE((3,), None, SCHEDULE, 0.7, 1.5).drift(0.4, random_angles(2, 3))
+    filled, assigned, called = (KuramotoSDE((3,), schedule=SCHEDULE) for _ in range(3))
+    filled.reference_phase.fill_(0.7)
+    filled.natural_frequency.fill_(1.5)
+    assigned.reference_phase, assigned.natural_frequency = (torch.tensor(x).double() for x in (0.7, 1.5))
+    given = {"reference_phase": torch.tensor(0.7).double(), "natural_frequency": torch.tensor(1.5).double()}
+
+    class Call(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sde = called
+
+        def forward(self, theta: Tensor) -> Tensor:
+            return self.sde.drift(0.4, theta)
+
+    swapped = torch.func.functional_call(Call(), {f"sde.{name}": value for name, value in given.items()}, (theta,))
+    for found in (filled.drift(0.4, theta), assigned.drift(0.4, theta), swapped):
+        assert_agree(found, expected, 1e-7)
+    for twin in (copy.deepcopy(filled), pickle.loads(pickle.dumps(filled))):
+        assert torch.equal(twin.drift(0.4, theta), filled.drift(0.4, theta))
+
+
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_the_drift_goes_through_every_transform_of_torch(name: str) -> None:
+    sde, event = kuramoto(name), COUPLINGS[name][1]
+    theta, tangent = random_angles(2, *event), random_angles(2, *event, seed=9)
+    times, n = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), torch.Size(event).numel()
+    at_times = torch.func.vmap(lambda t: sde.drift(t, theta))(times)
+    assert_agree(at_times, torch.stack([sde.drift(float(t), theta) for t in times]))
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda x: sde.drift(0.5, x[None])[0]))(theta).reshape(2, n, n)
+    assert_agree(sde.divergence(0.5, theta), jacobian.diagonal(dim1=1, dim2=2).sum(1), 1e-12)
+    forward = torch.func.vmap(torch.func.jacfwd(lambda x: sde.drift(0.5, x[None])[0]))(theta).reshape(2, n, n)
+    assert_agree(forward, jacobian, 1e-12)
+    moved = torch.func.jvp(lambda x: sde.drift(0.5, x), (theta,), (tangent,))[1].flatten(1)
+    assert_agree(moved, (jacobian @ tangent.flatten(1)[..., None])[..., 0], 1e-12)
+
+
+def test_a_number_of_oscillators_is_a_shape() -> None:
+    assert KuramotoSDE(3).event_shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"coupling": Schedule.constant()}, "coupling must be NoCoupling.*rates are given as schedule="),
+        ({"coupling": lambda x: x}, "coupling must be NoCoupling.*an object with check, mean and self_weight"),
+        ({"schedule": (1.0, 1.0, 1.0)}, "schedule must be a Schedule of three rates, got .*Schedule.constant"),
+    ],
+)
+def test_what_is_no_coupling_or_no_schedule_is_refused(
+    given: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # without the tests' check of types
+    with pytest.raises(TypeError, match=message):
+        KuramotoSDE((3,), **given)

@@ -11,7 +11,7 @@ from circsde.kuramoto import KuramotoSDE
 from circsde.models.mlp import ScoreMLP
 from circsde.models.relative import Relative
 from circsde.schedule import Schedule
-from circsde.sde import probability_flow
+from circsde.velocity import probability_flow
 
 RATES = Schedule.linear((0.2, 0.1, 0.1), (6.0, 3.0, 1.0))
 THETA = 2 * math.pi * torch.rand(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

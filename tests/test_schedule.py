@@ -191,3 +191,50 @@ def test_a_custom_rate_that_turns_negative_or_nan_is_refused(
 def test_a_published_schedule_of_fewer_than_two_steps_is_refused(n: int) -> None:
     with pytest.raises(ValueError, match=f"needs at least 2 steps, got {n}"):
         Schedule.published(n)
+
+
+@pytest.mark.parametrize("part", [Cosine(0.0, 4.0), Linear(0.0, 4.0)])
+def test_a_rate_that_ends_before_the_horizon_is_refused(part: Rate) -> None:
+    with pytest.raises(ValueError, match=r"reference rate reaches its end at t = 1, before the horizon 2 .*4\.0|start"):
+        Schedule(Linear(0.0, 4.0, 2.0), part, Linear(1.0, 1.0), horizon=2.0)
+    assert Schedule(Linear(0.0, 4.0, 2.0), Linear(3.0, 3.0), Linear(1.0, 1.0), horizon=2.0).at(2.0) == (4.0, 3.0, 1.0)
+    assert Schedule(part, Linear(0.0, 0.0), Linear(1.0, 1.0), horizon=0.5).at(0.5).coupling == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    "antiderivative",
+    [lambda t: t, lambda t: 1.001 * decay_from_zero(t), lambda t: decay_from_zero(t) + (t > 0.3)],
+    ids=["another", "scaled", "jumping"],
+)
+def test_an_antiderivative_of_another_rate_is_refused(
+    antiderivative: Callable[[float | Tensor], float | Tensor],
+) -> None:
+    with pytest.raises(ValueError, match="the integral of the diffusion rate is not that of its values from t = "):
+        Schedule(Linear(0.0, 0.0), Linear(0.0, 0.0), Custom(decay, antiderivative))
+
+
+def test_a_narrow_pulse_and_its_antiderivative_are_accepted() -> None:
+    width = 1e-3
+
+    def pulse(t: float | Tensor) -> float | Tensor:
+        return math.exp(-0.5 * ((float(t) - 0.37) / width) ** 2) / (width * math.sqrt(2 * math.pi))
+
+    def whole(t: float | Tensor) -> float | Tensor:
+        return 0.5 * math.erf((float(t) - 0.37) / (width * math.sqrt(2)))
+
+    schedule = Schedule(Linear(0.0, 0.0), Linear(0.0, 0.0), Custom(pulse, whole))
+    assert KuramotoSDE((1,), schedule=schedule).variance(0.0, 1.0) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("rate", [lambda t: 1.0, 0.5, None])
+def test_what_has_no_integral_is_no_rate(rate: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # without the tests' check of types
+    with pytest.raises(TypeError, match=r"the coupling rate must have values and an integral.*Schedule\.constant"):
+        Schedule(rate, Linear(0.0, 0.0), Linear(1.0, 1.0))  # type: ignore[arg-type]
+
+
+def test_a_parameter_as_a_rate_is_refused_as_no_module_would_find_it() -> None:
+    with pytest.raises(TypeError, match="a rate cannot be a Parameter"):
+        Linear(torch.nn.Parameter(torch.tensor(1.0)), 2.0)
+    with pytest.raises(ValueError, match=r"one number for all oscillators, got shape \(3,\)"):
+        Cosine(torch.ones(3), 2.0)

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from circsde.distributions import VonMises, WrappedNormal
 from circsde.kuramoto import KuramotoSDE
+from circsde.matching import Chain
 from circsde.schedule import Schedule
-from circsde.sde import SDE, probability_flow, reverse, transition
+from circsde.sde import SDE, reverse, transition
 from circsde.solvers import sdeint
 from circsde.typing import Time
+from circsde.velocity import probability_flow
 from strategies import COUPLINGS, assert_agree, couplings, kuramoto, random_angles, seeds
 
 times = st.floats(0.0, 1.0)
@@ -185,3 +187,58 @@ def test_a_horizon_that_is_not_positive_is_refused(horizon: float) -> None:
 def test_a_negative_stochasticity_is_refused(stochasticity: float) -> None:
     with pytest.raises(ValueError, match="stochasticity must be non-negative, got"):
         reverse(kuramoto("none"), some_score, stochasticity)
+
+
+@pytest.mark.parametrize("value", [2, 2.0, torch.tensor(2.0), torch.tensor([2.0, 1.0])])
+def test_a_number_is_a_constant_diffusion(value: float | Tensor) -> None:
+    sde = SDE(lambda t, theta: 0.0 * theta, value, horizon=1)
+    assert torch.allclose(
+        torch.as_tensor(sde.variance(0.25, 0.75)).float(),
+        0.5 * torch.as_tensor(value).float() ** 2,
+    )
+    for dtype in (torch.float32, torch.float64):
+        for method in ("euler_maruyama", "heun", "sra1", "leimkuhler_matthews"):
+            start = torch.zeros(3, 2, dtype=dtype)
+            assert sdeint(sde, start, (0.0, 1.0), n_steps=2, method=method, generator=0).theta.dtype == dtype
+
+
+def test_a_parameter_may_be_the_diffusion() -> None:
+    amplitude = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+    sde = SDE(lambda t, theta: 0.0 * theta, amplitude, horizon=1.0)
+    assert [id(p) for p in sde.parameters()] == [id(amplitude)]
+    end = sdeint(sde, torch.zeros(3, 2, dtype=torch.float64), (0.0, 1.0), n_steps=2, generator=0).lifted[-1]
+    (slope,) = torch.autograd.grad(end.sum(), amplitude)
+    assert slope.item() == pytest.approx(end.sum().item() / 2.0)
+
+
+@pytest.mark.parametrize(
+    ("drift", "diffusion", "message"),
+    [
+        (lambda t, x: x, lambda t, x: x, r"diffusion must be a function of the time alone, g\(t\)"),
+        (lambda x: x, lambda t: 1.0, r"drift must be a function of the time and the angles, f\(t, theta\)"),
+        (None, lambda t: 1.0, "drift must be a function of the time and the angles.*, got None"),
+        (lambda t, x: x, "loud", "diffusion must be a function of the time alone.*, got 'loud'"),
+    ],
+)
+def test_functions_of_other_arguments_are_refused(
+    drift: object, diffusion: object, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # without the tests' check of types
+    with pytest.raises(TypeError, match=message):
+        SDE(drift, diffusion, 1.0)  # type: ignore[arg-type]
+
+
+def test_the_default_variance_of_noise_that_explodes_is_exact_and_so_are_steps_that_read_it() -> None:
+    """The variance-exploding schedule from 0.01 to 3: what ancestral steps rely on."""
+    ratio = 300.0
+    sde = SDE(lambda t, x: 0.0 * x, lambda t: 0.01 * ratio**t * math.sqrt(2 * math.log(ratio)), horizon=1.0)
+    assert sde.variance(0.0, 1.0) == pytest.approx(1e-4 * (ratio**2 - 1.0), rel=1e-12)
+    times = Chain.geometric(SDE(sde.drift, lambda t: 1.0 + 0.9 * math.sin(40.0 * t), horizon=1.0), 10, 0.1).times
+    assert all(a < b for a, b in zip(times, times[1:], strict=False))
+
+
+def test_variances_of_times_per_sample_are_those_of_each_time() -> None:
+    for sde in (SDE(lambda t, x: 0.0 * x, lambda t: 1.0 + t, 1.0), kuramoto("none")):
+        times = torch.tensor([0.1, 0.5, 1.0], dtype=torch.float64)
+        found = torch.as_tensor(sde.variance(torch.zeros_like(times), times))
+        assert found.tolist() == pytest.approx([float(sde.variance(0.0, t)) for t in times.tolist()], rel=1e-12)

@@ -263,3 +263,10 @@ def test_arguments_that_cannot_be_are_refused() -> None:
         network()(0.5, angles(2, 8, 8), None, angles(2, 1, 8, 8))
     with pytest.raises(ValueError, match=r"condition_channels=2, got no image"):
         network(condition_channels=2)(0.5, angles(2, 8, 8))
+
+
+def test_solvers_need_not_try_whether_a_network_is_periodic_unless_it_is_in_training() -> None:
+    """That its answers are periodic is tested above; in training mode dropout may draw."""
+    assert network().periodic
+    assert Conditioned(network()).periodic
+    assert not network().train().periodic

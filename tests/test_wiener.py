@@ -22,6 +22,7 @@ from circsde.models.unet import ScoreUNet
 from circsde.models.variance_preserving import VariancePreserving
 from circsde.models.wiener import Wiener, cosines
 from circsde.schedule import Schedule
+from circsde.streams import torch_stream
 from circsde.torus import wrap
 from circsde.typing import Angles, Labels
 
@@ -258,7 +259,7 @@ def test_training_measures_it_keeps_it_and_goes_on(tmp_path: Path) -> None:
     assert isinstance(model.network, Wiener)
     assert model.network.slope.max() < 0.0
     measured = wiener(sde, 4)
-    measured.fit(model.chain, data, torch.Generator().manual_seed(settings.seed))
+    measured.fit(model.chain, data, torch_stream(settings.seed, "linear part"))
     assert torch.equal(measured.slope, model.network.slope)
     before = {name: (tmp_path / "run" / name).read_bytes() for name in (LAST, BEST)}
     run()  # nothing is left to do, and nothing is measured again

@@ -1,0 +1,16 @@
+"""Scores that are periodic by what they are made of, so that a solver need not try."""
+
+from torch import nn
+
+
+class Periodic(nn.Module):
+    """A network that reads angles by their sines and cosines only.
+
+    >>> Periodic().periodic, Periodic().eval().periodic
+    (False, True)
+    """
+
+    @property
+    def periodic(self) -> bool:
+        """Whether its answers are known to be a 2 pi-periodic function of the angles: dropout draws in training."""
+        return not self.training
