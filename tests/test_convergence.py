@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scipy import stats as scipy_stats
 from scipy.integrate import quad
 from torch import Tensor
 
@@ -17,17 +18,18 @@ from circsde.kuramoto import KuramotoSDE
 from circsde.models.mlp import ScoreMLP
 from circsde.problems import Observable
 from circsde.record import save_netcdf
+from circsde.schedule import Schedule
 from circsde.sde import SDE, reverse
 from circsde.solvers.brownian import Brownian, Noise
 from circsde.solvers.methods import HEUN, SRA1
-from circsde.studies import Simulation, exact_convergence, strong_convergence, weak_convergence
+from circsde.studies import Simulation, exact_convergence, strong_convergence, study, weak_convergence
 from circsde.studies.convergence import enough, plan
 from circsde.studies.estimates import strong_errors, weak_errors
 from circsde.studies.experiment import Wave
 from circsde.studies.paths import KnownPath, uniform_grid
-from circsde.studies.result import STRONG, WEAK
+from circsde.studies.result import STRONG, WEAK, verdict
 from circsde.studies.sampling import simulate
-from circsde.studies.statistics import Moments, fit_order
+from circsde.studies.statistics import Moments, Order, fit_order, quantile
 from circsde.typing import Angles
 
 DIFFUSING = problems.get("wrapped_brownian_motion")
@@ -255,7 +257,7 @@ def three_phases(t: float | Tensor, theta: Angles) -> Angles:
 def test_any_equation_can_be_studied() -> None:
     """Strong orders on three phases that are coupled by another harmonic, under noise whose rate grows fifteenfold."""
     sde = SDE(three_phases, lambda t: (2 * (0.2 + 2.8 * t)) ** 0.5, horizon=1.0, event_shape=(3,))
-    study = strong_convergence(sde, ["euler_maruyama", "heun", "sra1"], (16, 32, 64, 128), paths=512)
+    study = strong_convergence(sde, ["euler_maruyama", "heun", "sra1"], (16, 32, 64, 128), paths=1024)
     assert study["order"].values == pytest.approx([1.0, 1.0, 1.5], abs=0.2)
     assert (study["verdict"] == "resolved").all()
 
@@ -289,8 +291,10 @@ def test_results_survive_a_round_trip_through_netcdf(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"methods": ["nope"]}, "unknown method 'nope'"),
-        ({"steps": []}, "a study needs methods, positive steps"),
-        ({"steps": [0, 5]}, "a study needs methods, positive steps"),
+        ({"steps": []}, "at least one number of steps, all positive, got \\[\\]"),
+        ({"methods": []}, "at least one method, got none"),
+        ({"methods": ["rk4"]}, "rk4 is a method of torchdiffeq"),
+        ({"steps": [0, 5]}, "at least one number of steps, all positive"),
         ({"refinement": 1}, "a refinement of at least 2"),
         ({"paths": 1}, "an interval needs at least 2 paths"),
         ({"confidence": 95.0}, "for 95 % give 0.95"),
@@ -302,3 +306,104 @@ def test_impossible_studies_say_what_to_change(change: dict[str, object], messag
     wanted: dict[str, object] = {"subject": "von_mises_well", "methods": ["heun"], "steps": [5], "paths": 10} | change
     with pytest.raises(ValueError, match=message):
         strong_convergence(**wanted)  # type: ignore[arg-type]
+
+
+def test_a_verdict_weighs_the_standard_error_of_its_order() -> None:
+    """An order known to 0.98 is no order; the stiff well's first steps are far beyond stability."""
+    used = np.ones(3, dtype=bool)
+    assert verdict(Order(1.24, 0.98, used), 2.0) == "not resolved"
+    assert verdict(Order(1.95, 0.05, used), 2.0) == "resolved"
+    study = exact_convergence("stiff_well", WEAK, ["heun"], (5, 10, 20))
+    assert study["order_standard_error"].item() > 0.5
+    assert study["verdict"].item() == "not resolved"
+
+
+@pytest.mark.parametrize(
+    ("claim", "steps", "fault", "found"),
+    [
+        (2.0, [10, 20, 40], 1.5e-3, "below its claim"),  # a bias that does not fall
+        (1.0, [8, 16, 32, 64], 2e-2, "below its claim"),
+        (2.0, [10, 20, 40], 0.0, "resolved"),
+        (2.0, [10, 20, 40], -4e-4, "not resolved"),  # heading above the claim
+    ],
+)
+def test_a_misfit_is_no_excuse(claim: float, steps: list[int], fault: float, found: str) -> None:
+    """Errors of the claimed order, and a part that does not fall with them, known to half a percent."""
+    n = np.array(steps, dtype=np.float64)
+    error = n**-claim + fault
+    order = fit_order(n, error, np.diag((5e-3 * error) ** 2), n > 0)
+    assert verdict(order, claim) == found
+
+
+def test_a_misfit_of_three_points_widens_the_standard_error() -> None:
+    """Birge's ratio: chi-square of one degree of freedom is that of the line's residuals in standard errors."""
+    n = np.array([10.0, 20.0, 40.0])
+    error = np.array([1.0, 0.3, 0.05])
+    relative = 0.01
+    order = fit_order(n, error, np.diag((relative * error) ** 2), n > 0)
+    x, y = -np.log(n), np.log(error)
+    slope, intercept = np.polyfit(x, y, 1)
+    chi_square = np.square((y - slope * x - intercept) / relative).sum()
+    plain = relative / math.sqrt(np.square(x - x.mean()).sum())
+    assert order.value == pytest.approx(slope)
+    assert order.standard_error == pytest.approx(plain * math.sqrt(chi_square), rel=1e-3)
+    assert order.standard_error > 5 * plain
+
+
+def test_intervals_that_cover_together_share_the_error_probability() -> None:
+    """Bonferroni: ten intervals at 95 % are ten single ones at 99.5 %."""
+    assert quantile(0.95, 100, comparisons=10) == pytest.approx(scipy_stats.t.ppf(1 - 0.0025, 99))
+
+
+def test_the_interval_of_a_strong_error_leaves_room_for_rare_paths() -> None:
+    """Errors that are carried by 2 % of paths at coarse steps and by 0.1 % at fine ones: 300 samples of 512 paths.
+
+    The true mean lies below the upper end in 97.5 %, and by chance in 280 of 300 at least; without that room in far
+    fewer, as four samples in ten have no such path.
+    """
+    rng, truth = np.random.default_rng(0), np.sqrt([0.02 * 3 + 0.01, 0.001 * 3 + 0.001, 0.0])
+    covered = narrow = 0
+    for _ in range(300):
+        noise = rng.chisquare(1, (512, 1)) * np.array([0.01, 0.001, 0.0])
+        squared = noise + 3.0 * (rng.random((512, 1)) < np.array([0.02, 0.001, 0.0]))
+        moments = Moments.of(np.concatenate((squared, squared), 1)[:, None])
+        upper = strong_errors(moments, 0.95, None)[0].upper[0, 1]
+        bare = strong_errors(replace(moments, peak=0.0 * moments.peak), 0.95, None)[0].upper[0, 1]
+        covered, narrow = covered + (truth[1] <= upper), narrow + (truth[1] <= bare)
+    assert covered >= 280
+    assert narrow < 200
+
+
+def test_steps_without_a_small_common_multiple_share_one_path() -> None:
+    """The reference stays within twice what was asked for, and every method follows the same path."""
+    steps = (97, 101, 103)
+    block = plan(
+        Simulation(SDE(lambda t, x: 0 * x, lambda t: 1.0, 1.0, event_shape=(1,))), STRONG, ["heun"], steps, 8, 0
+    )
+    assert 8 * 103 <= block.reference <= 2 * 8 * 103
+    solved = replace(block, count=5).solve()
+    for end in (*solved.ends[0], solved.coarse):
+        torch.testing.assert_close(end.theta, solved.reference.theta, rtol=0, atol=1e-12)
+    assert plan("von_mises_well", STRONG, ["heun"], (5, 10, 20, 40, 80), 8, 0).reference == 640
+
+
+def test_a_reference_beyond_all_bounds_is_refused() -> None:
+    sde = KuramotoSDE((1,), schedule=Schedule.constant(reference=1e4, horizon=1e4))
+    with pytest.raises(ValueError, match="the reference would take 200,000,000 steps, more than 1,000,000"):
+        plan(Simulation(sde), STRONG, ["heun"], (5,), 8, 0)
+
+
+def test_a_method_with_a_memory_is_sampled() -> None:
+    """Its first step, repeated, is another method; transfer operators know no more."""
+    table = study("reverse", WEAK, ["multistep"], [5], paths=16)
+    assert table.attrs["evidence"] == "Monte Carlo"
+    assert study("reverse", WEAK, ["heun"], [5]).attrs["evidence"] == "transfer operators"
+    with pytest.raises(ValueError, match="multistep remembers earlier steps, so that no transfer operator"):
+        exact_convergence("reverse", WEAK, ["multistep"], [5])
+
+
+def test_a_seed_beyond_64_bits_is_kept_with_the_result(tmp_path: Path) -> None:
+    table = strong_convergence("von_mises_well", ["heun"], [5], paths=8, seed=2**64)
+    save_netcdf(table, tmp_path / "study.nc")
+    with xr.open_dataset(tmp_path / "study.nc") as again:
+        assert int(again.attrs["seed"]) == 2**64

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from circsde import problems
 from circsde.record import save_netcdf
-from circsde.solvers.integrate import Solution, sdeint
+from circsde.solvers.integrate import sdeint
+from circsde.solvers.solution import Solution
 from circsde.studies import exact_convergence, plots, work_precision
 from circsde.studies.cost import add_times
 from circsde.typing import Angles

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scipy import stats
 
 from circsde import problems
 from circsde.finite_size import finite_size
@@ -58,3 +59,11 @@ def test_plain_averages_would_take_ten_times_the_paths(study: xr.Dataset) -> Non
 def test_too_few_paths_for_the_control_variates_are_refused() -> None:
     with pytest.raises(ValueError, match="48 control variates need more than 96 paths, got 50"):
         limit_convergence(SCHEDULE, start(), (10,), paths=50)
+
+
+def test_control_variates_cost_degrees_of_freedom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 100 paths and 48 of them, Student's t has 51 degrees: 2.008 standard errors, not 1.960."""
+    one = np.full(6, 1.0)
+    monkeypatch.setattr("circsde.studies.limit._differences", lambda *_: (one, one))
+    table = limit_convergence(SCHEDULE, start(), (10, 20, 40), paths=100)
+    assert (table["upper"] - table["difference"]).values == pytest.approx(np.full((3, 6), stats.t.ppf(0.975, 51)))

@@ -37,3 +37,29 @@ def test_pictures_have_labelled_axes_for_any_kind_of_data(
     assert {"time t", "order parameter R", "phase \u03b8 [rad]", "density [1/rad]"} <= labels
     assert len(axes) == panels + 1 + 2  # and a colour bar, and the two curves below
     assert figure.get_suptitle() == "a title"
+
+
+def test_any_solution_can_be_drawn_and_what_is_none_is_refused(tmp_path: Path) -> None:
+    result = result_of(3, (4,))
+    bare = xr.Dataset({"theta": result["theta"]})
+    for drawn in (bare, result):
+        (line, *_) = plots.forward_process(drawn).get_axes()[-2].get_lines()
+        np.testing.assert_allclose(np.asarray(line.get_ydata()), result["order_parameter"][:, 0], atol=1e-6)  # float32
+    plots.forward_process(result_of(3, (4, 4)).drop_vars("order_parameter")).savefig(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"expected theta over \(time, sample, ...\), .* got order_parameter"):
+        plots.forward_process(result.drop_vars("theta"))
+
+
+@pytest.mark.parametrize("n_times", [2, 3])
+def test_the_axis_of_time_ends_where_time_does(n_times: int) -> None:
+    for axes in plots.forward_process(result_of(50, (2,), n_times)).get_axes():
+        if axes.get_xlabel() == "time t":
+            assert axes.get_xlim() == (0.0, 1.0)
+
+
+def test_of_single_angles_the_resultant_length_is_drawn() -> None:
+    result = result_of(40, (1,)).drop_vars("order_parameter")
+    axes = plots.forward_process(result).get_axes()[-2]
+    assert axes.get_ylabel() == "mean resultant length"
+    moment = np.exp(1j * result["theta"].values).mean((1, 2))
+    np.testing.assert_allclose(np.asarray(axes.get_lines()[0].get_ydata()), np.abs(moment), atol=1e-6)  # float32

@@ -199,7 +199,7 @@ def select(
 
     from circsde.commands import tables
     from circsde.studies import plots
-    from circsde.studies.selection import describe_choice
+    from circsde.studies.advice import describe_choice
     from circsde.studies.selection import select as choose
 
     with _runner(netcdf, workers, dask) as runner:
@@ -241,14 +241,14 @@ def _methods(text: str | None, problem: str) -> list[str] | None:
     return methods
 
 
-def _tolerances(atol: str | None, problem: str) -> Sequence[float]:
+def _tolerances(atol: str | None, problem: str) -> Sequence[float] | None:
     """Those given, for a problem on which methods can be adaptive, or the usual ones."""
     from circsde.studies.experiment import experiment
-    from circsde.studies.flows import TOLERANCES, is_flow
+    from circsde.studies.flows import is_flow
 
     if atol is not None and not is_flow(experiment(problem)):
         raise ValueError(f"--atol is for adaptive methods on a probability flow, and {problem} is none: leave it out")
-    return options.reals(atol) or TOLERANCES
+    return options.reals(atol)
 
 
 @contextmanager

@@ -11,8 +11,10 @@ import xarray as xr
 from circsde.problems import Problem
 from circsde.sde import SDE
 from circsde.solvers.interop import find_method
-from circsde.solvers.methods import METHODS, Method
-from circsde.studies.convergence import STEPS, strong_convergence, weak_convergence
+from circsde.solvers.methods import Method
+from circsde.studies.candidates import check_methods, default_methods
+from circsde.studies.content import digest
+from circsde.studies.convergence import STEPS, check_steps, strong_convergence, weak_convergence
 from circsde.studies.exact import law_convergence, stationary_convergence
 from circsde.studies.experiment import Experiment, as_problem, experiment
 from circsde.studies.paths import method_name
@@ -35,12 +37,13 @@ def study(
     """Errors and orders of methods on a problem.
 
     Weak errors of problems with one phase and a known law, and stationary errors, come from transfer operators, free of
-    sampling noise; all others from :func:`strong_convergence` and :func:`weak_convergence`.
+    sampling noise; all others, and those of methods that remember earlier steps, from :func:`strong_convergence` and
+    :func:`weak_convergence`.
 
     Args:
         subject: A problem or its name, an SDE, or a :class:`~circsde.studies.experiment.Simulation`.
         kind: ``"strong"``, ``"weak"`` or ``"stationary"``.
-        methods: By default all of ours to which the kind applies.
+        methods: By default all of ours to which the kind applies and that apply to the equation.
         steps: By default the problem's own.
         monte_carlo: Sample, even where the law is known.
         paths: See :func:`strong_convergence` and :func:`weak_convergence`.
@@ -61,15 +64,19 @@ def study(
     subject = experiment(subject)
     if kind not in KINDS:
         raise ValueError(f"unknown kind of study {kind!r}; choose one of {', '.join(KINDS)}")
+    if methods is not None:
+        check_methods(methods)
     steps = tuple(steps) if steps is not None else subject.steps if isinstance(subject, Problem) else STEPS
-    if kind == STATIONARY or (kind == WEAK and has_law(subject) and not monte_carlo):
+    if kind == STATIONARY or (kind == WEAK and has_law(subject, methods) and not monte_carlo):
         return exact_convergence(subject, kind, methods, steps, runner=runner)
     converge = strong_convergence if kind == STRONG else weak_convergence
     return converge(subject, methods, steps, paths=paths, seed=seed, confidence=confidence, runner=runner)
 
 
-def has_law(subject: Experiment) -> bool:
-    """Whether the law that a method makes of this problem is quickly computed, and compared with the exact one."""
+def has_law(subject: Experiment, methods: Sequence[str | Method] | None = None) -> bool:
+    """Whether the laws that methods make of this problem are quickly computed, and compared with the exact one."""
+    if any(find_method(method).begin is not None for method in methods or ()):
+        return False
     problem, phases = as_problem(subject), torch.Size(subject.sde.event_shape or (1,)).numel()
     return problem is not None and problem.target is not None and phases == 1
 
@@ -90,12 +97,12 @@ def exact_convergence(
         subject: A problem with a known law, or its name.
         kind: ``"weak"``: the largest error of an observable's mean at the horizon; or ``"stationary"``: the largest
             error of a trigonometric moment under the stationary law.
-        methods: Names or methods; by default all of ours.
+        methods: Names or methods; by default all of ours that apply.
         steps: Numbers of steps over the horizon.
         runner: Where cells are computed and kept.
 
     Raises:
-        ValueError: If the law is not known, or a method is not.
+        ValueError: If the law is not known, or a method is not, or remembers earlier steps.
 
     >>> table = exact_convergence("von_mises_well", methods=["heun"], steps=[20, 40, 80])
     >>> round(table["order"].item(), 1), table.attrs["evidence"]
@@ -108,9 +115,9 @@ def exact_convergence(
             f"the {kind} law of {subject.name or 'this SDE'} is not known: use a Monte-Carlo study, or a"
             " problem of one or two phases" + (" at constant rates" if kind == STATIONARY else "")
         )
-    chosen = [find_method(method) for method in (list(METHODS) if methods is None else methods)]
-    ladder = sorted(set(steps))
-    cells = [ExactCell(subject, kind, method, n) for method in (methods or METHODS) for n in ladder]
+    methods = default_methods(subject, kind) if methods is None else methods
+    chosen, ladder = check_methods(methods), check_steps(steps)
+    cells = [ExactCell(subject, kind, method, n) for method in methods for n in ladder]
     results = (runner or Runner()).map(cells)
     shape = len(chosen), len(ladder)
     signed = np.stack([result["bias"].to_numpy() for result in results]).reshape(*shape, -1)
@@ -143,8 +150,9 @@ class ExactCell:
     steps: int
 
     def key(self) -> str:
-        """What determines the result, as text."""
-        return f"exact {json.dumps([self.subject.name, self.kind, method_name(self.method), self.steps])}"
+        """What determines the result, as text: in words, and the digest of its content."""
+        words = json.dumps([self.subject.name, self.kind, method_name(self.method), self.steps])
+        return f"exact {words} {digest((self, find_method(self.method)))}"
 
     def compute(self) -> xr.Dataset:
         """``bias`` over observable, and ``resolution``."""

@@ -2,16 +2,18 @@ r"""Strong and weak errors by Monte Carlo, with intervals, a floor, and orders f
 
 Every method and step count is solved on the same Brownian paths as a reference with many more steps. The reference's
 own error is bounded by its distance from itself with half the steps: if halving the step at least halves its error,
-which holds from order one on, the triangle inequality makes that distance the larger of the two.
+which holds from order one on, the triangle inequality makes that distance the larger of the two. That is so only where
+its steps are stable, which :func:`plan` sees to.
 """
 
+import math
 from collections.abc import Sequence
 
 import xarray as xr
 
 from circsde.sde import SDE
-from circsde.solvers.interop import find_method
-from circsde.solvers.methods import METHODS, Method
+from circsde.solvers.methods import Method
+from circsde.studies.candidates import check_methods, check_start, default_methods, steepness
 from circsde.studies.experiment import Experiment, experiment
 from circsde.studies.paths import PathBlock
 from circsde.studies.result import STRONG, WEAK
@@ -19,6 +21,9 @@ from circsde.studies.runner import Runner
 from circsde.studies.sampling import Block, angles_per_path, simulate
 
 STEPS = (5, 10, 20, 40, 80)
+
+MOST_STEPS = 1_000_000
+"""Of a reference."""
 
 
 def strong_convergence(
@@ -36,12 +41,15 @@ def strong_convergence(
     r"""The root-mean-square distance ``sqrt(E d(theta_n, theta)^2)`` at the horizon, on one Brownian path.
 
     ``d^2`` is the squared distance averaged over the angles of a path: geodesic on the torus, and for comparison on the
-    lift. Its mean has a Student t interval; that of the root follows on the logarithm by the delta method. Both ends
-    are moved out by the bound on the reference's error, which is also the floor.
+    lift. Its mean has a Student t interval; that of the root follows on the logarithm by the delta method. The upper
+    end leaves room for rare paths that carry much of the error (:func:`~circsde.studies.statistics.rare`). Both ends
+    are moved out by the bound on the reference's error, which is also the floor. So intervals cover more often than
+    ``confidence`` says.
 
     Args:
         subject: A problem or its name, an SDE, or a :class:`~circsde.studies.experiment.Simulation`.
-        methods: Names, torchsde's as ``"torchsde:srk"``, or methods; by default ours that follow the path.
+        methods: Names, torchsde's as ``"torchsde:srk"``, or methods; by default ours that follow the path and apply to
+            the equation.
         steps: Numbers of steps over the horizon.
         paths: Independent paths; by default 8192 angles' worth, at least 256. With the same seed, more paths begin
             with the same ones.
@@ -63,8 +71,7 @@ def strong_convergence(
     >>> round(table["order"].item()), table["verdict"].item()
     (1, 'resolved')
     """
-    followed = [name for name, method in METHODS.items() if method.strong_order is not None]
-    block = plan(subject, STRONG, followed if methods is None else methods, steps, refinement, seed)
+    block = plan(subject, STRONG, methods, steps, refinement, seed)
     return block.tabulate(simulate(block, enough(block, 8192) if paths is None else paths, runner), confidence, target)
 
 
@@ -85,11 +92,11 @@ def weak_convergence(
     Each error is the mean over coupled paths of ``phi(theta_n) - phi(reference)``, whose variance is that of the strong
     error; where the exact expectation is known, the reference's own deviation from it is a control variate. Every
     observable has a Student t interval; those of the largest error cover together (Bonferroni). Intervals include the
-    bound on the reference's own bias.
+    bound on the reference's own bias. So they cover more often than ``confidence`` says: 0.97 to 1 of 0.95, measured.
 
     Args:
         subject: A problem or its name, an SDE, or a :class:`~circsde.studies.experiment.Simulation`.
-        methods: Names, torchsde's as ``"torchsde:srk"``, or methods; by default all of ours.
+        methods: Names, torchsde's as ``"torchsde:srk"``, or methods; by default all of ours that apply.
         steps: Numbers of steps over the horizon.
         paths: Independent paths; by default 65536 angles' worth, at least 256. With the same seed, more paths begin
             with the same ones.
@@ -109,7 +116,7 @@ def weak_convergence(
     >>> round(table["order"].item()), table["verdict"].item()
     (1, 'resolved')
     """
-    block = plan(subject, WEAK, list(METHODS) if methods is None else methods, steps, refinement, seed)
+    block = plan(subject, WEAK, methods, steps, refinement, seed)
     return block.tabulate(simulate(block, enough(block, 65536) if paths is None else paths, runner), confidence, target)
 
 
@@ -121,22 +128,46 @@ def enough(block: Block, angles: int) -> int:
 def plan(
     subject: Experiment | SDE | str,
     kind: str,
-    methods: Sequence[str | Method],
+    methods: Sequence[str | Method] | None,
     steps: Sequence[int],
     refinement: int,
     seed: int,
 ) -> PathBlock:
-    """What to simulate, its first path given.
+    """What to simulate, its first path given; by default with all methods of ours that apply.
+
+    The reference is an explicit method too, so that even its coarser solution takes a step of no more than one over the
+    rate at which paths approach one another or part (:func:`~circsde.studies.candidates.steepness`): two unstable
+    solutions may agree.
 
     Raises:
-        ValueError: For an unknown method or problem, or numbers that make no study.
+        ValueError: For an unknown method or problem, numbers that make no study, starts whose dtype does not fit the
+            equation, or one so stiff that the reference would take more than a million steps.
+    """
+    subject = experiment(subject)
+    ladder = check_steps(steps)
+    if refinement < 2:
+        raise ValueError(f"a study needs a refinement of at least 2, got {refinement}")
+    check_start(subject)
+    methods = default_methods(subject, kind) if methods is None else methods
+    check_methods(methods)
+    rate = steepness(subject)
+    least = math.ceil(2.0 * rate * subject.sde.horizon)
+    if max(least, refinement * ladder[-1]) > MOST_STEPS:
+        raise ValueError(
+            f"the reference would take {max(least, refinement * ladder[-1]):,} steps, more than {MOST_STEPS:,}: paths"
+            f" approach or part at a rate of {rate:.3g} over a horizon of {subject.sde.horizon:g}, and the largest"
+            f" number of steps is {ladder[-1]:,}; study a shorter horizon or fewer steps"
+        )
+    return PathBlock(subject, kind, seed, 0, 0, tuple(methods), ladder, refinement, least)
+
+
+def check_steps(steps: Sequence[int]) -> tuple[int, ...]:
+    """Different numbers of steps, increasing.
+
+    Raises:
+        ValueError: If there are none, or one is not positive.
     """
     ladder = tuple(sorted(set(steps)))
-    if not ladder or ladder[0] < 1 or refinement < 2 or not methods:
-        raise ValueError(
-            f"a study needs methods, positive steps and a refinement of at least 2, got {list(methods)},"
-            f" {list(steps)} and {refinement}"
-        )
-    for method in methods:
-        find_method(method)
-    return PathBlock(experiment(subject), kind, seed, 0, 0, tuple(methods), ladder, refinement)
+    if not ladder or ladder[0] < 1:
+        raise ValueError(f"a study needs at least one number of steps, all positive, got {list(steps)}")
+    return ladder

@@ -10,13 +10,16 @@ import xarray as xr
 
 from circsde.sde import SDE
 from circsde.solvers.flow import odeint
-from circsde.solvers.integrate import Solution, sdeint
+from circsde.solvers.integrate import sdeint
 from circsde.solvers.interop import find_method
-from circsde.solvers.methods import METHODS, Method
+from circsde.solvers.methods import Method
+from circsde.solvers.solution import Solution
 from circsde.solvers.trajectory import ADAPTIVE
+from circsde.streams import key, torch_stream
 from circsde.studies.accuracy import study
+from circsde.studies.candidates import default_methods
 from circsde.studies.experiment import Experiment, experiment
-from circsde.studies.flows import TOLERANCES, flow_convergence, is_flow
+from circsde.studies.flows import flow_convergence, is_flow
 from circsde.studies.result import WEAK
 from circsde.studies.runner import Runner
 from circsde.typing import Angles
@@ -34,7 +37,7 @@ def work_precision(
     confidence: float = 0.95,
     timed_paths: int = 4096,
     repeats: int = 7,
-    atol: Sequence[float] = TOLERANCES,
+    atol: Sequence[float] | None = None,
     runner: Runner | None = None,
 ) -> xr.Dataset:
     """Errors as :func:`~circsde.studies.accuracy.study` measures them, with the evaluations and the time they cost.
@@ -44,8 +47,8 @@ def work_precision(
 
     Args:
         subject: A problem or its name, an SDE, or a :class:`~circsde.studies.experiment.Simulation`.
-        methods: Names, torchsde's as ``"torchsde:srk"``, or methods; by default all of ours, on a probability flow
-            torchdiffeq's adaptive ones.
+        methods: Names, torchsde's as ``"torchsde:srk"``, or methods; by default all of ours that apply, on a
+            probability flow torchdiffeq's adaptive ones.
         steps: Numbers of steps over the horizon.
         kind: ``"weak"`` or ``"strong"``.
         monte_carlo: See :func:`~circsde.studies.accuracy.study`.
@@ -54,7 +57,8 @@ def work_precision(
         confidence: The same.
         timed_paths: How many paths a timed solve has.
         repeats: How often each is timed.
-        atol: On a probability flow, the absolute tolerances of adaptive methods, rad.
+        atol: On a probability flow, the absolute tolerances of adaptive methods, rad; by default those of
+            :func:`~circsde.studies.flows.flow_convergence`.
         runner: Where the errors are computed and kept.
 
     Returns:
@@ -67,17 +71,19 @@ def work_precision(
     """
     subject = experiment(subject)
     sde, ts = subject.sde, (0.0, subject.sde.horizon)
-    if is_flow(subject) and all(name in ADAPTIVE for name in methods or ADAPTIVE):
-        names = [str(name) for name in methods or ADAPTIVE]
+    if is_flow(subject) and (methods is None or (len(methods) and all(name in ADAPTIVE for name in methods))):
+        names = [str(name) for name in (ADAPTIVE if methods is None else methods)]
         more = {} if paths is None else {"paths": paths}
         errors = flow_convergence(
             subject, names, atol, kind=kind, seed=seed, confidence=confidence, runner=runner, **more
         )
 
         def solve(theta: Angles, solver: str, setting: float, seed: int) -> Solution:  # noqa: ARG001
-            return odeint(sde.drift, theta, ts, method=solver, atol=setting)
+            known = sde.breakpoints
+            return odeint(sde.drift, theta, ts, method=solver, atol=setting, breakpoints=known, on_failure="return")
 
     else:
+        methods = default_methods(subject, kind) if methods is None else methods
         errors = study(
             subject,
             kind,
@@ -89,12 +95,14 @@ def work_precision(
             confidence=confidence,
             runner=runner,
         )
-        found = {method.name: method for method in map(find_method, methods or METHODS)}
+        found = {method.name: method for method in map(find_method, methods)}
 
         def solve(theta: Angles, solver: str, setting: float, seed: int) -> Solution:
-            return sdeint(sde, theta, ts, method=found[solver], n_steps=int(setting), generator=seed)
+            return sdeint(
+                sde, theta, ts, method=found[solver], n_steps=int(setting), generator=seed, on_failure="return"
+            )
 
-    theta = subject.sample(timed_paths, torch.Generator().manual_seed(seed))
+    theta = subject.sample(timed_paths, torch_stream(seed, "starts"))
     return add_times(errors, theta, solve, repeats, seed)
 
 
@@ -110,7 +118,7 @@ def add_times(errors: xr.Dataset, theta: Angles, solve: Solve, repeats: int, see
     seconds = np.empty((1 + repeats, len(solvers), len(settings)))
     for turn, i, j in np.ndindex(*seconds.shape):
         start = time.perf_counter()
-        solution = solve(theta, solvers[i], settings[j], seed + turn)
+        solution = solve(theta, solvers[i], settings[j], key(seed, "timed", turn))
         solution.theta[-1].sum().item()  # waits for a device
         seconds[turn, i, j] = time.perf_counter() - start
     quartiles = np.quantile(seconds[1:], (0.25, 0.5, 0.75), axis=0)

@@ -14,14 +14,15 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from circsde.matching import Chain
-from circsde.sde import probability_flow
 from circsde.solvers.flow import odeint
-from circsde.solvers.integrate import Solution, sdeint
+from circsde.solvers.integrate import sdeint
 from circsde.solvers.latent_space import geodesic
+from circsde.solvers.solution import OnFailure, Solution
 from circsde.solvers.trajectory import ADAPTIVE
-from circsde.studies.reverse_sampling import Known, Recipe, decode, evaluating, walked_times
+from circsde.studies.reverse_sampling import Known, Recipe, decode, evaluating, on_chain, walked_times
 from circsde.studies.synthesis import StartLaw, draw, in_batches, streams
 from circsde.typing import Angles, Field
+from circsde.velocity import probability_flow
 
 
 def reconstruct(
@@ -34,14 +35,17 @@ def reconstruct(
     seed: int = 0,
     first_sample: int = 0,
     batch_size: int = 64,
+    on_failure: OnFailure = "raise",
     progress: Callable[[int], object] | None = None,
 ) -> xr.Dataset:
     """Carry data forward to ``time``, by default the horizon, and back: what a state at that time still knows.
 
     With ``recipe.flow`` both ways follow the probability flow, which loses nothing but its errors; otherwise both are
-    random. Arguments and result are those of :func:`generate`; ``theta`` is data, radians.
+    random. Arguments, result and errors are those of :func:`circsde.studies.synthesis.generate`; ``theta`` is data,
+    radians. A ``time`` that is one of the chain's to rounding is that one.
     """
     recipe = Recipe() if recipe is None else recipe
+    time = None if time is None else on_chain(chain, time)
     walked_times(chain, recipe, time)  # refuses a time that it cannot begin at
     seeds = streams(seed)
 
@@ -51,13 +55,12 @@ def reconstruct(
             forward = _forward(chain, rows, [t for t in chain.times if time is None or t < time], time, seeds[2], first)
         else:
             forward = encode(chain, score, rows, recipe, time)
-        if not forward.succeeded:
-            return forward
         return decode(
             chain, score, forward.theta[-1], recipe, seed=seeds[1], from_time=time, first_sample=first, progress=told
         )
 
-    return in_batches(batch, tuple(theta.shape[1:]), len(theta), recipe, first_sample, batch_size, 0, progress)
+    shape = tuple(theta.shape[1:])
+    return in_batches(batch, shape, len(theta), recipe, first_sample, batch_size, 0, on_failure, progress)
 
 
 def inpaint(
@@ -71,6 +74,7 @@ def inpaint(
     seed: int = 0,
     first_sample: int = 0,
     batch_size: int = 64,
+    on_failure: OnFailure = "raise",
     progress: Callable[[int], object] | None = None,
 ) -> xr.Dataset:
     """Draw the unknown angles of each sample, given the known ones: see :func:`circsde.solvers.correctors.clamped`.
@@ -88,6 +92,7 @@ def inpaint(
         seed: Of everything.
         first_sample: The index of the first sample.
         batch_size: Samples at a time.
+        on_failure: As for :func:`circsde.studies.synthesis.generate`.
         progress: Called with the number of finished steps.
     """
     recipe = Recipe() if recipe is None else recipe
@@ -106,7 +111,7 @@ def inpaint(
         held = Known(known, forward)
         return decode(chain, score, begin, recipe, seed=seeds[1], first_sample=first, known=held, progress=told)
 
-    return in_batches(batch, shape, len(theta), recipe, first_sample, batch_size, 0, progress)
+    return in_batches(batch, shape, len(theta), recipe, first_sample, batch_size, 0, on_failure, progress)
 
 
 def interpolate(
@@ -124,6 +129,10 @@ def interpolate(
 
     Returns:
         ``theta`` over ``(sample, *event)``, with ``weight`` and ``pair`` of each sample as coordinates.
+
+    Raises:
+        SolveError: If the flow cannot go on.
+        ValueError: If the recipe follows no flow.
     """
     recipe = Recipe(flow="dopri5") if recipe is None else recipe
     if recipe.flow is None:
@@ -135,7 +144,7 @@ def interpolate(
     def batch(begin: int, size: int, told: Callable[[int], object]) -> Solution:
         return decode(chain, score, between[begin // size], recipe, seed=0, progress=told)
 
-    result = in_batches(batch, tuple(first.shape[1:]), len(weights) * many, recipe, 0, many, 0, None)
+    result = in_batches(batch, tuple(first.shape[1:]), len(weights) * many, recipe, 0, many, 0, "raise", None)
     order = np.arange(result.sizes["sample"])
     return result.assign_coords(weight=("sample", weights.numpy()[order // many]), pair=("sample", order % many))
 
@@ -144,12 +153,16 @@ def encode(chain: Chain, score: Field, theta: Angles, recipe: Recipe, time: floa
     """Along the probability flow from data to ``time``, by default the horizon; the inverse of :func:`decode`.
 
     A recipe with ``denoise`` takes data to be at the time of its last step.
+
+    Raises:
+        SolveError: If the flow cannot go on.
     """
     assert recipe.flow is not None
     grid = walked_times(chain, recipe, time)[::-1]
-    steps: dict[str, Any] = {"atol": recipe.atol} if recipe.flow in ADAPTIVE else {"grid": grid}
+    steps: dict[str, Any] = {"atol": recipe.tolerance} if recipe.flow in ADAPTIVE else {"grid": grid}
+    field, ends = probability_flow(chain.sde, score), (grid[0], grid[-1])
     with evaluating(score):
-        return odeint(probability_flow(chain.sde, score), theta, (grid[0], grid[-1]), method=recipe.flow, **steps)
+        return odeint(field, theta, ends, method=recipe.flow, **steps)
 
 
 @dataclass(frozen=True)

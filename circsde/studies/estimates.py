@@ -8,7 +8,7 @@ import numpy as np
 from circsde.problems import Observable
 from circsde.studies.experiment import Experiment
 from circsde.studies.result import STRONG, ByObservable, Errors
-from circsde.studies.statistics import RESOLUTION, Array, Moments, paths_needed, quantile
+from circsde.studies.statistics import RESOLUTION, Array, Moments, paths_needed, quantile, rare
 
 _TINY = np.finfo(np.float64).tiny
 
@@ -27,7 +27,10 @@ def estimate(
 
 
 def strong_errors(moments: Moments, confidence: float, target: float | None) -> tuple[Errors, ByObservable]:
-    """Root-mean-square distances from mean squared ones; see :meth:`~circsde.studies.sampling.Block.features`."""
+    """Root-mean-square distances from mean squared ones; see :meth:`~circsde.studies.sampling.Block.features`.
+
+    The interval is that of the logarithm; its upper end leaves room for :func:`rare` paths with much of the error.
+    """
     n = moments.mean.shape[-1] // 2  # settings, the last the coarse reference
     mean = moments.mean.reshape(-1, 2, n)
     error = np.sqrt(mean)
@@ -35,9 +38,13 @@ def strong_errors(moments: Moments, confidence: float, target: float | None) -> 
     whole = moments.covariance()
     covariance = np.stack([whole[:, :n, :n], whole[:, n:, n:]], 1) * slope[..., :, None] * slope[..., None, :]
     standard_error = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
-    ratio = np.exp(quantile(confidence, moments.count) * standard_error / np.maximum(error, _TINY))
-    bound = (error * ratio)[..., -1:]
-    lower, upper = np.maximum(0.0, error / ratio - bound)[..., :-1], (error * ratio + bound)[..., :-1]
+    wide = quantile(confidence, moments.count)
+    ratio = np.exp(wide * standard_error / np.maximum(error, _TINY))
+    finer = np.tile((np.arange(n) > 0) & (np.arange(n) < n - 1), 2)
+    missed = rare(moments, confidence, finer).reshape(-1, 2, n)
+    most = np.maximum(error * ratio, np.sqrt(mean + wide * moments.standard_error().reshape(-1, 2, n) + missed))
+    bound = most[..., -1:]
+    lower, upper = np.maximum(0.0, error / ratio - bound)[..., :-1], (most + bound)[..., :-1]
     geodesic = error[:, 0, :-1]
     errors = Errors(
         error=geodesic,

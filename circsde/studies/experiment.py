@@ -21,7 +21,7 @@ class Experiment(Protocol):
 
     @property
     def name(self) -> str:
-        """What tables call it; cells on disk are found by it."""
+        """What tables call it."""
 
     @property
     def sde(self) -> SDE:
@@ -65,7 +65,7 @@ class Simulation:
     Attributes:
         sde: The equation; without a ``start`` of its own it must know its ``event_shape``.
         start: ``(batch, generator) -> angles``, shape ``(batch, *event)``; they fix dtype and device. By default
-            uniform on the torus, float64.
+            uniform on the torus, in the dtype of the parameters of the equation, or float64 where it has none.
         observables: What is compared at the horizon; by default the first five trigonometric moments.
         name: What tables call it.
         uncertainty: How well the expected values are known, where they are.
@@ -93,7 +93,8 @@ class Simulation:
         if self.sde.event_shape is None:
             raise ValueError("the SDE does not know its event_shape: give it one, or give the simulation a start")
         uniform = torch.rand((batch, *self.sde.event_shape), dtype=torch.float64, generator=generator)
-        return TWO_PI * uniform - math.pi
+        own = next((p for p in self.sde.parameters() if p.is_floating_point()), uniform)
+        return (TWO_PI * uniform - math.pi).to(own)
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,7 @@ class Variation:
 
 
 def as_problem(subject: Experiment) -> Problem | None:
-    """The problem that an experiment is, or varies; None where its laws are not known.
-
-    The problem of a :class:`Variation` must not be sent to another process: it would arrive as its base.
-    """
+    """The problem that an experiment is, or varies; None where its laws are not known."""
     if isinstance(subject, Variation):
         base = as_problem(subject.base)
         return None if base is None else replace(base, sde=subject.sde)

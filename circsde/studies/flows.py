@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 
+import torch
 import xarray as xr
 
 from circsde.sde import SDE, ReverseSDE
 from circsde.solvers.flow import odeint
 from circsde.solvers.trajectory import ADAPTIVE
+from circsde.studies.candidates import check_start
 from circsde.studies.estimates import estimate
 from circsde.studies.experiment import Experiment, experiment
 from circsde.studies.result import STRONG, error_dataset
 from circsde.studies.runner import Runner
-from circsde.studies.sampling import Block, End, Sample, Solved, simulate
+from circsde.studies.sampling import Block, End, Sample, Solved, block_size, simulate
 
 REFERENCE = "dopri8"
 
@@ -28,7 +30,7 @@ def is_flow(subject: Experiment) -> bool:
 def flow_convergence(
     subject: Experiment | SDE | str,
     methods: Sequence[str] = ADAPTIVE,
-    tolerances: Sequence[float] = TOLERANCES,
+    tolerances: Sequence[float] | None = None,
     *,
     kind: str = STRONG,
     paths: int = 1024,
@@ -41,7 +43,8 @@ def flow_convergence(
     Args:
         subject: A reversed SDE with stochasticity 0, or a problem with one, or its name.
         methods: Names of torchdiffeq's adaptive methods.
-        tolerances: The absolute tolerances ``atol``, rad.
+        tolerances: The absolute tolerances ``atol``, rad; by default those of :data:`TOLERANCES` that angles of the
+            starts' dtype resolve well.
         kind: ``"strong"``: the root-mean-square distance from where a much smaller tolerance leads; or ``"weak"``: the
             largest error of an expectation, as for :func:`~circsde.studies.convergence.weak_convergence`.
         paths: Independent starts.
@@ -50,7 +53,8 @@ def flow_convergence(
         runner: Where cells are computed and kept.
 
     Returns:
-        ``error`` with its interval, ``resolved`` and ``nfe`` over (solver, atol).
+        ``error`` with its interval, ``resolved`` and ``nfe`` over (solver, atol). An adaptive method takes the steps
+        that the worst of a batch needs, so that ``nfe`` is that of a batch, whose size the attribute ``batch`` tells.
 
     Raises:
         ValueError: If the equation is no probability flow, or a method is not adaptive.
@@ -67,7 +71,7 @@ def flow_convergence(
 
 
 def plan_flow(
-    subject: Experiment | SDE | str, kind: str, methods: Sequence[str], tolerances: Sequence[float], seed: int
+    subject: Experiment | SDE | str, kind: str, methods: Sequence[str], tolerances: Sequence[float] | None, seed: int
 ) -> "FlowBlock":
     """What to solve, its first path given.
 
@@ -79,7 +83,13 @@ def plan_flow(
         raise ValueError("a probability flow is needed: reverse(sde, score, stochasticity=0)")
     if unknown := [name for name in methods if name not in ADAPTIVE]:
         raise ValueError(f"unknown adaptive method {unknown[0]!r}; choose among {', '.join(ADAPTIVE)}")
-    return FlowBlock(subject, kind, seed, 0, 0, tuple(methods), tuple(sorted(set(tolerances), reverse=True)))
+    if not methods or (tolerances is not None and not tolerances):
+        raise ValueError(f"a study needs methods and tolerances, got {list(methods)} and {tolerances}")
+    resolved = 4.0 * torch.finfo(check_start(subject).dtype).eps
+    if tolerances is None:
+        tolerances = [atol for atol in TOLERANCES if atol >= 100.0 * resolved]
+    ladder = tuple(sorted(set(tolerances), reverse=True))
+    return FlowBlock(subject, kind, seed, 0, 0, tuple(methods), ladder, max(1e-13, resolved))
 
 
 @dataclass(frozen=True)
@@ -88,11 +98,12 @@ class FlowBlock(Block):
 
     methods: tuple[str, ...]
     tolerances: tuple[float, ...]
+    resolved: float = 1e-13
 
     @property
     def reference(self) -> float:
-        """The tolerance of the reference: a thousandth of the smallest, or near rounding."""
-        return max(1e-13, 1e-3 * self.tolerances[-1])
+        """The tolerance of the reference: a thousandth of the smallest, or what the angles' dtype resolves."""
+        return max(self.resolved, 1e-3 * self.tolerances[-1])
 
     @property
     def solvers(self) -> list[str]:
@@ -129,14 +140,28 @@ class FlowBlock(Block):
             seed=self.seed,
             confidence=confidence,
             reference=f"{REFERENCE}, atol {self.reference:g}",
+            batch=block_size(self.subject),
         ).assign_coords(atol=("atol", list(self.tolerances), {"long_name": "absolute tolerance", "units": "rad"}))
+
+    def cost(self) -> float:
+        """About how many evaluations of the field of one angle a path takes: as two of them do."""
+        return replace(self, first=0, count=2).solve().work / 2
 
     def solve(self) -> Solved:
         """Every method and tolerance, and the reference, from the same starts."""
         theta, sde = self.starts(), self.subject.sde
 
         def end(method: str, atol: float) -> End:
-            return End.of(odeint(sde.drift, theta, (0.0, sde.horizon), method=method, atol=atol))
+            solution = odeint(
+                sde.drift,
+                theta,
+                (0.0, sde.horizon),
+                method=method,
+                atol=atol,
+                breakpoints=sde.breakpoints,
+                on_failure="return",
+            )
+            return End.of(solution)
 
         ends = [[end(method, atol) for atol in self.tolerances] for method in self.methods]
         return Solved(ends, end(REFERENCE, self.reference), end(REFERENCE, 50 * self.reference))

@@ -1,5 +1,6 @@
 """What a trained model of a few angles can be asked: samples, log-likelihoods, and whether to believe them."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,9 +12,12 @@ from circsde.models.presets import settled
 from circsde.models.training import Trained
 from circsde.sde import reverse
 from circsde.solvers.brownian import draw_seed
-from circsde.solvers.integrate import Solution, sdeint
-from circsde.solvers.likelihood import LogProb, log_prob, normalisation
+from circsde.solvers.integrate import sdeint
+from circsde.solvers.likelihood import LogProb, log_prob
+from circsde.solvers.normalisation import normalisation
+from circsde.solvers.solution import Solution
 from circsde.studies.mismatch import energy_test, mismatch
+from circsde.studies.reverse_sampling import evaluating, reverse_times
 from circsde.torus import difference, wrap
 from circsde.typing import Angles
 
@@ -38,12 +42,12 @@ def sample(
     generator: torch.Generator | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Solution:
-    """Run the reverse SDE from draws of the settled law (eq. 4).
+    """Run the reverse SDE from draws of the settled law (eq. 4), the network in evaluation mode.
 
     Args:
         model: A trained model.
         count: How many samples.
-        n_steps: Steps, in proportion to those of the chain that the model was trained along.
+        n_steps: Steps, even along the chain that the model was trained along; none begins before its first step ends.
         method: A name in ``circsde.solvers.METHODS``.
         stochasticity: 1 for the reverse SDE, 0 for the probability flow.
         generator: Of the start and of the path.
@@ -51,13 +55,13 @@ def sample(
 
     Returns:
         The solution from ``s = 0`` to the horizon, ``s = horizon - t``; its last angles are the samples.
+
+    Raises:
+        SolveError: If the score or an angle is not finite.
     """
     start = settled(model.sde).sample((count,), generator=generator).reshape(count, *model.sde.event_shape).float()
-    times = torch.tensor(model.chain.times, dtype=torch.float64)
-    index = torch.linspace(0, len(times) - 1, n_steps + 1, dtype=torch.float64)
-    left = index.floor().long().clamp(max=len(times) - 2)
-    steps = (model.sde.horizon - torch.lerp(times[left], times[left + 1], index - left)).flip(0)
-    with torch.no_grad():
+    steps = [model.sde.horizon - t for t in reverse_times(model.chain, n_steps)]
+    with evaluating(model.network):
         return sdeint(
             reverse(model.sde, model.network, stochasticity),
             start,
@@ -100,11 +104,15 @@ def diagnose(
     Returns:
         ``kuiper_p`` and ``energy_p``: p-values of the terminal law of the forward equation against its settled law;
         ``samples_energy`` and ``samples_energy_p``: of samples against data, with ``samples_energy_floor``, what it is
-        between halves of the data, scaled to as many; ``theta`` and ``sampled``: what was compared, rad. For one or
-        two angles, ``log_density`` on a grid and ``normalisation``, its integral: 1, if likelihoods are right.
+        between halves of the data, scaled to as many; ``p_value``: of all these tests together, corrected for their
+        number (Bonferroni), so that a model that is right has one below 0.05 in at most 5 % of diagnoses; ``theta`` and
+        ``sampled``: what was compared, rad. For one or two angles, ``log_density`` on a grid and ``normalisation``, its
+        integral, on that grid or as fine a one as it takes: 1, if likelihoods are right; NaN where none is fine enough,
+        for the reason in its attribute ``comment``.
 
     Raises:
-        ValueError: If there are fewer than two rows, whose halves cannot be compared.
+        SolveError: If the network answers something that is not finite.
+        ValueError: If there are fewer than two rows, whose halves cannot be compared, or a row is not finite.
     """
     if len(theta) < 2:
         raise ValueError(f"a diagnosis compares halves of the data, and there is {len(theta)} row: give more")
@@ -126,6 +134,9 @@ def diagnose(
     half = len(data) // 2
     floor, _ = energy_test(data[:half], data[half : 2 * half], permutations=1, generator=generator)
     result["samples_energy"], result["samples_energy_p"], result["samples_energy_floor"] = energy, p, floor / 2
+    angles = len(result["kuiper_p"])
+    least = min(angles * float(result["kuiper_p"].min()), float(result["energy_p"]), p)
+    result["p_value"] = min(1.0, 3.0 * least)
     result["theta"] = (("row", "angle"), data.numpy(), {"units": "rad"})
     result["sampled"] = (("row", "angle"), sampled.numpy(), {"units": "rad"})
     told(2)
@@ -133,9 +144,17 @@ def diagnose(
         axis = grid(points)
         nodes = torch.cartesian_prod(*[axis] * theta.shape[1]).reshape(-1, theta.shape[1])
         values = log_likelihood(model, nodes.float()).value
+
+        def density(x: Angles) -> Tensor:
+            return values if torch.equal(x, nodes) else log_likelihood(model, x.float()).value
+
         names = ("first", "second")[: theta.shape[1]]
         result["log_density"] = (names, values.reshape([points] * theta.shape[1]).numpy(), {"units": "nats"})
         result = result.assign_coords({name: (name, axis.numpy(), {"units": "rad"}) for name in names})
-        result["normalisation"] = normalisation(lambda _: values, theta.shape[1], points)
+        try:
+            integral, doubt = normalisation(density, theta.shape[1], first=points), ""
+        except ValueError as error:
+            integral, doubt = math.nan, str(error)
+        result["normalisation"] = ((), integral, {"comment": doubt} if doubt else {})
     told(3)
     return result

@@ -21,6 +21,7 @@ from circsde.schedule import Schedule
 from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian
 from circsde.solvers.integrate import sdeint
+from circsde.streams import torch_stream
 from circsde.studies.paths import uniform_grid
 from circsde.studies.statistics import RESOLUTION, Array, fit_order, quantile
 
@@ -93,7 +94,7 @@ def _differences(law: CircleLaw, start: SampledLaw, n: int, paths: int, steps: i
     schedule = law.schedule
     coupled = KuramotoSDE((n,), schedule=schedule)
     free = SDE(law.drift, coupled.diffusion, schedule.horizon, variance=coupled.variance)
-    theta = start.sample((paths, n), torch.Generator().manual_seed(seed))
+    theta = start.sample((paths, n), torch_stream(seed, "starts"))
     path = Brownian(uniform_grid(schedule.horizon, steps), (paths, n), seed, torch.float64)
     times = uniform_grid(schedule.horizon, TIMES)
     together = sdeint(coupled, theta, (0.0, schedule.horizon), n_steps=steps, brownian=path).theta[-1]

@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from circsde.distributions import VonMises, WrappedNormal
-from circsde.torus import order_parameter, wrap
+from circsde.torus import circular_variance, mean_direction, require_finite, wrap
 from circsde.typing import Angles
 
 _TERMS = 100
@@ -39,6 +39,9 @@ def mismatch(
     Returns:
         ``kuiper`` and ``kuiper_p`` per oscillator (event axes flattened), ``energy`` and ``energy_p`` jointly. A small
         p-value says that the prior is not the terminal law; over d oscillators, compare the least with ``0.05 / d``.
+
+    Raises:
+        ValueError: If samples of the two have different shapes, or an angle is not finite.
 
     >>> from circsde.distributions import VonMises
     >>> law, generator = VonMises(torch.zeros(3), 2.0), torch.Generator().manual_seed(0)
@@ -70,9 +73,14 @@ def kuiper(a: Tensor, b: Tensor) -> Tensor:
 
     It does not depend on where the circle is cut.
 
+    Raises:
+        ValueError: If an angle is not finite.
+
     >>> kuiper(torch.tensor([0.1, 0.2]), torch.tensor([2.0, 3.0])).item()
     1.0
     """
+    require_finite(a, "the first angles")
+    require_finite(b, "the second angles")
     a, b = wrap(a.double()).sort().values, wrap(b.double()).sort().values
     at = torch.cat((a, b))
     below_a, below_b = (torch.searchsorted(x, at, right=True).double() / len(x) for x in (a, b))
@@ -106,7 +114,13 @@ def energy_test(a: Angles, b: Angles, *, permutations: int, generator: torch.Gen
 
 
 def energy_of_points(a: Tensor, b: Tensor, *, permutations: int, generator: torch.Generator) -> tuple[float, float]:
-    """The energy statistic of two samples of points ``(n, d)`` in space, and its p-value by permuting the labels."""
+    """The energy statistic of two samples of points ``(n, d)`` in space, and its p-value by permuting the labels.
+
+    Raises:
+        ValueError: If a point is not finite.
+    """
+    require_finite(a, "the first sample")
+    require_finite(b, "the second sample")
     points, labels = torch.cat((a, b)), permuted_labels(len(a), len(b), permutations, generator)
     energies = -((labels @ torch.cdist(points, points)) * labels).sum(1)
     return float(energies[0]), p_value(energies)
@@ -120,7 +134,12 @@ def permuted_labels(n: int, m: int, permutations: int, generator: torch.Generato
 
 
 def p_value(statistics: Tensor) -> float:
-    """The probability of a statistic as large as the first, given those under permuted labels after it."""
+    """The probability of a statistic as large as the first, given those under permuted labels after it.
+
+    Raises:
+        ValueError: If a statistic is not finite: it is as large as nothing, which would read as the least p-value.
+    """
+    require_finite(statistics, "the statistics under permuted labels")
     larger = int((statistics[1:] >= statistics[0]).sum())
     return (1 + larger) / len(statistics)
 
@@ -133,7 +152,7 @@ def fit_prior(terminal: Angles, family: str = "von_mises") -> VonMises | Wrapped
         family: ``"von_mises"``, by maximum likelihood, or ``"wrapped_normal"``, by its first moment.
 
     Raises:
-        ValueError: For another family.
+        ValueError: For another family, and where an angle is not finite.
 
     >>> law = fit_prior(VonMises(0.5, 4.0).sample((4000, 1), generator=torch.Generator().manual_seed(0)))
     >>> abs(law.loc.item() - 0.5) < 0.05, abs(law.concentration.item() / 4.0 - 1.0) < 0.1
@@ -143,8 +162,9 @@ def fit_prior(terminal: Angles, family: str = "von_mises") -> VonMises | Wrapped
         return VonMises.fit(terminal, 0)
     if family != "wrapped_normal":
         raise ValueError(f'the family of the prior must be "von_mises" or "wrapped_normal", got {family!r}')
-    length, direction = order_parameter(terminal, 0)
-    return WrappedNormal(direction, (-2.0 * length.log()).sqrt())
+    require_finite(terminal, "the angles at the horizon")
+    scale = (-2.0 * torch.log1p(-circular_variance(terminal, 0))).sqrt()
+    return WrappedNormal(mean_direction(terminal, 0), scale.to(terminal.dtype))
 
 
 def _draw(prior: SampledLaw, terminal: Angles, generator: torch.Generator) -> Tensor:

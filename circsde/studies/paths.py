@@ -1,9 +1,11 @@
 """Many methods and step counts on the same Brownian paths."""
 
 import math
+import warnings
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import compress, pairwise
 
 import torch
@@ -17,7 +19,7 @@ from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method
 from circsde.studies.estimates import estimate
 from circsde.studies.result import assemble
-from circsde.studies.sampling import Block, End, Sample, Solved
+from circsde.studies.sampling import Block, End, Sample, Solved, angles_per_path
 from circsde.typing import Angles
 
 REFERENCE = "sra1"
@@ -69,17 +71,21 @@ class PathBlock(Block):
         methods: Names, as :func:`find_method` takes them, or methods.
         steps: Increasing numbers of steps.
         refinement: The reference takes at least this many times the largest of them.
+        least: And at least as many as this.
     """
 
     methods: tuple[str | Method, ...]
     steps: tuple[int, ...]
     refinement: int
+    least: int = 0
 
     @property
     def reference(self) -> int:
-        """Steps of the reference solution: an even multiple of all ``steps``."""
+        """Steps of the reference solution, an even number: a multiple of all ``steps`` where one is near."""
+        wanted = max(self.refinement * self.steps[-1], self.least)
         even = 2 * math.lcm(*self.steps)
-        return even * math.ceil(self.refinement * self.steps[-1] / even)
+        multiple = even * math.ceil(wanted / even)
+        return multiple if multiple <= 2 * wanted else 2 * math.ceil(wanted / 2)
 
     @property
     def solvers(self) -> list[str]:
@@ -94,6 +100,17 @@ class PathBlock(Block):
     def describe(self) -> str:
         """The methods and steps, as text."""
         return f"{self.solvers} {self.steps} {self.reference}"
+
+    def content(self) -> object:
+        """The methods themselves, and that of the reference."""
+        return [find_method(method) for method in (*self.methods, REFERENCE)]
+
+    def cost(self) -> float:
+        """Evaluations of the drift of one angle that a path takes, in all solves."""
+        sde, reference = self.subject.sde, find_method(REFERENCE)
+        solves = sum(find_method(method).evaluations(sde) for method in self.methods) * sum(self.steps)
+        again = reference.evaluations(sde) * (self.reference + self.reference // 2)
+        return float(angles_per_path(self.subject) * (solves + again))
 
     def narrow(self, solvers: Sequence[bool], settings: Sequence[bool]) -> "PathBlock":
         """Only some of the methods and steps."""
@@ -123,7 +140,8 @@ class PathBlock(Block):
         """Every method and step count, and the reference, on the same starts and Brownian paths."""
         sde = self.subject.sde
         theta = self.starts()
-        fine, common = (uniform_grid(sde.horizon, n) for n in (self.reference, math.lcm(*self.steps)))
+        common = common_grid(sde.horizon, self.steps)
+        fine = common_grid(sde.horizon, (*self.steps, self.reference))
         path = Brownian(fine, tuple(theta.shape), self.seed, theta.dtype, theta.device, self.first)
         fits = theta.numel() * len(fine) <= _REMEMBERED
         known = KnownPath.of(path, fine if fits else common)
@@ -138,9 +156,19 @@ def uniform_grid(horizon: float, n: int) -> tuple[float, ...]:
     return (*(i * horizon / n for i in range(n)), horizon)
 
 
+def common_grid(horizon: float, steps: Sequence[int]) -> tuple[float, ...]:
+    """Every point of the grids of so many equal steps, each once."""
+    points = {Fraction(i, n) for n in set(steps) for i in range(n + 1)}
+    return tuple(x.numerator * horizon / x.denominator if x != 1 else horizon for x in sorted(points))
+
+
 def end(sde: SDE, theta: Angles, method: str | Method, n_steps: int, path: BrownianPath) -> End:
-    """Solve over the horizon on one path."""
-    return End.of(sdeint(sde, theta, (0.0, sde.horizon), method=method, n_steps=n_steps, brownian=path))
+    """Solve over the horizon on one path; how good unstable steps are is for a study to find, not for a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".* is unstable where rate times step", RuntimeWarning)
+        return End.of(
+            sdeint(sde, theta, (0.0, sde.horizon), method=method, n_steps=n_steps, brownian=path, on_failure="return")
+        )
 
 
 def method_name(method: str | Method) -> str:

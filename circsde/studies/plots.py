@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from circsde.studies.selection import describe
+from circsde.studies.advice import describe
 from circsde.studies.statistics import Array
 
 COLOURS = ("#2a6f97", "#d1495b", "#6a994e", "#7b4fa3", "#e08e1b", "#5c6770", "#17868b", "#a3566f", "#222222")

@@ -17,6 +17,9 @@ from circsde.studies.statistics import RESOLUTION, Array, Order, fit_order
 STRONG, WEAK, STATIONARY = "strong", "weak", "stationary"
 KINDS = (STRONG, WEAK, STATIONARY)
 
+DISTINCT = 0.25
+"""An order is resolved where its standard error is at most this: claims differ by halves, two of them."""
+
 _CLAIM = {STRONG: "strong_order", WEAK: "weak_order", STATIONARY: "invariant_order"}
 
 
@@ -96,13 +99,22 @@ def assemble(
 def verdict(order: Order, claim: float | None) -> str:
     """``"resolved"``, ``"not resolved"``, or ``"below its claim"``: by more than three standard errors and a tenth.
 
+    Where the errors do not lie on a line, the slope of the last two counts as well, if it is the lesser: then they are
+    heading away from the claim. An order with a standard error above :data:`DISTINCT` is not resolved.
+
     >>> verdict(Order(1.02, 0.01, np.ones(3, dtype=bool)), 2.0)
     'below its claim'
+    >>> verdict(Order(1.9, 0.3, np.ones(3, dtype=bool)), 2.0)
+    'not resolved'
     """
     if math.isnan(order.value):
         return "not resolved"
-    short = claim is not None and order.value + 3.0 * order.standard_error + 0.1 < claim
-    return "below its claim" if short else "resolved"
+    slopes = [(order.value, order.standard_error)]
+    if not order.straight and order.last < order.value:
+        slopes.append((order.last, order.last_standard_error))
+    if claim is not None and any(slope + 3.0 * error + 0.1 < claim for slope, error in slopes):
+        return "below its claim"
+    return "resolved" if order.standard_error <= DISTINCT else "not resolved"
 
 
 def error_dataset(
@@ -141,6 +153,10 @@ def error_dataset(
             "solver": list(solvers),
             "observable": list(details.names),
         },
-        attrs={"kind": kind, "problem": subject.name, "horizon": subject.sde.horizon, **attributes}
+        attrs={"kind": kind, "problem": subject.name, "horizon": subject.sde.horizon}
+        | {
+            name: value if not isinstance(value, int) or -(2**63) <= value < 2**63 else str(value)  # NetCDF's integers
+            for name, value in attributes.items()
+        }
         | provenance(**attributes),
     )

@@ -12,15 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from circsde.matching import Chain
-from circsde.sde import probability_flow, reverse
+from circsde.sde import reverse
 from circsde.solvers.correctors import clamped, denoised, langevin
 from circsde.solvers.flow import odeint
-from circsde.solvers.integrate import NON_FINITE, Solution, sdeint
+from circsde.solvers.grid import resolution
+from circsde.solvers.integrate import sdeint
 from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method
+from circsde.solvers.solution import NON_FINITE, Solution, SolveError
 from circsde.solvers.trajectory import ADAPTIVE
 from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles, Field
+from circsde.velocity import probability_flow
 
 
 class Spacing(StrEnum):
@@ -36,7 +39,7 @@ class Recipe:
     """How to go back in time.
 
     Attributes:
-        method: Of the reverse SDE, a name in ``circsde.solvers.METHODS`` or a method.
+        method: Of the reverse SDE, a name in ``circsde.solvers.METHODS`` or a method; by default heun.
         n_steps: Steps from the horizon to time 0.
         spacing: In what they are even: the index of the chain that the score was trained along, time, or the logarithm
             of the noise variance down to that of the chain's first step.
@@ -46,24 +49,43 @@ class Recipe:
         denoise: Make the last step, to time 0, without noise: the mean of the data given the state before.
         flow: Follow the probability flow instead, by this method of :func:`circsde.odeint`; an adaptive one chooses
             its own steps.
-        atol: The tolerance of an adaptive flow, rad.
+        atol: The tolerance of an adaptive flow, rad; by default 1e-4.
+
+    Raises:
+        ValueError: If there are too few steps, or a setting has no effect beside the others: a method, noise or
+            Langevin steps along a flow, or a tolerance where no step is chosen by it.
     """
 
-    method: str | Method = "heun"
+    method: str | Method | None = None
     n_steps: int = 100
     spacing: Spacing = Spacing.INDEX
     stochasticity: float = 1.0
     signal_to_noise: float = 0.0
     denoise: bool = True
     flow: str | None = None
-    atol: float = 1e-4
+    atol: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be combined."""
+        """Refuse too few steps, and what cannot be combined or would have no effect."""
         if self.n_steps < 1 + self.denoise:
             raise ValueError(f"n_steps must be at least {1 + self.denoise}, got {self.n_steps}")
         if self.flow is not None and self.signal_to_noise:
             raise ValueError("a probability flow takes no Langevin steps: leave out flow or signal_to_noise")
+        if self.flow is not None and self.method is not None:
+            method = self.method if isinstance(self.method, str) else self.method.name
+            raise ValueError(f"{method} steps the reverse SDE and {self.flow} follows its flow: leave out one of them")
+        if self.flow is not None and self.stochasticity not in (0.0, 1.0):
+            raise ValueError(f"a probability flow has no noise, got stochasticity={self.stochasticity:g}: leave it out")
+        if self.atol is not None and self.flow not in ADAPTIVE:
+            raise ValueError(
+                f"atol is the tolerance of an adaptive flow, one of {', '.join(ADAPTIVE)}, got flow={self.flow!r}:"
+                " leave it out, or choose such a flow"
+            )
+
+    @property
+    def tolerance(self) -> float:
+        """The tolerance of an adaptive flow, rad."""
+        return 1e-4 if self.atol is None else self.atol
 
 
 class Known(NamedTuple):
@@ -106,8 +128,9 @@ def walked_times(chain: Chain, recipe: Recipe, from_time: float | None = None) -
     Raises:
         ValueError: If no step of the grid lies before.
     """
-    begin = chain.sde.horizon if from_time is None else from_time
-    times = [begin, *(t for t in reverse_times(chain, recipe.n_steps, recipe.spacing) if t < begin * (1 - 1e-9))]
+    begin = chain.sde.horizon if from_time is None else on_chain(chain, from_time)
+    slack = resolution((0.0, chain.sde.horizon))
+    times = [begin, *(t for t in reverse_times(chain, recipe.n_steps, recipe.spacing) if t < begin - slack)]
     walked = times[:-1] if recipe.denoise else times
     if not 0 < begin <= chain.sde.horizon or len(walked) < 2:
         raise ValueError(
@@ -115,6 +138,17 @@ def walked_times(chain: Chain, recipe: Recipe, from_time: float | None = None) -
             " take more steps"
         )
     return walked
+
+
+def on_chain(chain: Chain, time: float) -> float:
+    """The time of the chain that ``time`` is to rounding, or else ``time`` itself.
+
+    >>> from circsde.kuramoto import KuramotoSDE
+    >>> on_chain(Chain.uniform(KuramotoSDE((1,)), 10), 0.1 * 3), 0.1 * 3
+    (0.3, 0.30000000000000004)
+    """
+    nearest = min(chain.times, key=lambda t: abs(t - time))
+    return nearest if abs(nearest - time) <= resolution(chain.times) else time
 
 
 def decode(
@@ -146,6 +180,9 @@ def decode(
 
     Returns:
         The solution; its ``ts`` are ``horizon - t``, from where it began to the horizon.
+
+    Raises:
+        SolveError: If the score or an angle is not finite; its ``solution`` holds what was computed.
     """
     sde = chain.sde
     walked = walked_times(chain, recipe, from_time)
@@ -155,7 +192,7 @@ def decode(
             solution = _flow(chain, score, theta, recipe, [walked[i] for i in kept], walked, known)
         else:
             grid = [sde.horizon - t for t in walked]
-            method = find_method(recipe.method)
+            method = find_method("heun" if recipe.method is None else recipe.method)
             if recipe.signal_to_noise:
                 method = langevin(method, recipe.signal_to_noise)
             if known is not None:
@@ -199,15 +236,13 @@ def _flow(
     if known is not None:
         raise ValueError("a probability flow does not fill in: leave out flow")
     assert recipe.flow is not None
-    steps: dict[str, Any] = {"atol": recipe.atol} if recipe.flow in ADAPTIVE else {"grid": grid}
+    steps: dict[str, Any] = {"atol": recipe.tolerance} if recipe.flow in ADAPTIVE else {"grid": grid}
     solution = odeint(probability_flow(chain.sde, score), theta, outputs, method=recipe.flow, **steps)
     return Solution(chain.sde.horizon - solution.ts, solution.theta, solution.winding, solution.stats)
 
 
 def _denoised(chain: Chain, score: Field, solution: Solution, t: float, known: Known | None) -> Solution:
     """``solution`` with its last state, at time ``t``, replaced by its mean at time 0, and that evaluation counted."""
-    if not solution.succeeded:
-        return solution
     last = denoised(chain.sde, score, t, solution.theta[-1])
     if known is not None:
         last = torch.where(known.mask, known.path.theta[0], last)
@@ -216,7 +251,7 @@ def _denoised(chain: Chain, score: Field, solution: Solution, t: float, known: K
     if bool(bad.any()):
         samples = tuple(bad.nonzero().flatten().tolist())
         message = f"the last step, from t = {t:g}: the score of sample {samples[0]} is not finite; check it there"
-        return replace(solution, stats=replace(stats, status=NON_FINITE, message=message, samples=samples))
+        raise SolveError(replace(solution, stats=replace(stats, status=NON_FINITE, message=message, samples=samples)))
     wrapped = wrap(last)
     turns = ((last.double() - wrapped.double()) / TWO_PI).round().long()
     return Solution(

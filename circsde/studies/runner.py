@@ -4,11 +4,11 @@ import hashlib
 import importlib
 import multiprocessing
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ import torch
 import xarray as xr
 
 from circsde.record import interrupts_wait, save_netcdf
+from circsde.studies.content import NoDigestError, package_sources
 
 
 @runtime_checkable
@@ -23,7 +24,11 @@ class Cell(Protocol):
     """A piece of a study."""
 
     def key(self) -> str:
-        """Everything that determines the result, as text: a finished cell is found by it."""
+        """Everything that determines the result, as text: a finished cell is found by it.
+
+        Raises:
+            NoDigestError: If that cannot be told; the cell is then computed anew each time.
+        """
 
     def compute(self) -> xr.Dataset:
         """The result."""
@@ -34,7 +39,9 @@ class Runner:
     """Where and how cells are computed. Results do not depend on it, bit for bit, on processors of one kind.
 
     Attributes:
-        folder: Finished cells are kept there, each written whole or not at all, and are not computed again.
+        folder: Finished cells are kept there, each written whole or not at all, and are not computed again. A cell is
+            found by the content of all that determines it (:mod:`circsde.studies.content`): any change of an equation,
+            a step, an observable, a start or of circsde makes other cells.
         workers: Processes; each is started afresh and computes on one thread.
         dask: The address of a Dask scheduler to compute on instead, such as ``tcp://host:8786``.
         progress: Called with the numbers of finished cells and of all cells.
@@ -59,20 +66,37 @@ class Runner:
     def map(self, cells: Sequence[Cell]) -> list[xr.Dataset]:
         """The results of all cells, in their order.
 
-        An interruption lets the cells that are being computed finish, and keeps them.
+        An interruption lets the cells that are being computed finish, and keeps them. Where the content of a cell
+        cannot be told, a warning says so, and the cell is neither looked for nor kept.
 
         Raises:
             ImportError: If a Dask address is given and Dask is not installed.
         """
-        results = {i: found for i, cell in enumerate(cells) if (found := self._find(cell)) is not None}
+        keys = self._keys(cells)
+        results = {i: found for i, key in enumerate(keys) if (found := self._find(key)) is not None}
         missing = [i for i in range(len(cells)) if i not in results]
         self._report(len(results), len(cells))
-        for i, result in self._compute(cells, missing):
-            results[i] = self._keep(cells[i], result)
+        for i, result in self._compute(cells, missing, keys):
+            results[i] = self._keep(keys[i], result)
             self._report(len(results), len(cells))
         return [results[i] for i in range(len(cells))]
 
-    def _compute(self, cells: Sequence[Cell], wanted: Sequence[int]) -> Iterator[tuple[int, xr.Dataset]]:
+    def _keys(self, cells: Sequence[Cell]) -> list[str | None]:
+        """What each cell is found by; None where nothing is kept, or its content cannot be told."""
+        keys, reason = list[str | None](), ""
+        for cell in cells:
+            try:
+                keys.append(None if self.folder is None else cell.key())
+            except NoDigestError as error:
+                keys.append(None)
+                reason = str(error)
+        if reason:
+            warnings.warn(f"cells are computed, but not kept in {self.folder}: {reason}", stacklevel=3)
+        return keys
+
+    def _compute(
+        self, cells: Sequence[Cell], wanted: Sequence[int], keys: Sequence[str | None]
+    ) -> Iterator[tuple[int, xr.Dataset]]:
         if self.dask is None and (self.workers == 1 or len(wanted) < 2):
             for i in wanted:
                 yield i, compute(cells[i])
@@ -87,7 +111,7 @@ class Runner:
                     future.cancel()
                 for future, i in futures.items():
                     if not future.cancelled() and future.exception() is None:
-                        self._keep(cells[i], future.result())
+                        self._keep(keys[i], future.result())
                 raise
 
     @contextmanager
@@ -104,21 +128,22 @@ class Runner:
             with ProcessPoolExecutor(min(self.workers, cells), spawn, initializer=_ignore_interrupts) as executor:
                 yield executor
 
-    def _path(self, cell: Cell) -> Path:
+    def _path(self, key: str) -> Path:
         assert self.folder is not None
-        name = hashlib.sha256(f"{version('circsde')} {cell.key()}".encode()).hexdigest()[:24]
+        name = hashlib.sha256(f"{package_sources()} {key}".encode()).hexdigest()[:24]
         return self.folder / f"{name}.nc"
 
-    def _find(self, cell: Cell) -> xr.Dataset | None:
-        if self.folder is None or not (path := self._path(cell)).exists():
+    def _find(self, key: str | None) -> xr.Dataset | None:
+        if key is None or not (path := self._path(key)).exists():
             return None
         with interrupts_wait(), xr.open_dataset(path) as found:
             return found.load()
 
-    def _keep(self, cell: Cell, result: xr.Dataset) -> xr.Dataset:
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_netcdf(result.assign_attrs(cell=cell.key()), self._path(cell), force=True)
+    def _keep(self, key: str | None, result: xr.Dataset) -> xr.Dataset:
+        if key is not None:
+            path = self._path(key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_netcdf(result.assign_attrs(cell=key), path, force=True)
         return result
 
     def _report(self, done: int, total: int) -> None:

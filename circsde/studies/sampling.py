@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
-import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from circsde.solvers.integrate import Solution
+from circsde.solvers.solution import Solution
+from circsde.streams import torch_stream
+from circsde.studies.content import digest
 from circsde.studies.experiment import Experiment
 from circsde.studies.result import STRONG
 from circsde.studies.runner import Runner
@@ -67,14 +68,21 @@ class Block(ABC):
         """The errors and costs."""
 
     @abstractmethod
+    def cost(self) -> float:
+        """About how many evaluations of the drift of one angle a path takes, in all solves."""
+
+    @abstractmethod
     def describe(self) -> str:
         """The solvers and settings, as text."""
 
     def key(self) -> str:
-        """What determines the result, as text."""
-        if not self.subject.name:
-            raise ValueError("to keep the cells of a study in a folder, give the simulation a name")
-        return f"{self.subject.name} {self.kind} {self.describe()} {self.seed} {self.first} {self.count}"
+        """What determines the result, as text: in words, and the digest of its content."""
+        words = f"{self.subject.name} {self.kind} {self.describe()} {self.seed} {self.first} {self.count}"
+        return f"{words} {digest((self, self.content()))}"
+
+    def content(self) -> object:
+        """What else determines the result: that which the fields of the block only name."""
+        return None
 
     @torch.no_grad()
     def compute(self) -> xr.Dataset:
@@ -86,6 +94,7 @@ class Block(ABC):
                 "count": moments.count,
                 "mean": (("method", "feature"), moments.mean),
                 "scatter": (("method", "feature", "feature_"), moments.scatter),
+                "peak": (("method", "feature"), moments.peak),
                 "nfe": (("method", "setting"), [[float(end.nfe) for end in row] for row in solved.ends]),
                 "work": solved.work,
             }
@@ -118,8 +127,8 @@ class Block(ABC):
 
     def starts(self) -> Angles:
         """Where these paths start: the first ones of a whole block."""
-        seed = np.random.SeedSequence((self.seed, self.first)).generate_state(1)[0]
-        return self.subject.sample(block_size(self.subject), torch.Generator().manual_seed(int(seed)))[: self.count]
+        stream = torch_stream(self.seed, "starts", self.first)
+        return self.subject.sample(block_size(self.subject), stream)[: self.count]
 
 
 @dataclass(frozen=True)
@@ -179,8 +188,8 @@ class Sample:
     @classmethod
     def of(cls, block: xr.Dataset) -> "Sample":
         """What one block tells, from :meth:`Block.compute`."""
-        moments = Moments(int(block["count"]), block["mean"].to_numpy(), block["scatter"].to_numpy())
-        return cls(moments, block["nfe"].to_numpy(), float(block["work"]))
+        arrays = (block[name].to_numpy() for name in ("mean", "scatter", "peak"))
+        return cls(Moments(int(block["count"]), *arrays), block["nfe"].to_numpy(), float(block["work"]))
 
     def __add__(self, other: "Sample") -> "Sample":
         """Both samples together."""
@@ -209,7 +218,7 @@ def block_size(subject: Experiment) -> int:
 
 def angles_per_path(subject: Experiment) -> int:
     """How many angles start together."""
-    return subject.sample(1, torch.Generator().manual_seed(0)).numel()
+    return subject.sample(1, torch_stream(0, "checks")).numel()
 
 
 def squared_distance(a: Angles, b: Angles, lifted: bool) -> Tensor:

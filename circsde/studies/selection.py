@@ -6,26 +6,25 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from circsde.problems import Problem
 from circsde.sde import SDE
 from circsde.solvers.interop import find_method
-from circsde.solvers.methods import METHODS, Method
+from circsde.solvers.methods import Method
 from circsde.solvers.trajectory import ADAPTIVE
 from circsde.studies.accuracy import exact_convergence, has_law
-from circsde.studies.convergence import STEPS, plan
+from circsde.studies.advice import NEAR, advice, best, worse_when_finer
+from circsde.studies.candidates import check_methods, default_methods
+from circsde.studies.convergence import STEPS, check_steps, plan
 from circsde.studies.experiment import Experiment, Variation, experiment
-from circsde.studies.flows import TOLERANCES, is_flow, plan_flow
+from circsde.studies.flows import is_flow, plan_flow
 from circsde.studies.result import KINDS, STATIONARY, STRONG, WEAK
 from circsde.studies.runner import Runner
 from circsde.studies.sampling import Block, block_size, simulate
 
-NEAR = 0.1
-"""An error that is known to a tenth of the tolerance is not worth more paths, even if the tolerance lies within."""
-
-LEAST = 64  # paths at the first look
+LEAST = {WEAK: 64, STRONG: 512}
+"""Paths at the first look: the mean of a squared distance is often carried by few of them."""
 
 GROWTH = 4  # of the number of paths from look to look
 
@@ -39,7 +38,7 @@ def select(
     metric: str = WEAK,
     methods: Sequence[str | Method] | None = None,
     steps: Sequence[int] | None = None,
-    atol: Sequence[float] = TOLERANCES,
+    atol: Sequence[float] | None = None,
     stochasticity: Sequence[float] | None = None,
     monte_carlo: bool = False,
     budget: float = 1e9,
@@ -53,20 +52,22 @@ def select(
     The cost is counted in drift evaluations per path. Problems with one phase and a known law are decided by transfer
     operators, without sampling noise. All others are sampled, with four times as many fresh paths at each look, until
     every cheaper candidate is ruled out, or known to a tenth of the tolerance, or the budget is spent. Look ``i``
-    spends ``6 / (pi i)^2`` of the error probability, so that the intervals cover at all looks together.
+    spends ``6 / (pi i)^2`` of the error probability, so that the intervals cover at all looks together. Of candidates
+    that cost the same, the more accurate is chosen.
 
     Args:
         subject: A problem or its name, an SDE, or a :class:`~circsde.studies.experiment.Simulation`.
         tolerance: The largest error that is accepted; in radians for the strong metric.
         metric: ``"weak"``: the largest error of an observable's mean; ``"strong"``: the root-mean-square distance;
             ``"stationary"``: as :func:`~circsde.studies.accuracy.exact_convergence` says.
-        methods: Candidates; by default ours to which the metric applies, on a probability flow torchdiffeq's adaptive
-            ones.
+        methods: Candidates; by default ours to which the metric applies and that apply to the equation, on a
+            probability flow torchdiffeq's adaptive ones.
         steps: Numbers of steps on offer; by default the problem's own.
-        atol: On a probability flow: absolute tolerances on offer, rad.
+        atol: On a probability flow: absolute tolerances on offer, rad; by default those of
+            :func:`~circsde.studies.flows.flow_convergence`.
         stochasticity: On a reversed SDE: values of ``l`` on offer; by default only the equation's own.
         monte_carlo: Sample, even where the law is known.
-        budget: The most evaluations of the drift of one angle to spend on sampling.
+        budget: The most evaluations of the drift of one angle to spend on sampling, all solves counted.
         refinement: The reference takes at least this many times the largest number of steps.
         seed: Of starts and paths.
         confidence: That the chosen candidate's error is below its upper bound.
@@ -76,10 +77,12 @@ def select(
         The evidence: ``error`` with its interval, ``nfe``, ``paths``, ``accepted`` and ``rejected`` over (solver,
         steps) or (solver, atol). The choice, as attributes: ``selected_method`` (empty where nothing qualifies),
         ``selected_steps`` or ``selected_atol``, ``selected_stochasticity``, ``selected_nfe``; ``verdict``, which is
-        ``"resolved"`` where all that is cheaper is ruled out; and ``advice``: what is open, and what would settle it.
+        ``"resolved"`` where all that is cheaper is ruled out, and more steps are not worse; and ``advice``: what is
+        open, and what would settle it. On a flow ``nfe`` is that of a batch of starts (the attribute ``batch``).
 
     Raises:
-        ValueError: For a tolerance that is not positive, an unknown metric, method or problem.
+        ValueError: For a tolerance that is not positive, an unknown metric, method or problem, nothing on offer, or a
+            budget below that of the first look.
 
     >>> choice = select("drifting", 0.01, methods=["euler_maruyama", "heun"]).attrs
     >>> choice["selected_method"], choice["selected_steps"], choice["verdict"]
@@ -91,12 +94,15 @@ def select(
     if metric not in KINDS:
         raise ValueError(f"unknown metric {metric!r}; choose one of {', '.join(KINDS)}")
     subjects = [subject] if stochasticity is None else [Variation(subject, level) for level in stochasticity]
-    ladder = sorted(steps if steps is not None else subject.steps if isinstance(subject, Problem) else STEPS)
-    if is_flow(subject) and stochasticity is None and all(name in ADAPTIVE for name in methods or ADAPTIVE):
-        flow = plan_flow(subject, metric, [str(name) for name in methods or ADAPTIVE], atol, seed)
+    names = list(ADAPTIVE) if methods is None else list(methods)
+    if is_flow(subject) and stochasticity is None and names and all(name in ADAPTIVE for name in names):
+        flow = plan_flow(subject, metric, [str(name) for name in names], atol, seed)
         return _choose(_sample([flow], tolerance, budget, confidence, runner), tolerance, confidence, budget)
-    chosen = [m for m in METHODS if metric != STRONG or METHODS[m].strong_order] if methods is None else list(methods)
-    if metric == STATIONARY or (metric == WEAK and has_law(subject) and not monte_carlo):
+    default = subject.steps if isinstance(subject, Problem) else STEPS
+    ladder = check_steps(default if steps is None else steps)
+    chosen = default_methods(subject, metric) if methods is None else list(methods)
+    check_methods(chosen)
+    if metric == STATIONARY or (metric == WEAK and has_law(subject, chosen) and not monte_carlo):
         table = _climb(subjects, metric, chosen, ladder, tolerance, runner)
     else:
         blocks = [plan(one, metric, chosen, ladder, refinement, seed) for one in subjects]
@@ -132,8 +138,18 @@ def _sample(
     """Errors by Monte Carlo: looks at more and more fresh paths, and at what is still open only.
 
     As the candidates that are left become fewer and coarser, so does the reference that they need.
+
+    Raises:
+        ValueError: If the first look would spend more than the budget.
     """
-    paths, first, work = max(LEAST, block_size(blocks[0].subject) // 8), 0, 0.0
+    least, cost = LEAST[blocks[0].kind], sum(block.cost() for block in blocks)
+    if least * cost > budget:
+        raise ValueError(
+            f"a first look at {least} paths takes about {least * cost:.2g} evaluations of the drift of one angle, more"
+            f" than the budget of {budget:.2g}: allow more, or offer fewer methods, fewer steps or a smaller refinement"
+        )
+    paths = int(min(max(least, block_size(blocks[0].subject) // 8), budget // cost))
+    first, work = 0, 0.0
     table: xr.Dataset | None = None
     for look in count(1):
         level = 1.0 - (1.0 - confidence) * 6.0 / (math.pi * look) ** 2
@@ -190,19 +206,20 @@ def _choose(table: xr.Dataset, tolerance: float, confidence: float, budget: floa
     """The choice, how certain it is, and what would make it certain, as attributes."""
     setting = str(table["error"].dims[1])
     accepted, rejected = table["upper"] <= tolerance, table["lower"] > tolerance
+    strange = worse_when_finer(accepted, rejected)
     said: dict[str, Any] = {"selected_method": "", f"selected_{setting}": 0, "selected_nfe": math.inf}
     if accepted.any():
-        best = table.isel(table["nfe"].where(accepted).argmin(...))
+        chosen = best(table, accepted)
         said = {
-            "selected_method": str(best["method"].item()),
-            f"selected_{setting}": best[setting].item(),
-            "selected_stochasticity": float(best["stochasticity"]),
-            "selected_nfe": float(best["nfe"]),
+            "selected_method": str(chosen["method"].item()),
+            f"selected_{setting}": chosen[setting].item(),
+            "selected_stochasticity": float(chosen["stochasticity"]),
+            "selected_nfe": float(chosen["nfe"]),
         }
     doubtful = ~accepted & ~rejected & table["error"].notnull() & (table["nfe"] < said["selected_nfe"])
     said |= {
-        "verdict": "resolved" if accepted.any() and not doubtful.any() else "not resolved",
-        "advice": _advice(table, tolerance, accepted, doubtful),
+        "verdict": "resolved" if accepted.any() and not doubtful.any() and not strange.any() else "not resolved",
+        "advice": advice(table, tolerance, accepted, doubtful, strange),
         "tolerance": tolerance,
         "metric": table.attrs["kind"],
         "confidence": confidence,
@@ -216,44 +233,3 @@ def _choose(table: xr.Dataset, tolerance: float, confidence: float, budget: floa
     about = {name: value for name, value in table.attrs.items() if name not in ("paths", "reference")}
     chosen.attrs = about | said
     return chosen
-
-
-def _advice(table: xr.Dataset, tolerance: float, accepted: xr.DataArray, doubtful: xr.DataArray) -> str:
-    """What is open, and what would settle it."""
-    if not doubtful.any() and accepted.any():
-        return ""
-    if doubtful.any():
-        gap = np.maximum(np.abs(tolerance - table["error"]), NEAR * tolerance)
-        needed = table["paths"] * ((table["upper"] - table["error"]) / gap) ** 2
-        one = table.assign(needed=needed).isel(needed.where(doubtful).argmin(...))
-        said = "cheaper, and not ruled out" if accepted.any() else "nothing is certain to qualify, nor ruled out"
-        return (
-            f"{said}: {describe(one)}, whose error lies between {float(one['lower']):.2g} and"
-            f" {float(one['upper']):.2g}; about {math.ceil(one['needed']):,} paths would tell, within a larger budget"
-        )
-    one = table.isel(table["error"].argmin(...))
-    said = f"nothing on offer qualifies: the least error is {float(one['error']):.2g}, with {describe(one)}"
-    if "steps" not in one.coords:
-        return f"{said}; offer smaller tolerances"
-    order = float(one["claimed_order"].fillna(1.0))
-    return f"{said}; at order {order:g} about {math.ceil(one['steps'] * (one['error'] / tolerance) ** (1 / order))} do"
-
-
-def describe(candidate: xr.Dataset) -> str:
-    """One solver and setting of a selection, in words."""
-    setting = (
-        f"{candidate['steps'].item()} steps" if "steps" in candidate.coords else f"atol {candidate['atol'].item():g}"
-    )
-    return f"{candidate['solver'].item()}, {setting}"
-
-
-def describe_choice(choice: xr.Dataset) -> str:
-    """What :func:`select` found, in a sentence or two."""
-    if not choice.attrs["selected_method"]:
-        return str(choice.attrs["advice"])
-    best = choice.isel(choice["nfe"].where(choice["accepted"]).argmin(...))
-    said = (
-        f"{describe(best)}: {float(best['nfe']):g} drift evaluations, {choice.attrs['metric']} error at most"
-        f" {float(best['upper']):.2g}"
-    )
-    return f"{said}\n{choice.attrs['advice']}" if choice.attrs["advice"] else said

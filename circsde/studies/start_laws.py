@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circsde.coupling import GlobalCoupling
+from circsde.coupling import LocalCoupling
 from circsde.distributions import VonMises
 from circsde.gibbs import MeanFieldGibbs
 from circsde.kuramoto import KuramotoSDE
 from circsde.special import concentration_from_length
-from circsde.torus import wrap
+from circsde.torus import require_finite, wrap
 from circsde.typing import Angles
 
 _LONGEST = 0.995  # of a drawn field: a phase around it keeps a finite concentration
@@ -114,7 +114,8 @@ class Resampled:
 
     @classmethod
     def of(cls, theta: Angles) -> "Resampled":
-        """From angles."""
+        """From angles, which must be finite: integers hold no others."""
+        require_finite(theta, "the simulated states")
         return cls((wrap(theta.double()) * (32767 / math.pi)).round().short())
 
     def sample(self, sample_shape: tuple[int, ...], /, *, generator: torch.Generator) -> Tensor:
@@ -127,16 +128,21 @@ Law = Independent | Gibbs | Coherent | Patterned | Resampled
 
 
 def settled(sde: KuramotoSDE) -> Law:
-    """The stationary law of the final rates: exact for independent and for globally coupled phases (eq. 3).
+    """The stationary law of the final rates, as :meth:`circsde.KuramotoSDE.settled_law` knows it (eq. 3).
 
-    With a local coupling, it is that of many globally coupled ones, self-consistent.
+    With a local coupling, whose law is not known, that of many oscillators in one mean field: an approximation, to be
+    compared with simulated states as :mod:`circsde.studies.terminal` does.
+
+    Raises:
+        ValueError: If neither is known.
     """
     shape = tuple(sde.event_shape)
-    if isinstance(sde.coupling, GlobalCoupling) and not sde.reference_phase.ndim:
-        K, K_ref, D = sde.schedule.at(sde.horizon)
-        return Gibbs(shape, (K, K_ref, D), sde.reference_phase.item())
-    law = sde.terminal_law()
-    return Independent(shape, law.loc, law.concentration.item())
+    law = sde.terminal_law() if isinstance(sde.coupling, LocalCoupling) else sde.settled_law()
+    if isinstance(law, MeanFieldGibbs):
+        return Gibbs(shape, (law.coupling.item(), law.reference.item(), law.diffusion.item()), law.phase.item())
+    if not isinstance(law, VonMises):
+        raise ValueError("images start from phases without natural frequencies: fit a law to simulated states")
+    return Independent(shape, law.loc, float(law.concentration.max()))
 
 
 def fit_independent(states: Angles) -> Independent:
@@ -180,7 +186,12 @@ def fit_patterned(states: Angles) -> Patterned:
 
 
 def components(theta: Angles) -> Tensor:
-    """``cos theta`` of all channels and then ``sin theta``, ``(batch, 2 channels, *grid)``, float64."""
+    """``cos theta`` of all channels and then ``sin theta``, ``(batch, 2 channels, *grid)``, float64.
+
+    Raises:
+        ValueError: If an angle is not finite.
+    """
+    require_finite(theta, "the simulated states")
     theta = theta.double() if theta.ndim == 4 else theta.double()[:, None]
     return torch.cat((theta.cos(), theta.sin()), 1)
 

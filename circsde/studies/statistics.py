@@ -26,11 +26,13 @@ class Moments:
         count: How many vectors.
         mean: Shape ``(..., d)``.
         scatter: The sum of the outer products of the deviations from the mean, shape ``(..., d, d)``.
+        peak: The largest absolute value, shape ``(..., d)``.
     """
 
     count: int
     mean: Array
     scatter: Array
+    peak: Array
 
     @classmethod
     def of(cls, x: Array) -> "Moments":
@@ -41,14 +43,15 @@ class Moments:
         """
         mean = x.mean(0)
         deviation = np.moveaxis(x - mean, 0, -2)
-        return cls(len(x), mean, np.swapaxes(deviation, -1, -2) @ deviation)
+        return cls(len(x), mean, np.swapaxes(deviation, -1, -2) @ deviation, np.abs(x).max(0))
 
     def __add__(self, other: "Moments") -> "Moments":
         """The moments of both samples together (Chan, Golub & LeVeque 1983, doi:10.1080/00031305.1983.10483115)."""
         count = self.count + other.count
         shift = other.mean - self.mean
         between = shift[..., :, None] * shift[..., None, :] * (self.count * other.count / count)
-        return Moments(count, self.mean + shift * (other.count / count), self.scatter + other.scatter + between)
+        mean = self.mean + shift * (other.count / count)
+        return Moments(count, mean, self.scatter + other.scatter + between, np.maximum(self.peak, other.peak))
 
     def covariance(self) -> Array:
         """The covariance of the mean, shape ``(..., d, d)``; NaN for fewer than two vectors."""
@@ -75,6 +78,26 @@ def quantile(confidence: float, count: int, comparisons: int = 1) -> float:
     return float(stats.t.ppf(0.5 + 0.5 * (1.0 - (1.0 - confidence) / comparisons), max(1, count - 1)))
 
 
+def rare(moments: Moments, confidence: float, finer: NDArray[np.bool_]) -> Array:
+    """What events that a sample may have missed add to a mean of non-negative numbers at most, shape ``(..., d)``.
+
+    An event that none of ``n`` samples shows has a probability below ``log(1 / alpha) / n`` with confidence
+    ``1 - alpha`` (the rule of three). Its size is taken to be the largest that was seen; and where tails are heavy, so
+    that the largest of ``n`` exceeds the mean by a factor of more than ``3 log n`` (it is about ``log n`` for an
+    exponential law, ``2 log n`` for chi-square), the largest at the next coarser setting, where such events are more
+    frequent.
+
+    Args:
+        moments: Of the numbers; the last axis runs from coarse settings to fine ones.
+        confidence: Two-sided, as for :func:`quantile`.
+        finer: Which settings have a coarser one before them, shape ``(d,)``.
+    """
+    heavy = moments.peak > 3.0 * math.log(moments.count) * moments.mean
+    before = np.roll(np.where(heavy, moments.peak, 0.0), 1, -1)
+    size = np.where(finer, np.maximum(moments.peak, before), moments.peak)
+    return size * (math.log(2.0 / (1.0 - confidence)) / moments.count)
+
+
 def paths_needed(paths: int, half_width: Array, target: Array) -> Array:
     """How many paths bring an interval of this half-width down to ``target``; infinite where none do."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -89,11 +112,17 @@ class Order:
         value: The order ``p`` in ``error = C steps^-p``; NaN with fewer than three points.
         standard_error: Its standard error.
         used: Which points the line is fitted to.
+        straight: Whether chi-square accepts the line, at 1 %.
+        last: The slope between the two finest of these points.
+        last_standard_error: Its standard error.
     """
 
     value: float
     standard_error: float
     used: NDArray[np.bool_]
+    straight: bool = True
+    last: float = math.nan
+    last_standard_error: float = math.nan
 
 
 def fit_order(steps: Array, error: Array, covariance: Array, resolved: NDArray[np.bool_]) -> Order:
@@ -101,8 +130,9 @@ def fit_order(steps: Array, error: Array, covariance: Array, resolved: NDArray[n
 
     The weights are the points' own variances, and the standard error of ``p`` follows from their whole covariance.
     Where chi-square rejects the line at 1 %, the coarsest point is not yet asymptotic and is dropped; a misfit that
-    remains at three points widens the standard error (Birge's ratio). Two points are never enough: nothing would tell
-    whether they are asymptotic. The standard error is that of the line; it says nothing about finer steps.
+    remains at three points widens the standard error (Birge's ratio), and the slope of the last two points is told
+    besides, which shows where the errors are heading. Two points are never enough: nothing would tell whether they are
+    asymptotic. The standard error is that of the line; it says nothing about finer steps.
 
     Args:
         steps: Increasing numbers of steps, shape ``(n,)``.
@@ -120,11 +150,14 @@ def fit_order(steps: Array, error: Array, covariance: Array, resolved: NDArray[n
         if len(used) < 3:
             return Order(math.nan, math.nan, np.zeros(len(steps), dtype=bool))
         slope, standard_error, misfit, freedom = _line(steps[used], error[used], covariance[np.ix_(used, used)])
-        if len(used) == 3 or stats.chi2.sf(misfit, freedom) > 0.01:
+        straight = bool(stats.chi2.sf(misfit, freedom) > 0.01)
+        if len(used) == 3 or straight:
             break
         used = used[1:]
     standard_error *= math.sqrt(max(1.0, misfit / freedom))
-    return Order(slope, standard_error, np.isin(np.arange(len(steps)), used))
+    two = used[-2:]
+    last, last_error, *_ = _line(steps[two], error[two], covariance[np.ix_(two, two)])
+    return Order(slope, standard_error, np.isin(np.arange(len(steps)), used), straight, last, last_error)
 
 
 def _line(steps: Array, error: Array, covariance: Array) -> tuple[float, float, float, int]:

