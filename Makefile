@@ -5,10 +5,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 TEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
-.PHONY: demo test test-slow check types docs bench clean
+# What exercises other packages: files, the command line, plots, peers, numerics, training.
+LOWEST := $(VENV)-lowest
+TOUCHES := angles cli cli_conventions console
+
+.PHONY: demo test test-slow test-lowest check types docs bench bench-quick clean
 
 demo: $(INSTALLED)
-	$(BIN)/circsde train texture:brick --process local --crop 64 --size 16 --seconds 90 --out out/demo
+	$(BIN)/circsde train texture:brick --process local --crop 64 --size 16 --seconds 150 --out out/demo
 	$(BIN)/circsde diagnose out/demo --force
 	@echo "Held-out windows, how they synchronise, and samples: $(CURDIR)/out/demo/diagnosis.png"
 
@@ -17,6 +21,11 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(TEST) -n 2 -m slow
+
+test-lowest: $(LOWEST)/installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -n 2 -m "not slow" -W ignore::DeprecationWarning \
+		-W "ignore:numpy.ndarray size changed:RuntimeWarning" \
+		$(TOUCHES:%=tests/test_%.py)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -35,10 +44,19 @@ bench: $(INSTALLED)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks
 
+bench-quick: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks
+
 clean:
-	rm -rf $(VENV) build dist out docs/_build docs/reference .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(LOWEST) build dist out docs/_build docs/reference .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(LOWEST)/installed: pyproject.toml constraints.txt .ci/lowest.py
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) .ci/lowest.py >$(LOWEST)/constraints.txt
+	$(LOWEST)/bin/pip install --quiet --only-binary :all: -c $(LOWEST)/constraints.txt -e '.[test,dask]'
 	touch $@

@@ -1,6 +1,6 @@
-"""All benchmarks in their quick form, and one table of what they say.
+"""All benchmarks in their quick form, which shows that they run, and one table of what they say.
 
-python benchmarks                        # minutes
+python benchmarks                        # minutes: sizes so small that the numbers mean little
 python benchmarks --committed            # the table of the committed results, nothing measured
 python benchmarks --only forward stiff
 """

@@ -1,6 +1,6 @@
 """How fast is the forward SDE, against torchsde, diffrax, the published update and the normals alone?
 
-    python benchmarks/forward.py --quick                     # a minute, prints the table
+    python benchmarks/forward.py --quick                     # seconds: a tiny shape, nothing compiled
     python benchmarks/forward.py --out benchmarks/results/forward.json
 
 Everything runs in one process, contenders in turn with a pause between them, round after round; a ratio is the median
@@ -162,16 +162,17 @@ def rows(title: str, times: dict[str, list[float]], baseline: str) -> list[dict[
     return table
 
 
-def forward(shape: tuple[int, ...], rounds: int) -> list[dict[str, object]]:
+def forward(shape: tuple[int, ...], rounds: int, compile: bool = True) -> list[dict[str, object]]:
     """Euler-Maruyama against everybody."""
     theta0 = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     contenders: dict[str, Work] = {
         "normals": normals_alone(shape),
         "circsde": circsde_forward(theta0),
-        "circsde, compile=True": circsde_forward(theta0, compile=True),
         "published update": published_update(theta0),
         "torchsde euler": torchsde_forward(theta0),
     }
+    if compile:
+        contenders["circsde, compile=True"] = circsde_forward(theta0, compile=True)
     peer = diffrax_forward(theta0)
     if peer is None:
         print("diffrax is not installed: left out")
@@ -180,15 +181,16 @@ def forward(shape: tuple[int, ...], rounds: int) -> list[dict[str, object]]:
     return rows(f"forward {shape}", measure(contenders, rounds), "normals")
 
 
-def second(shape: tuple[int, ...], rounds: int) -> list[dict[str, object]]:
+def second(shape: tuple[int, ...], rounds: int, compile: bool = True) -> list[dict[str, object]]:
     """sra1 against torchsde's srk, both with additive noise and space-time areas."""
     theta0 = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     contenders = {
         "sra1": circsde_forward(theta0, "sra1"),
-        "sra1, compile=True": circsde_forward(theta0, "sra1", compile=True),
         "torchsde srk, additive noise": torchsde_forward(theta0, "srk"),
         "torchsde srk, diagonal noise": torchsde_forward(theta0, "srk", diagonal=True),
     }
+    if compile:
+        contenders["sra1, compile=True"] = circsde_forward(theta0, "sra1", compile=True)
     return rows(f"order 1.5 {shape}", measure(contenders, rounds), "sra1")
 
 
@@ -250,17 +252,21 @@ def summary(record: Record) -> list[Row]:
 
 def main() -> None:
     """Run, print, and keep the results."""
-    parser = options(__doc__, "the small shape only, few rounds")
+    parser = options(__doc__, "a tiny shape, three rounds of one thread, nothing compiled: shows that it runs")
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
-    torch.set_num_threads(arguments.threads)
-    rounds = 5 if arguments.quick else arguments.rounds
-    table = scaling(100_000 if arguments.quick else 10_000_000)
-    table += forward((64, 1024), rounds)
-    table += second((64, 1024), rounds)
-    if not arguments.quick:
+    torch.set_num_threads(1 if arguments.quick else arguments.threads)
+    rounds = 3 if arguments.quick else arguments.rounds
+    if arguments.quick:
+        table = scaling(10_000)
+        table += forward((4, 64), rounds, compile=False)
+        table += second((4, 64), rounds, compile=False)
+    else:
+        table = scaling(10_000_000)
+        table += forward((64, 1024), rounds)
+        table += second((64, 1024), rounds)
         table += forward((128, 3, 32, 32), rounds)
         table += windows((128, 3, 32, 32), rounds)
     peers = ("jax", "diffrax") if "jax" in sys.modules else ()

@@ -1,6 +1,6 @@
 """Do the methods have the orders that they claim? One table: claimed and measured strong, weak and stationary orders.
 
-    python benchmarks/orders.py --quick                    # half a minute, prints the table
+    python benchmarks/orders.py --quick                    # seconds: few steps and paths
     python benchmarks/orders.py --out benchmarks/results/orders.json
 
 Weak and stationary orders come from transfer operators, free of sampling noise; strong orders from coupled Brownian
@@ -9,6 +9,7 @@ left end, and SRA1 without the area of the path.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import xarray as xr
 from report import Record, Row, keep, options
@@ -46,13 +47,13 @@ def order(result: xr.Dataset, name: str) -> tuple[float, float] | None:
     return None if row.order.isnull() else (round(float(row.order), 3), round(float(row.order_standard_error), 3))
 
 
-def measure(paths: int) -> list[dict[str, object]]:
-    """A row per method."""
+def measure(paths: int, halvings: int) -> list[dict[str, Any]]:
+    """A row per method, from its errors at a first number of steps and at that number doubled so many times."""
     methods: tuple[Method, ...] = (*METHODS.values(), *BROKEN)
     pathwise = [method for method in methods if method.strong_order is not None]
-    weak = study(WEAK, "weak", methods=methods, steps=(20, 40, 80, 160))
-    stationary = study(STATIONARY, "stationary", methods=methods, steps=(5, 10, 20, 40))
-    strong = strong_convergence(STRONG, methods=pathwise, steps=(16, 32, 64, 128), paths=paths, seed=0)
+    weak = study(WEAK, "weak", methods=methods, steps=doubled(20, halvings))
+    stationary = study(STATIONARY, "stationary", methods=methods, steps=doubled(5, halvings))
+    strong = strong_convergence(STRONG, methods=pathwise, steps=doubled(16, halvings), paths=paths, seed=0)
     return [
         {
             "method": method.name,
@@ -67,6 +68,11 @@ def measure(paths: int) -> list[dict[str, object]]:
         }
         for method in methods
     ]
+
+
+def doubled(first: int, times: int) -> list[int]:
+    """Numbers of steps."""
+    return [first * 2**i for i in range(times + 1)]
 
 
 def summary(record: Record) -> list[Row]:
@@ -91,10 +97,10 @@ def summary(record: Record) -> list[Row]:
 
 def main() -> None:
     """Run, print, and keep the results."""
-    parser = options(__doc__, "fewer paths")
+    parser = options(__doc__, "fewer steps and paths")
     parser.add_argument("--paths", type=int, default=8192)
     arguments = parser.parse_args()
-    table = measure(1024 if arguments.quick else arguments.paths)
+    table = measure(128, 2) if arguments.quick else measure(arguments.paths, 3)
     for row in table:
         cells = (f"{kind} {row[kind]} (claims {row['claimed'][kind]})" for kind in ("strong", "weak", "stationary"))
         print(f"{row['method']:28s}", *cells, sep="   ")

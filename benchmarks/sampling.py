@@ -1,6 +1,6 @@
 """What does the loop of reverse sampling take, beside the calls of the network?
 
-    python benchmarks/sampling.py --quick                            # one round
+    python benchmarks/sampling.py --quick                            # 4 images, 5 steps, one round
     python benchmarks/sampling.py --out benchmarks/results/sampling.json
 
 64 images of 32 x 32 phases, the network ``tiny``, 50 steps by ``generate`` (starts, noise from a generator per sample,
@@ -41,20 +41,20 @@ class Nothing(nn.Module):
         return torch.zeros_like(theta)
 
 
-def overheads(coupling: Coupling, method: str, rounds: int) -> list[float]:
+def overheads(coupling: Coupling, method: str, rounds: int, count: int, steps: int) -> list[float]:
     """Of each round: the time of all but the network, over that of the network."""
     sde = KuramotoSDE(SHAPE, coupling, Schedule.settling())
     torch.manual_seed(0)
     answer = ScoreUNet(SHAPE, sde.schedule.diffusion, head="scalar", padding="zeros", **PRESETS["tiny"])
-    network = Wiener(answer, sde, STEPS).eval().requires_grad_(False)
-    chain, recipe = Chain.uniform(sde, STEPS), Recipe(method, STEPS, denoise=METHODS[method] > 1)
-    law, theta = settled(sde), torch.zeros(COUNT, *SHAPE)
-    times = [t for t in reverse_times(chain, STEPS)[:-1] for _ in range(METHODS[method])]
-    calls = times[: generate(chain, Nothing(), law, COUNT, recipe).attrs["nfe"]]
+    network = Wiener(answer, sde, steps).eval().requires_grad_(False)
+    chain, recipe = Chain.uniform(sde, steps), Recipe(method, steps, denoise=METHODS[method] > 1)
+    law, theta = settled(sde), torch.zeros(count, *SHAPE)
+    times = [t for t in reverse_times(chain, steps)[:-1] for _ in range(METHODS[method])]
+    calls = times[: generate(chain, Nothing(), law, count, recipe).attrs["nfe"]]
     found = []
     for _ in range(rounds):
         begin = time.process_time()
-        generate(chain, Nothing(), law, COUNT, recipe)
+        generate(chain, Nothing(), law, count, recipe)
         middle = time.process_time()
         with torch.no_grad():
             for t in calls:
@@ -66,28 +66,27 @@ def overheads(coupling: Coupling, method: str, rounds: int) -> list[float]:
 def summary(record: Record) -> list[Row]:
     """The calls alone over the calls and the loop."""
     found = []
+    sizes = f"{record.get('images', COUNT)} images, {record.get('steps', STEPS)} steps"
     for row in record["results"]:
         low, middle, high = (1.0 / (1.0 + row[name]) for name in ("most", "median", "least"))
-        found.append(
-            Row(f"64 images, 50 steps: {row['method']}, {row['coupling']}", "network alone", middle, low, high)
-        )
+        found.append(Row(f"{sizes}: {row['method']}, {row['coupling']}", "network alone", middle, low, high))
     return found
 
 
 def main() -> None:
     """Run, print, and keep the results."""
-    arguments = options(__doc__, "one round each").parse_args()
+    arguments = options(__doc__, "few images, steps and one round: shows that it runs").parse_args()
     torch.set_num_threads(1)
+    rounds, count, steps = (1, 4, 5) if arguments.quick else (5, COUNT, STEPS)
     rows = []
     for name, coupling in COUPLINGS.items():
         for method in METHODS:
-            found = overheads(coupling, method, 1 if arguments.quick else 5)
-            row = {"coupling": name, "method": method, "median": statistics.median(found)}
-            rows.append({**row, "least": min(found), "most": max(found), "rounds": len(found)})
-            print(
-                f"{name:7s} {method:15s} {100 * row['median']:.1f} % ({100 * min(found):.1f} to {100 * max(found):.1f})"
-            )
-    keep(arguments.out, results=rows)
+            found = overheads(coupling, method, rounds, count, steps)
+            low, middle, high = min(found), statistics.median(found), max(found)
+            numbers = {"median": middle, "least": low, "most": high, "rounds": len(found)}
+            rows.append({"coupling": name, "method": method, **numbers})
+            print(f"{name:7s} {method:15s} {100 * middle:.1f} % ({100 * low:.1f} to {100 * high:.1f})")
+    keep(arguments.out, images=count, steps=steps, results=rows)
 
 
 if __name__ == "__main__":

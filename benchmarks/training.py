@@ -1,6 +1,6 @@
 """What do training pairs cost, beside an update of the network and against the published loop?
 
-    python benchmarks/training.py --quick                                   # a minute or two
+    python benchmarks/training.py --quick                                   # seconds: few rounds, pools and draws
     python benchmarks/training.py --out benchmarks/results/training.json
 
 Images of 32 x 32 phases, batches of 64, the published schedule, one thread, CPU time; medians and quartiles of rounds
@@ -18,22 +18,20 @@ in which all contenders take turns.
   variance is known to a part of sqrt(2 / n).
 """
 
-import argparse
 import json
 import statistics
 import time
 from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import torch
-from report import Record, Row
+from report import Record, Row, options
 from torch import Tensor, nn
 
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain, Pairs, Paths, advance, loss, one_step, pathwise, start, walk
+from circsde.matching import Chain, Pairs, Paths, advance, loss, one_step, pathwise, start, unlabelled, walk
 from circsde.models.transitions import Objective, Rows, Transitions
 from circsde.models.unet import PRESETS, ScoreUNet
 from circsde.models.variance_preserving import EpsilonUNet, NoisedData, VariancePreserving
@@ -57,10 +55,14 @@ def waves(count: int, seed: int, side: int = 32) -> Tensor:
     return 1.5 * torch.tanh(3.0 * (along * 6.3 / (5.0 + 6.0 * pitch) + 6.3 * offset).sin())[:, None]
 
 
-def chain_of(coupling: Coupling, steps: int, *, published: bool, shape: tuple[int, ...] = SHAPE) -> Chain:
-    """A chain on the published schedule, its discounts calibrated on few images."""
+def equation(coupling: Coupling, steps: int, shape: tuple[int, ...] = SHAPE) -> KuramotoSDE:
+    """The published one, whose reference is half as strong again as global coupling, as strong as local coupling."""
     weight = 1.5 if isinstance(coupling, GlobalCoupling) else 1.0
-    sde = KuramotoSDE(shape, coupling, Schedule.published(steps, weight))
+    return KuramotoSDE(shape, coupling, Schedule.published(steps, weight))
+
+
+def chain_of(sde: KuramotoSDE, steps: int, *, published: bool, shape: tuple[int, ...] = SHAPE) -> Chain:
+    """A chain of the equation, its discounts calibrated on few images."""
     generator = torch.Generator().manual_seed(0)
     return Chain.uniform(sde, steps, published=published).calibrated(waves(16, 1, shape[-1]), generator)
 
@@ -74,7 +76,7 @@ def updater(network: nn.Module, draw: Callable[[], Pairs]) -> Callable[[], tuple
         pairs = draw()
         drawn = time.process_time()
         optimiser.zero_grad()
-        loss(network, pairs).mean().backward()
+        torch.autograd.backward(loss(network, pairs).mean())
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         end = time.process_time()
@@ -83,11 +85,11 @@ def updater(network: nn.Module, draw: Callable[[], Pairs]) -> Callable[[], tuple
     return update
 
 
-def published_loop(coupling: Coupling, steps: int, data: Tensor) -> Callable[[], Pairs]:
+def published_loop(coupling: Coupling, steps: int, data: Tensor, batch: int) -> Callable[[], Pairs]:
     """The published loop, written out: from t = 0 to a random step for every batch, then 5 next states of each."""
     weight = 1.5 if isinstance(coupling, GlobalCoupling) else 1.0
-    K = torch.linspace(3e-5, 0.03, steps).tolist()
-    sigma = torch.linspace(1e-4, 0.1, steps).sqrt().tolist()
+    K: list[float] = torch.linspace(3e-5, 0.03, steps).tolist()
+    sigma: list[float] = torch.linspace(1e-4, 0.1, steps).sqrt().tolist()
     generator, golden = torch.Generator().manual_seed(0), count(0.5, 0.618034)
 
     def drift(theta: Tensor, n: int) -> Tensor:
@@ -95,53 +97,53 @@ def published_loop(coupling: Coupling, steps: int, data: Tensor) -> Callable[[],
         return K[n] * (coupling.mean(sin) * cos - coupling.mean(cos) * sin) - weight * K[n] * sin
 
     def draw() -> Pairs:
-        theta = data[torch.randint(len(data), (BATCH,), generator=generator)]
+        theta = data[torch.randint(len(data), (batch,), generator=generator)]
         n = int(steps * (next(golden) % 1.0))  # evenly over all steps, in place of at random: few rounds suffice
         for i in range(n):
             noise = torch.randn(theta.shape, generator=generator)
             theta = wrap(theta + drift(theta, i) + sigma[i] * noise)
         noise = torch.randn(STATES, *theta.shape, generator=generator)
         after = wrap(theta + drift(theta, n) + sigma[n] * noise).flatten(0, 1)
-        t, variance = (torch.full((BATCH * STATES,), x, dtype=torch.float64) for x in ((n + 1) / steps, sigma[n] ** 2))
-        return Pairs(t, after, (-noise / sigma[n]).flatten(0, 1), variance)
+        t, variance = (torch.full((batch * STATES,), x, dtype=torch.float64) for x in ((n + 1) / steps, sigma[n] ** 2))
+        return Pairs(t, after, (-noise / sigma[n]).flatten(0, 1), variance, unlabelled(after))
 
     return draw
 
 
-def cost(rounds: int, data: Tensor) -> Table:
+def cost(rounds: int, data: Tensor, batch: int, strides: tuple[int, ...]) -> Table:
     """Quartiles of the part of an update that draws its pairs, and of the seconds of an update."""
     contenders = {}
     for name, coupling in COUPLINGS.items():
         for published in (True, False):
-            chain = chain_of(coupling, STEPS, published=published)
-            network = ScoreUNet(SHAPE, chain.sde.schedule.diffusion, **NETWORK)
+            sde = equation(coupling, STEPS)
+            chain = chain_of(sde, STEPS, published=published)
+            network = ScoreUNet(SHAPE, sde.schedule.diffusion, **NETWORK)
             for objective in OBJECTIVES:
-                for stride in (1, 5, 10):
+                for stride in strides:
                     generator = torch.Generator().manual_seed(0)
-                    source = Transitions(chain, objective, Rows(data), BATCH, generator, pool=1, stride=stride)
+                    source = Transitions(chain, objective, Rows(data), batch, generator, pool=1, stride=stride)
                     kind = "published chain" if published else "second order"
                     contenders[f"{name}, {objective}, {kind}, stride {stride}"] = updater(network, source.draw)
     process = VariancePreserving(SHAPE)
-    noised = NoisedData(process, Rows(data), BATCH, torch.Generator().manual_seed(0))
+    noised = NoisedData(process, Rows(data), batch, torch.Generator().manual_seed(0))
     contenders["variance preserving"] = updater(EpsilonUNet(process, padding="zeros", **PRESETS["tiny"]), noised.draw)
     return turns(contenders, rounds)
 
 
-def against_the_published_loop(rounds: int, data: Tensor, lengths: tuple[int, ...]) -> Table:
-    """The same for the published loop and for pools, with 320 pairs per update each."""
+def against_the_published_loop(rounds: int, data: Tensor, batch: int, lengths: tuple[int, ...]) -> Table:
+    """The same for the published loop and for pools, with 5 pairs of every path of a batch per update each."""
     contenders = {}
     for name, coupling in COUPLINGS.items():
         for steps in lengths:
-            chain = chain_of(coupling, 100, published=True)
-            if steps != 100:
-                sde = KuramotoSDE(SHAPE, coupling, Schedule.published(steps, 1.5 if name == "global" else 1.0))
-                chain = Chain.uniform(sde, steps, published=True)
-            network = ScoreUNet(SHAPE, chain.sde.schedule.diffusion, **NETWORK)
-            generator = torch.Generator().manual_seed(0)
-            options = {"batch": BATCH * STATES, "generator": generator, "pool": 1, "states": STATES}
-            source = Transitions(chain, Objective.ONE_STEP, Rows(data), **options)
+            sde = equation(coupling, steps)
+            chain = Chain.uniform(sde, steps, published=True)
+            network = ScoreUNet(SHAPE, sde.schedule.diffusion, **NETWORK)
+            generator, count = torch.Generator().manual_seed(0), batch * STATES
+            source = Transitions(chain, Objective.ONE_STEP, Rows(data), count, generator, pool=1, states=STATES)
             contenders[f"{name}, T = {steps}, pool"] = updater(network, source.draw)
-            contenders[f"{name}, T = {steps}, published loop"] = updater(network, published_loop(coupling, steps, data))
+            contenders[f"{name}, T = {steps}, published loop"] = updater(
+                network, published_loop(coupling, steps, data, batch)
+            )
     return turns(contenders, rounds)
 
 
@@ -164,8 +166,8 @@ def turns(contenders: dict[str, Callable[[], tuple[float, float]]], rounds: int)
             if counted:
                 taken[name].append(times)
     result = {}
-    for name, times in taken.items():
-        parts, seconds = [draw / whole for draw, whole in times], [whole for _, whole in times]
+    for name, measured in taken.items():
+        parts, seconds = [draw / whole for draw, whole in measured], [whole for _, whole in measured]
         result[name] = {"part": quartiles(parts), "seconds": quartiles(seconds), "mean": [statistics.fmean(seconds)]}
         print(
             f"{name:52} update {1e3 * result[name]['seconds'][1]:7.1f} ms, pairs {100 * result[name]['part'][1]:5.1f} %"
@@ -173,16 +175,17 @@ def turns(contenders: dict[str, Callable[[], tuple[float, float]]], rounds: int)
     return result
 
 
-def correlation(pools: int, draws: int = 512, side: int = 12) -> dict[str, float]:
+def correlation(pools: int, draws: int, uses: tuple[tuple[int, int], ...], side: int = 12) -> dict[str, float]:
     """How many times the variance of independent pairs a pool has, in means over many draws; on smaller images."""
     result = {}
     data = Rows(waves(4096, 2, side))
     for name, coupling in (("global", GlobalCoupling()), ("local", LocalCoupling(5))):
-        chain = chain_of(coupling, STEPS, published=True, shape=(1, side, side))
+        shape = (1, side, side)
+        chain = chain_of(equation(coupling, STEPS, shape), STEPS, published=True, shape=shape)
         objective = Objective.PATHWISE
         alone = torch.stack([moments(independent(chain, objective, data, 16 * STEPS, seed)) for seed in range(pools)])
         expected = alone.var(0) * (16 * STEPS) / (draws * 16)
-        for pool, stride in ((8, 1), (32, 1), (32, 5), (32, 10)):
+        for pool, stride in uses:
             means = []
             for seed in range(pools):
                 generator = torch.Generator().manual_seed(seed)
@@ -222,18 +225,20 @@ def quartiles(values: list[float]) -> list[float]:
 
 def main() -> None:
     """Measure, print, and keep what is measured so far."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few rounds and pools, T = 100 only")
+    parser = options(__doc__, "one round, few pools and draws, T = 100 only: shows that it runs")
     parser.add_argument("--rounds", type=int, default=7, help="timed updates of each contender")
     parser.add_argument("--pools", type=int, default=80, help="pools whose means are compared")
-    parser.add_argument("--out", type=Path, help="keep the numbers in this file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = waves(1000, 0)
-    rounds, lengths, pools, draws = arguments.rounds, (100, 1000), arguments.pools, 512
+    rounds, pools, batch, draws = arguments.rounds, arguments.pools, BATCH, 512
+    lengths: tuple[int, ...] = (100, 1000)
+    strides: tuple[int, ...] = (1, 5, 10)
+    uses: tuple[tuple[int, int], ...] = ((8, 1), (32, 1), (32, 5), (32, 10))
     if arguments.quick:
-        rounds, lengths, pools, draws = 2, (100,), 8, 64
-    result: dict[str, object] = dict(provenance(rounds=rounds, pools=pools, batch=BATCH, threads=1))
+        rounds, pools, batch, draws = 1, 2, 4, 4
+        lengths, strides, uses = lengths[:1], strides[2:], uses[:1]
+    result: dict[str, object] = dict(provenance(rounds=rounds, pools=pools, batch=batch, threads=1))
 
     def keep(name: str, value: object) -> None:
         result[name] = value
@@ -241,8 +246,8 @@ def main() -> None:
             with replacing(arguments.out, force=True) as temporary:
                 temporary.write_text(json.dumps(result, indent=1) + "\n")
 
-    keep("cost", cost(rounds, data))
-    loop = against_the_published_loop(rounds, data, lengths)
+    keep("cost", cost(rounds, data, batch, strides))
+    loop = against_the_published_loop(rounds, data, batch, lengths)
     keep("published loop", loop)
     ratios = {}
     for name in loop:
@@ -252,7 +257,7 @@ def main() -> None:
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f} times as many updates per second as the published loop", flush=True)
     keep("ratio", ratios)
-    keep("correlation", correlation(pools, draws))
+    keep("correlation", correlation(pools, draws, uses))
 
 
 if __name__ == "__main__":

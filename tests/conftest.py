@@ -12,7 +12,7 @@ from hypothesis import settings
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 settings.register_profile("default", deadline=None, derandomize=True, print_blob=True)
-settings.register_profile("ci", settings.get_profile("default"), max_examples=50)
+settings.register_profile("ci", settings.get_profile("default"), max_examples=50, derandomize=False, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

@@ -89,7 +89,7 @@ def fit(
         batch: Rows per update.
         decay: The weight decay.
     """
-    weights = [p for p in module.parameters() if p.requires_grad]
+    weights: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
     learning = torch.tensor(rate, device=task.device)
     graphed = task.device.type == "cuda"
     optimiser = torch.optim.AdamW(
@@ -98,7 +98,7 @@ def fit(
 
     def update(*rows: Tensor) -> None:
         optimiser.zero_grad(set_to_none=True)
-        loss(*rows).backward()
+        torch.autograd.backward(loss(*rows))
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
 
@@ -106,7 +106,7 @@ def fit(
     average = [p.detach().clone() for p in weights]
     best, kept, updates, checks, used = math.inf, average, 0, 0, 0.0
     while used < 1.0:
-        for rows in zip(*(part.split(batch) for part in draw(batch * task.block)), strict=True):
+        for rows in zip(*(torch.split(part, batch) for part in draw(batch * task.block)), strict=True):
             if updates % 10 == 0:
                 learning.fill_(rate * min(1.0, (updates + 1) / 200) * 0.5 * (1 + math.cos(math.pi * used)))
                 torch._foreach_lerp_(average, [p.detach() for p in weights], min(1.0, 10 / (1 + 0.05 * updates)))
@@ -126,7 +126,7 @@ def fit(
     return {"seconds": task.clock() - begin, "updates": updates}
 
 
-def _with(module: nn.Module, weights: list[nn.Parameter], other: list[Tensor], ask: Callable[[], Tensor]) -> float:
+def _with(module: nn.Module, weights: list[Tensor], other: list[Tensor], ask: Callable[[], Tensor]) -> float:
     """The answer of the module with other weights."""
     current = [p.detach().clone() for p in weights]
     module.eval()
@@ -139,12 +139,12 @@ def _with(module: nn.Module, weights: list[nn.Parameter], other: list[Tensor], a
 
 
 def _recorded(
-    update: Callable[..., None], weights: list[nn.Parameter], example: tuple[Tensor, ...], batch: int
+    update: Callable[..., None], weights: list[Tensor], example: tuple[Tensor, ...], batch: int
 ) -> Callable[..., None]:
     """The update as a CUDA graph; the first three, which warm up, are undone."""
     before = [p.detach().clone() for p in weights]
     rows = [part[:batch].clone() for part in example]
-    stream: Any = torch.cuda.Stream()
+    stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):

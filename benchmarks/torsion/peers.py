@@ -33,7 +33,8 @@ def ncsf(
     rows, generator = Rows(task.training), task.generator()
 
     def loss(theta: Tensor) -> Tensor:
-        return -flow().log_prob(theta).mean()
+        mean: Tensor = -flow().log_prob(theta).mean()
+        return mean
 
     notes = fit(
         flow,
@@ -57,12 +58,14 @@ def flow_matching(task: Task) -> Answer:
     generator, fixed = task.generator(), torch.Generator(task.device).manual_seed(1)
 
     def triples(data: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        end, options = Rows(data)(count, generator), {"device": task.device, "generator": generator}
-        noise = TWO_PI * torch.rand(end.shape, **options) - math.pi
-        return torch.rand(count, dtype=torch.float64, **options), noise, difference(end, noise)
+        end = Rows(data)(count, generator)
+        noise = TWO_PI * torch.rand(end.shape, device=task.device, generator=generator) - math.pi
+        t = torch.rand(count, dtype=torch.float64, device=task.device, generator=generator)
+        return t, noise, difference(end, noise)
 
     def loss(t: Tensor, noise: Tensor, path: Tensor) -> Tensor:
-        return (field(t, wrap(noise + t[:, None].to(path) * path)) - path).square().mean()
+        miss: Tensor = field(t, wrap(noise + t[:, None].to(path) * path)) - path
+        return miss.square().mean()
 
     checked = triples(task.validation, HELD_OUT[task.device.type], fixed)
     notes = fit(
@@ -118,5 +121,5 @@ def _components(parameters: tuple[Tensor, Tensor, Tensor], theta: Tensor) -> Ten
     """Log-weight plus log-density of each component, ``(rows, components)``."""
     weight, mean, kappa = parameters
     along = torch.cat((kappa * mean.cos(), kappa * mean.sin()), 1)
-    log_norm = (torch.special.i0e(kappa).log() + kappa + math.log(TWO_PI)).sum(1)
+    log_norm: Tensor = (torch.special.i0e(kappa).log() + kappa + math.log(TWO_PI)).sum(1)
     return torch.cat((theta.cos(), theta.sin()), 1) @ along.T - log_norm + weight
