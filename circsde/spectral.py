@@ -3,10 +3,10 @@ r"""Stiff Fourier systems in time: a Fokker-Planck equation on the torus as an O
 The state is a vector of moments ``m_k = E exp(i k . theta)`` ordered by ``|k|``, so that fewer modes are a prefix
 and more are padding with zeros. Diffusion makes the system as stiff as ``D |k|^2``; the number of modes that are
 carried therefore follows the width of the law. In time the solution is a Chebyshev series on each of a few slabs,
-every one cut to the length that resolves it.
+every one cut to the length that resolves it, and none across a breakpoint of the rates, so that no pulse is missed.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.fft import dct
 from scipy.integrate import solve_ivp
 
+from circsde.breakpoints import breakpoints
 from circsde.schedule import Schedule
 from circsde.typing import Time
 
@@ -77,10 +78,10 @@ def march(
         tolerance: The largest error that a truncation may cause: of the modes, and of the Chebyshev series.
 
     Raises:
-        ValueError: If the modes do not resolve the law.
+        ValueError: If the modes do not resolve the law, or the values of a rate contradict its integral.
         RuntimeError: If the time integrator gives up.
     """
-    cap, horizon = float(norms[-1]), schedule.horizon
+    cap, horizon, edges = float(norms[-1]), schedule.horizon, breakpoints(schedule)
     rates = [schedule.at(horizon * i / 16) for i in range(17)]
     attraction = max(rate.coupling + rate.reference for rate in rates)
     stiffness = max(rate.diffusion for rate in rates) * _bandwidth(initial, norms, tolerance) ** 2
@@ -91,8 +92,10 @@ def march(
     while time < horizon:
         radius = max(radius, 1.2 * _bandwidth(state, norms, tolerance) + 4)
         size = int(np.searchsorted(norms, min(radius, cap), side="right"))
-        end = time + width if time + 1.01 * width < horizon else horizon
-        diffusion = max(schedule.at(t).diffusion for t in (time, 0.5 * (time + end), end))
+        edge = edges[bisect_right(edges, time)]
+        end = time + width if time + 1.01 * width < edge else edge
+        rates = [schedule.at(t) for t in (time, 0.5 * (time + end), end)]
+        attraction, diffusion = max(rate.coupling + rate.reference for rate in rates), max(r.diffusion for r in rates)
         fastest = diffusion * norms[size - 1] ** 2 + attraction * norms[size - 1] + 1.0 / horizon
         series, last = _integrate(derivative(size), _resize(state, size), time, end, STABLE / fastest)
         rim = last[np.searchsorted(norms, norms[size - 1] - 1, side="right") :]
@@ -101,11 +104,11 @@ def march(
             continue
         _check_resolved(rim, tolerance, cap, end)
         if np.abs(series[-3:]).max() > tolerance and width > 1e-10 * horizon:
-            width *= 0.5
+            width = 0.5 * (end - time)
             continue
         slabs.append(Slab(time, end, series))
         if np.abs(series[DEGREE // 2 :]).max() < tolerance:
-            width *= 2.0
+            width = max(width, 2.0 * (end - time))
         time, state, radius = end, last, 0.0
     return Spectrum(tuple(slabs))
 

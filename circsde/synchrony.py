@@ -13,12 +13,14 @@ with a wrapped Cauchy law, z obeys the equation of ``a`` itself (Ott & Antonsen 
 
 import cmath
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from circsde.breakpoints import between, breakpoints
 from circsde.fokker_planck import attraction
 from circsde.schedule import Schedule
 from circsde.spectral import Complex
@@ -46,7 +48,7 @@ def watanabe_strogatz(
         Wrapped phases, shape ``(len(ts), N)``, float64.
 
     Raises:
-        ValueError: If the schedule has noise.
+        ValueError: If the schedule has noise, or the times do not increase within ``[0, horizon]``.
     """
     points = np.exp(1j * theta.double().numpy())
 
@@ -81,7 +83,7 @@ def ott_antonsen(
         natural_frequency: w, the same for all, rad/time.
 
     Raises:
-        ValueError: If the schedule has noise.
+        ValueError: If the schedule has noise, or the times do not increase within ``[0, horizon]``.
 
     >>> z = ott_antonsen(Schedule.constant(coupling=2.0, diffusion=0.0), 0.5, [1.0])  # r' = (K / 2) r (1 - r^2)
     >>> round(float(z[0].real), 10) == round((1.0 + 3.0 * float(np.exp(-2.0))) ** -0.5, 10)
@@ -102,12 +104,28 @@ def _riccati(a: complex, h: complex, natural_frequency: float) -> complex:
 def _solve(
     schedule: Schedule, derivative: Callable[[float, Complex], Complex], start: Sequence[complex], ts: Sequence[float]
 ) -> Complex:
-    """The states at ``ts``, shape ``(len(ts), len(start))``."""
-    noise = max(schedule.at(schedule.horizon * i / 16).diffusion for i in range(17))
+    """The states at ``ts``, shape ``(len(ts), len(start))``, integrated from breakpoint to breakpoint of the rates."""
+    noise = float(schedule.diffusion.integral(0.0, schedule.horizon))
     if noise > 0:
-        raise ValueError(f"these solutions hold without noise, got a diffusion rate of {noise:g}; use fokker_planck")
-    initial = np.array(start, dtype=np.complex128)
-    solution = solve_ivp(
-        derivative, (0.0, max(ts)), initial, method="DOP853", t_eval=ts, rtol=1e-13, atol=1e-14, max_step=max(ts) / 8
-    )
-    return solution.y.T
+        raise ValueError(f"these solutions hold without noise, got a diffusion of {noise:g} rad^2; use fokker_planck")
+    times = [float(t) for t in ts]
+    if not times or times[0] < 0 or times[-1] > schedule.horizon or any(b <= a for a, b in pairwise(times)):
+        raise ValueError(f"ts must increase within [0, {schedule.horizon:g}], the horizon, got {times}")
+    state = np.array(start, dtype=np.complex128)
+    states = {0.0: state}
+    for begin, end in pairwise(between(breakpoints(schedule), 0.0, times[-1]) if times[-1] else ()):
+        solution = solve_ivp(
+            derivative,
+            (begin, end),
+            state,
+            method="DOP853",
+            t_eval=[*(t for t in times if begin < t < end), end],
+            rtol=1e-13,
+            atol=1e-14,
+            max_step=times[-1] / 8,
+        )
+        if not solution.success:
+            raise RuntimeError(f"the oscillators could not be followed over [{begin:g}, {end:g}]: {solution.message}")
+        states |= dict(zip(solution.t.tolist(), solution.y.T, strict=True))
+        state = solution.y[:, -1]
+    return np.stack([states[t] for t in times])

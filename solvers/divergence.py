@@ -12,7 +12,9 @@ from torch import Tensor
 
 from circsde.sde import SDE, evaluate
 from circsde.solvers.brownian import Brownian
+from circsde.solvers.derivatives import check_derivative
 from circsde.solvers.quadrature import Vector, hermite, middle, nodes, rule
+from circsde.streams import key
 from circsde.torus import wrap
 from circsde.typing import Angles, Field, Tangent, Time
 
@@ -39,6 +41,22 @@ class FlowField:
     def __init__(self, sde: SDE, score: Field) -> None:
         self.sde, self.score = sde, score
         self._drift_divergence = getattr(sde, "divergence", None)
+
+    @property
+    def breakpoints(self) -> tuple[float, ...] | None:
+        """Times between which the equation is smooth in time; None where nothing is known about that."""
+        return self.sde.breakpoints
+
+    def check(self, t: Time, theta: Angles) -> None:
+        """Refuse a score, or a drift whose divergence is not known, whose derivative is not that of its values.
+
+        Raises:
+            ValueError: In that case, or if one of them answers differently when it is asked twice.
+            TypeError: If one of them does not take the dtype of the angles.
+        """
+        check_derivative(self.score, t, theta, "score")
+        if self._drift_divergence is None:
+            check_derivative(self.sde.drift, t, theta, "drift")
 
     def __call__(self, t: Time, theta: Angles) -> Tangent:
         """The velocity, rad/time."""
@@ -131,8 +149,8 @@ class Probes:
 
     def draw(self, theta: Angles, start: int, stop: int, node: int = 0) -> Tensor:
         """Probes number ``start`` to ``stop - 1`` of a node, for every sample: ``(stop - start, *theta.shape)``."""
-        clock, seed = tuple(float(i) for i in range(stop + 1)), self.seed + (node << 32)
-        path = Brownian(clock, tuple(theta.shape), seed, theta.dtype, theta.device, self.first_sample)
+        clock, seed = tuple(float(i) for i in range(stop + 1)), key(self.seed, "probes", node)
+        path = Brownian(clock, tuple(theta.shape), seed, theta.dtype, theta.device, self.first_sample, purpose="probes")
         normals = torch.stack([noise.dW for noise in path.increments(clock[start:], levy_area=False)])
         return normals if self.law == "gaussian" else torch.ones_like(normals).copysign(normals)
 
@@ -164,8 +182,8 @@ def integrate_divergence(
         tolerance: Of the quadrature in each step and sample, nats.
 
     Returns:
-        The integrals, shape ``(k, batch)``; the errors of the quadrature plus the sizes of the corrections, summed over
-        the steps, shape ``(batch,)``, nats; and the evaluations of the score.
+        The integrals, shape ``(k, batch)``; the errors of the quadrature plus the integrals of ``|score| |x' - v|``,
+        summed over the steps, shape ``(batch,)``, nats; and the evaluations of the score.
     """
     if len(mesh) > 3 and (mesh[-1] - mesh[-2]) < _REMNANT * (mesh[-2] - mesh[-3]):
         mesh, states = np.delete(mesh, -2), torch.cat((states[:-2], states[-1:]))
@@ -175,8 +193,10 @@ def integrate_divergence(
         where = torch.tensor(t, dtype=torch.float64)
         velocity, score, divergence = flow.linearise(where, wrap(x).to(dtype), probes(len(samples)))
         velocity = velocity.double()
-        residual = (score.double() * (velocity if speed is None else speed).sub(velocity)).flatten(1).sum(1)
-        samples[t] = divergence - residual, residual
+        score, residual = score.double(), (velocity if speed is None else speed).sub(velocity)
+        correction = (score * residual).flatten(1).sum(1)
+        size = score.flatten(1).norm(dim=1) * residual.flatten(1).norm(dim=1)
+        samples[t] = divergence - correction, size
         return velocity
 
     velocities = [sample(t, x, None) for t, x in zip(mesh.tolist(), states, strict=True)]
@@ -192,11 +212,11 @@ def integrate_divergence(
                 sample(t, x, speed)
         quadrature = rule(edges)
         weights, embedded = states.new_tensor(quadrature.weights), states.new_tensor(quadrature.embedded)
-        values, residuals = (torch.stack(x)[quadrature.samples] for x in zip(*map(samples.get, times), strict=True))
+        values, sizes = (torch.stack(x)[quadrature.samples] for x in zip(*map(samples.get, times), strict=True))
         errors = torch.einsum("sn,snkb->sb", weights - embedded, values).abs() / values.shape[2]
         rough = (errors.amax(1) > tolerance).cpu().numpy()
         if not rough.any() or len(edges) + rough.sum() > most:
             break
         edges = np.sort(np.append(edges, middle(edges)[rough]))
-    correction = torch.einsum("sn,snb->sb", embedded, residuals).abs().sum(0)
-    return torch.einsum("sn,snkb->kb", weights, values), errors.sum(0) + correction, len(samples)
+    corrections = torch.einsum("sn,snb->b", embedded, sizes)
+    return torch.einsum("sn,snkb->kb", weights, values), errors.sum(0) + corrections, len(samples)

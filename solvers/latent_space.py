@@ -2,14 +2,14 @@ r"""The latent space of a diffusion model: where its probability flow carries th
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from circsde.sde import SDE, probability_flow
+from circsde.sde import SDE
 from circsde.solvers.flow import odeint
-from circsde.solvers.integrate import Solution
+from circsde.solvers.solution import Solution
 from circsde.torus import difference, distance, wrap
 from circsde.typing import Angles, Field, PerSample
+from circsde.velocity import probability_flow
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ def latent(sde: SDE, score: Field, theta: Angles, *, method: str = "dopri5", ato
         method: An adaptive method of :func:`circsde.odeint`.
         atol: The tolerance, rad.
 
+    Raises:
+        SolveError: If one of the two solves cannot go on.
+
+    >>> import torch
     >>> from circsde.distributions import VonMises
     >>> from circsde.kuramoto import KuramotoSDE
     >>> from circsde.schedule import Schedule
@@ -52,15 +56,14 @@ def latent(sde: SDE, score: Field, theta: Angles, *, method: str = "dopri5", ato
     flow = probability_flow(sde, score)
     forward = odeint(flow, theta, (0.0, sde.horizon), method=method, atol=atol)
     start = forward.theta[-1]
-    back = odeint(flow, start, (float(forward.ts[-1]), 0.0), method=method, atol=atol)
-    error = distance(back.theta[-1], wrap(theta)).flatten(1).amax(1)
-    complete = forward.succeeded and back.succeeded
-    return Latent(start, error if complete else torch.full_like(error, torch.nan), forward, back)
+    back = odeint(flow, start, (sde.horizon, 0.0), method=method, atol=atol)
+    return Latent(start, distance(back.theta[-1], wrap(theta)).flatten(1).amax(1), forward, back)
 
 
 def from_latent(sde: SDE, score: Field, theta: Angles, *, method: str = "dopri5", atol: float = 1e-6) -> Solution:
     """Carry latent angles back along the probability flow, from the horizon to time 0 (eq. 4).
 
+    >>> import torch
     >>> from circsde.kuramoto import KuramotoSDE
     >>> sde, score = KuramotoSDE((1,)), lambda t, theta: -theta.sin()
     >>> there = latent(sde, score, torch.tensor([[1.0]])).theta
@@ -81,6 +84,7 @@ def geodesic(start: Angles, end: Angles, weights: Tensor) -> Tensor:
     Returns:
         Wrapped angles, shape ``(m, batch, *event)``.
 
+    >>> import torch
     >>> geodesic(torch.tensor([[3.0]]), torch.tensor([[-3.0]]), torch.tensor([0.0, 1.0])).flatten().tolist()
     [3.0, -3.0]
     """

@@ -4,7 +4,7 @@ torchdiffeq is driven through its public interface, from output to output. Its o
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,8 +12,9 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
-from circsde.solvers.grid import Times, as_times, step_grid
-from circsde.solvers.integrate import NON_FINITE, OVERFLOW, SUCCESS, Stats
+from circsde.solvers.derivatives import ask, check_repeats
+from circsde.solvers.grid import Times, as_times, resolution, step_grid
+from circsde.solvers.solution import NON_FINITE, OVERFLOW, SUCCESS, Stats
 from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles, Field, Tangent, Winding
 
@@ -26,8 +27,10 @@ FIXED = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4, "implicit_
 Its ``explicit_adams`` is left out: of order 12 by default, it is unstable where ``euler`` is not.
 """
 
-_SMALLEST_STEP = 1e-14  # of the largest time: below it a step no longer moves the clock
+_SMALLEST_STEP = 4  # units in the last place of the largest time: a shorter step does not move the clock
 _FIRST_STEP = 1e-4  # of the whole time: short, as networks that read sqrt(t) or log(t) are not smooth at its start
+_LONGEST_STEP = 0.1  # of the whole time, where nothing is known about the field
+_SUSPICIOUS = 64  # attempts at a step, after which the field is asked twice at one point
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ def trajectory(
     n_steps: int | None = None,
     dt: float | None = None,
     grid: Times | None = None,
+    max_step: float | None = None,
+    breakpoints: Sequence[float] | None = None,
     max_steps: int = 10_000,
     keep: list[float] | None = None,
     weight: Callable[[], Tangent] | None = None,
@@ -62,11 +67,15 @@ def trajectory(
     """The states accepted on the way through ``ts``, all of them or those at the times in ``keep`` and the last.
 
     ``weight()`` is a covector at the end of the step just tried; its product with the error is kept below ``atol`` too.
+    For the rest see :func:`circsde.odeint`.
     """
     times = monotone(ts)
     check_angles(theta0)
     adaptive = method in ADAPTIVE
-    pieces = _pieces(method, times, n_steps, dt, grid)
+    if breakpoints is None:
+        breakpoints = getattr(field, "breakpoints", None)
+    pieces = _pieces(method, times, n_steps, dt, grid, breakpoints or ())
+    longest = _longest_step(adaptive, times, max_step, breakpoints)
     resolution = 4.0 * torch.finfo(theta0.dtype).eps
     if adaptive and not resolution <= atol < math.inf:
         raise ValueError(
@@ -74,13 +83,13 @@ def trajectory(
             f" {atol:g}; raise atol or pass angles of a wider dtype"
         )
     y, turns = reduce(theta0.double(), torch.float64)
-    walk = _Walk(field, theta0.dtype, times, max_steps, keep, weight)
+    walk = _Walk(field, theta0.dtype, times, max_steps if adaptive else math.inf, keep, weight)
     message, samples, status = "", (), SUCCESS
     try:
         for piece in pieces:
             ends = torch.tensor([piece[0], piece[-1]], dtype=torch.float64, device=y.device)
             if adaptive:
-                options = {"norm": walk.norm, "first_step": walk.proposal, "step_t": ends[1:]}
+                options = {"norm": walk.norm, "first_step": walk.proposal, "max_step": longest, "step_t": ends[1:]}
             else:
                 points = torch.tensor(piece, dtype=torch.float64, device=y.device)
                 options = {"grid_constructor": lambda *_, points=points: points}
@@ -115,14 +124,14 @@ class _Walk:
         field: Field,
         dtype: torch.dtype,
         times: list[float],
-        max_steps: int,
+        max_steps: float,
         keep: list[float] | None,
         weight: Callable[[], Tangent] | None,
     ) -> None:
         self.field, self.dtype, self.max_steps, self.weight = field, dtype, max_steps, weight
         self.keep = None if keep is None else frozenset(keep)
-        self.smallest = _SMALLEST_STEP * max(map(abs, times))
-        self.proposal = _FIRST_STEP * abs(times[-1] - times[0])
+        self.smallest = _SMALLEST_STEP * math.ulp(max(map(abs, times)))
+        self.proposal = max(_FIRST_STEP * abs(times[-1] - times[0]), 2.0 * self.smallest)
         self.limit = 1.0 / torch.finfo(dtype).eps
         self.nfe = self.attempts = self.accepted = 0
         self.states: dict[float, Tensor] = {}
@@ -131,7 +140,7 @@ class _Walk:
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         self.nfe += 1
         theta = wrap(y).to(self.dtype)
-        velocity = self.field(t, theta)
+        velocity = ask(self.field, t, theta)
         if velocity.shape != theta.shape:
             raise ValueError(
                 f"the field must return the shape of theta, {tuple(theta.shape)}, got {tuple(velocity.shape)}"
@@ -156,6 +165,9 @@ class _Walk:
         if self.attempts == self.max_steps:
             self._stop(MAX_STEPS, f"not done after max_steps={self.max_steps} steps", "allow more, or raise atol")
         self.attempts += 1
+        if self.attempts == _SUSPICIOUS and math.isfinite(self.max_steps):
+            self.nfe += 2
+            check_repeats(self.field, t, wrap(y).to(self.dtype), "field")
 
     def accept(self, t: float, y: Tensor) -> None:
         """Keep a state, unless it is no angle any more."""
@@ -188,21 +200,53 @@ class _Walk:
         raise _StoppedError(status, f"t = {t:g}, sample {shown}: {what}; {advice}", indices)
 
 
+def _longest_step(
+    adaptive: bool, times: list[float], max_step: float | None, breakpoints: Sequence[float] | None
+) -> float:
+    """What was asked for; else none where breakpoints tell where to look, and a part of the whole time elsewhere."""
+    if max_step is None:
+        return _LONGEST_STEP * abs(times[-1] - times[0]) if breakpoints is None else math.inf
+    if not adaptive or not max_step > 0:
+        raise ValueError(f"max_step bounds the steps of an adaptive method and must be positive, got {max_step}")
+    return max_step
+
+
 def _pieces(
-    method: str, times: list[float], n_steps: int | None, dt: float | None, grid: Times | None
+    method: str,
+    times: list[float],
+    n_steps: int | None,
+    dt: float | None,
+    grid: Times | None,
+    breakpoints: Sequence[float],
 ) -> list[list[float]]:
-    """The intervals between outputs, each with the steps that a fixed-step method takes in it."""
+    """The intervals between outputs, each with the steps that a fixed-step method takes in it.
+
+    For an adaptive method they are cut at the breakpoints, too.
+    """
     given = [name for name, value in (("n_steps", n_steps), ("dt", dt), ("grid", grid)) if value is not None]
     if method in ADAPTIVE:
         if given:
             raise ValueError(f"{method} chooses its own steps, but {', '.join(given)} was given; set atol, or use rk4")
-        return [list(pair) for pair in pairwise(times)]
+        inside = (t for t in breakpoints if min(times) < t < max(times))
+        return [list(pair) for pair in pairwise(sorted({*times, *inside}, reverse=times[-1] < times[0]))]
     if method not in FIXED:
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join((*ADAPTIVE, *FIXED))}")
     sign = math.copysign(1.0, times[-1] - times[0])
     forward = None if grid is None else sign * torch.as_tensor(grid, dtype=torch.float64)
     points, marks = step_grid([sign * t for t in times], n_steps=n_steps, dt=dt, grid=forward)
-    return [[sign * p for p in points[a : b + 1]] for a, b in pairwise(marks)]
+    pieces = [[sign * p for p in points[a : b + 1]] for a, b in pairwise(marks)]
+    if method == "implicit_adams" and any(_uneven(piece) for piece in pieces):
+        raise ValueError(
+            "implicit_adams assumes equal steps between two outputs, and the grid has others there: use rk4, or give"
+            " n_steps or dt"
+        )
+    return pieces
+
+
+def _uneven(points: list[float]) -> bool:
+    """Whether the steps between the points differ by more than rounding."""
+    steps = [abs(b - a) for a, b in pairwise(points)]
+    return max(steps) - min(steps) > 1e-9 * max(steps) + resolution(sorted((points[0], points[-1])))
 
 
 def monotone(ts: Times) -> list[float]:

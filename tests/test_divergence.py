@@ -12,10 +12,11 @@ from torch import Tensor
 
 from circsde.kuramoto import KuramotoSDE
 from circsde.schedule import Schedule
-from circsde.sde import SDE, probability_flow
+from circsde.sde import SDE
 from circsde.solvers.divergence import FlowField, Probes, integrate_divergence, jacobian_trace
 from circsde.solvers.quadrature import Vector, hermite, nodes, rule
 from circsde.typing import Angles, Tangent, Time
+from circsde.velocity import probability_flow
 from strategies import COUPLINGS, assert_agree, random, random_angles
 
 SCHEDULE = Schedule.linear((3.0, 0.5, 0.2), (1.0, 2.0, 1.0))

@@ -10,17 +10,20 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from circsde.coupling import NoCoupling
 from circsde.distributions import VonMises, WrappedNormal
 from circsde.fokker_planck import fokker_planck
 from circsde.kuramoto import KuramotoSDE
-from circsde.schedule import Schedule
-from circsde.sde import probability_flow
+from circsde.schedule import Linear, Schedule
+from circsde.sde import SDE, reverse
 from circsde.solvers.flow import odeint, richardson
 from circsde.solvers.latent_space import from_latent, geodesic, latent
+from circsde.solvers.solution import SolveError
 from circsde.solvers.trajectory import ADAPTIVE, FIXED
 from circsde.torus import TWO_PI, difference, distance, wrap
-from circsde.typing import Angles, Tangent, Time
-from strategies import assert_agree, random_angles
+from circsde.typing import Angles, Field, Tangent, Time
+from circsde.velocity import probability_flow
+from strategies import assert_agree, pulse, random_angles
 
 TIMES = (0.0, 0.3, 1.0)
 
@@ -174,6 +177,111 @@ def test_richardson_estimates_the_error_of_rk4() -> None:
     assert (error[1:] / true[1:]).log().abs().median() < math.log(1.3)
 
 
+def test_richardson_takes_its_steps_in_each_interval_however_long_they_are() -> None:
+    def wave(t: Time, y: Angles) -> Tangent:
+        return 20.0 * torch.cos(20.0 * torch.as_tensor(t)) * torch.ones_like(y)  # the solution is sin(20 t)
+
+    solution, error = richardson(wave, torch.zeros(1, 1).double(), (0.0, 0.05, 1.0), n_steps=10)
+    assert solution.stats.steps == 20
+    for t, theta, estimate in zip((0.05, 1.0), solution.lifted[1:, 0, 0], error[1:, 0, 0], strict=True):
+        true = abs(float(theta) - math.sin(20.0 * t))
+        assert true > 1e-8
+        assert 0.5 < true / float(estimate) < 2.0
+
+
+@pytest.mark.parametrize(("method", "order"), [(name, order) for name, order in FIXED.items() if order])
+def test_a_one_step_method_has_its_order_on_uneven_steps_too(method: str, order: int) -> None:
+    theta = random_angles(6, 2)
+    exact = reference(theta, (0.0, 1.0))[-1]
+
+    def error(n: int) -> Tensor:
+        grid = [(i - i % 2 + (i % 2) * 4 / 3) / n for i in range(n + 1)]  # steps that alternate, 2 : 1
+        return (odeint(swing, theta, (0.0, 1.0), method=method, grid=grid).lifted[-1] - exact).abs().mean()
+
+    assert abs(math.log2(error(60) / error(120)) - order) < 0.25
+
+
+def test_implicit_adams_takes_equal_steps_only() -> None:
+    theta = random_angles(3, 2)
+    even = [i / 40 for i in range(41)]
+    exact = reference(theta, (0.0, 1.0))[-1]
+    solution = odeint(swing, theta, (0.0, 1.0), method="implicit_adams", grid=even)
+    assert (solution.lifted[-1] - exact).abs().max() < 1e-4
+    lengths = [0.3 * i / 12 for i in range(13)] + [0.3 + 0.7 * i / 14 for i in range(1, 15)]
+    odeint(swing, theta, TIMES, method="implicit_adams", grid=lengths)  # which begins anew at every output
+    with pytest.raises(ValueError, match="implicit_adams assumes equal steps"):
+        odeint(swing, theta, (0.0, 1.0), method="implicit_adams", grid=lengths)
+
+
+TURNED = 2.0 * math.atan(math.tan(0.75) * math.exp(-2.0))  # tan(theta / 2) falls by exp(-integral)
+
+
+@pytest.mark.parametrize("method", ["dopri5", "dopri8", "bosh3"])
+@pytest.mark.parametrize("at", [0.05, 0.37, 0.6, 0.95])
+def test_a_pulse_a_tenth_as_long_as_the_solve_is_seen(method: str, at: float) -> None:
+    """Six standard deviations are 0.06 of the time; without a bound on the steps nothing of the pulse is seen."""
+    rate = pulse(0.01, 2.0, at)
+    solution = odeint(
+        lambda t, x: -rate(float(t)) * x.sin(), torch.full((1, 1), 1.5).double(), (0.0, 1.0), method=method
+    )
+    assert solution.theta[-1].item() == pytest.approx(TURNED, abs=2e-5)
+
+
+def test_without_a_bound_on_the_steps_or_breakpoints_a_pulse_is_missed() -> None:
+    rate, start = pulse(1e-3, 2.0, 0.37), torch.full((1, 1), 1.5).double()
+    field: Field = lambda t, x: -rate(float(t)) * x.sin()  # noqa: E731
+    assert odeint(field, start, (0.0, 1.0), max_step=math.inf).theta[-1].item() == pytest.approx(1.5, abs=1e-6)
+    bounded = odeint(field, start, (0.0, 1.0), max_step=0.01).theta[-1].item()
+    broken = odeint(field, start, (1.0, 0.0), breakpoints=(0.366, 0.37, 0.374)).theta[-1].item()
+    assert bounded == pytest.approx(TURNED, abs=1e-5)
+    assert broken == pytest.approx(2.0 * math.atan(math.tan(0.75) * math.exp(2.0)), abs=1e-5)  # backward
+
+
+def test_a_flow_whose_schedule_is_known_sees_every_pulse() -> None:
+    """The law of free diffusion is known: a wrapped normal whose variance grows by twice the integral of D."""
+    still = Linear(0.0, 0.0)
+    sde = KuramotoSDE((1,), NoCoupling(), Schedule(still, still, pulse(1e-4, 0.3, 0.37)))
+
+    def score(t: Time, theta: Angles) -> Tangent:
+        return WrappedNormal(0.0, math.sqrt(0.04 + 2.0 * sde.schedule.diffusion.integral(0.0, float(t)))).score(theta)
+
+    flow, theta = probability_flow(sde, score), torch.tensor([[0.1], [-0.3]]).double()
+    grown = math.sqrt(1.0 + 0.6 / 0.04)  # narrow: hardly wrapped, so that the flow is a linear map
+    assert (odeint(flow, theta, (0.0, 1.0), atol=1e-9).theta[-1] / theta).sub(grown).abs().max() < 1e-6
+    there = odeint(reverse(sde, score, 0.0).drift, theta, (0.0, 1.0), max_step=math.inf).theta[-1]
+    assert torch.equal(there, theta)  # a bare drift knows no schedule
+    assert probability_flow(SDE(sde.drift, sde.diffusion, 1.0), score).breakpoints is None
+
+
+def test_a_short_solve_at_a_late_time_is_right() -> None:
+    start = 1.7e9  # seconds: float64 resolves 2.4e-7
+    solution = odeint(lambda t, y: y.cos(), torch.zeros(1, 1).double(), (start, start + 0.1))
+    elapsed = (start + 0.1) - start
+    assert solution.theta[-1].item() == pytest.approx(2.0 * math.atan(math.tanh(0.5 * elapsed)), abs=2e-6)
+
+
+def test_a_random_field_is_refused() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(2, 64), torch.nn.Dropout(), torch.nn.Linear(64, 2)).double()
+    theta = random_angles(4, 2)
+    field: Field = lambda t, x: network(x.cos())  # noqa: E731
+    with pytest.raises(ValueError, match=r"asked twice.*\.eval\(\)"):
+        odeint(field, theta, (0.0, 1.0))
+    network.eval()
+    assert odeint(field, theta, (0.0, 1.0)).succeeded
+
+
+def test_a_network_of_another_dtype_is_refused_with_advice() -> None:
+    network = torch.nn.Linear(2, 2)
+    for method, n_steps in (("dopri5", None), ("rk4", 5)):
+        with pytest.raises(TypeError, match=r"cannot take angles of torch.float64.*network.double\(\)"):
+            odeint(lambda t, x: network(x.cos()), random_angles(4, 2), (0.0, 1.0), method=method, n_steps=n_steps)
+
+
+def test_a_fixed_grid_may_have_any_number_of_steps() -> None:
+    solution = odeint(lambda t, x: torch.ones_like(x), torch.zeros(1, 1), (0.0, 1.0), method="euler", n_steps=10_500)
+    assert solution.stats.steps == 10_500
+
+
 def test_what_was_computed_before_a_failure_is_kept() -> None:
     theta = random_angles(5, 2)
 
@@ -184,7 +292,10 @@ def test_what_was_computed_before_a_failure_is_kept() -> None:
         return velocity
 
     for method, n_steps, last in (("dopri5", None, 0.5), ("rk4", 10, 0.5)):
-        solution = odeint(breaks, theta, TIMES, method=method, n_steps=n_steps)
+        with pytest.raises(SolveError, match=r"non_finite: .*sample 3") as failure:
+            odeint(breaks, theta, TIMES, method=method, n_steps=n_steps)
+        solution = odeint(breaks, theta, TIMES, method=method, n_steps=n_steps, on_failure="return")
+        assert torch.equal(failure.value.solution.theta, solution.theta)
         assert solution.stats.status == "non_finite"
         assert solution.stats.samples == (3,)
         assert "sample 3" in solution.stats.message
@@ -195,7 +306,7 @@ def test_what_was_computed_before_a_failure_is_kept() -> None:
 
 
 def test_a_limit_of_steps_and_a_pole_stop_with_a_status() -> None:
-    few = odeint(swing, random_angles(5, 2), (0.0, 1.0), max_steps=3)
+    few = odeint(swing, random_angles(5, 2), (0.0, 1.0), max_steps=3, on_failure="return")
     assert few.stats.status == "max_steps"
     assert len(few.ts) == 2
     assert 0 < few.ts[-1] < 1
@@ -203,7 +314,7 @@ def test_a_limit_of_steps_and_a_pole_stop_with_a_status() -> None:
     def pole(t: Time, theta: Angles) -> Tangent:
         return torch.ones_like(theta) / (1.0 - torch.as_tensor(t))
 
-    blown = odeint(pole, torch.zeros(1, 1).double(), (0.0, 2.0))
+    blown = odeint(pole, torch.zeros(1, 1).double(), (0.0, 2.0), on_failure="return")
     assert blown.stats.status == "underflow"
     assert "t = 1" in blown.stats.message
     assert abs(float(blown.ts[-1]) - 1.0) < 1e-12
@@ -229,6 +340,12 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "method": (lambda: odeint(swing, torch.zeros(1, 1), (0, 1), method="rk45"), ValueError, "choose one of dopri5"),
     "steps": (lambda: odeint(swing, torch.zeros(1, 1), (0, 1), n_steps=5), ValueError, "chooses its own steps"),
     "no steps": (lambda: odeint(swing, torch.zeros(1, 1), (0, 1), method="rk4"), ValueError, "exactly one of n_steps"),
+    "longest": (lambda: odeint(swing, torch.zeros(1, 1), (0, 1), max_step=0.0), ValueError, "must be positive"),
+    "fixed": (
+        lambda: odeint(swing, torch.zeros(1, 1), (0, 1), method="rk4", n_steps=4, max_step=0.1),
+        ValueError,
+        "adaptive",
+    ),
     "zigzag": (lambda: odeint(swing, torch.zeros(1, 1), (0, 2, 1)), ValueError, "must increase"),
     "one time": (lambda: odeint(swing, torch.zeros(1, 1), (0,)), ValueError, "at least two"),
     "integers": (lambda: odeint(swing, torch.zeros(1, 1, dtype=torch.int64), (0, 1)), TypeError, "[Ff]loat"),
@@ -269,10 +386,10 @@ def test_latents_have_the_law_at_the_horizon_and_decode_to_the_data() -> None:
     assert deviation < 1.95 / math.sqrt(200)  # Kolmogorov: false alarm 1e-3, seeded
 
 
-def test_a_failed_encoding_has_no_round_trip() -> None:
+def test_a_failed_encoding_is_no_latent() -> None:
     sde = KuramotoSDE((1,), schedule=Schedule.constant())
-    result = latent(sde, lambda t, theta: torch.where(torch.as_tensor(t) > 0.5, math.nan, theta), torch.ones(2, 1))
-    assert bool(result.round_trip.isnan().all())
+    with pytest.raises(SolveError, match="non_finite"):
+        latent(sde, lambda t, theta: torch.where(torch.as_tensor(t) > 0.5, math.nan, theta), torch.ones(2, 1))
 
 
 def test_the_path_between_latents_is_the_short_one() -> None:

@@ -13,7 +13,8 @@ from scipy.special import ive
 from torch import Tensor
 
 from circsde.fokker_planck import CircleLaw, fokker_planck, moments
-from circsde.schedule import Linear, Schedule
+from circsde.schedule import Custom, Linear, Schedule
+from strategies import pulse
 
 DOUBLED = Schedule.linear((0.0, 0.0045, 0.005), (0.0, 6.0, 5.0))
 COUPLED = Schedule.linear((0.5, 0.1, 0.2), (6.0, 1.0, 0.8))
@@ -72,6 +73,26 @@ def test_pure_diffusion_is_a_wrapped_normal(sd: float) -> None:
         assert distance(law, t, wrapped_normal(2.0, spread)) < 1e-13
         error = law.density(t, angles()) - wrapped_normal_density(angles(), 2.0, spread)
         assert error.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("width", [1e-2, 1e-4])
+def test_a_pulse_of_noise_is_seen_however_short_it_is(width: float) -> None:
+    """Diffusion alone multiplies the first moment by ``exp(-integral of D)``."""
+    still, noise = Linear(0.0, 0.0), pulse(width, 2.0, 0.37)
+    law = fokker_planck(Schedule(still, still, noise), wrapped_normal(0.0, 0.5), mean_field=False)
+    for t in (0.3, 0.37, 0.372, 1.0):
+        assert abs(law.moment(t, 1)) == pytest.approx(math.exp(-0.125 - noise.integral(0.0, t)), abs=1e-12)
+
+
+def test_a_pulse_of_attraction_and_a_jump_are_seen() -> None:
+    """Without noise a wrapped Cauchy law stays one, and its moment moves by the Mobius map of the attraction."""
+    still, z0 = Linear(0.0, 0.0), 0.3 * np.exp(1.0j)
+    jump = Custom(lambda t: 0.2 if t < 0.37 else 1.2, lambda t: 0.2 * t + max(t - 0.37, 0.0))
+    for rate in (pulse(1e-3, 1.0, 0.37), jump):
+        schedule = Schedule(still, rate, still)
+        law = fokker_planck(schedule, z0 ** np.arange(80), mean_field=False)
+        half = math.tanh(0.5 * rate.integral(0.0, 1.0))  # of the Mobius map z -> (z + r) / (1 + r z)
+        assert law.moment(1.0, 1) == pytest.approx((z0 + half) / (1.0 + half * z0), abs=1e-11)
 
 
 def test_low_densities_lose_relative_accuracy_as_documented() -> None:

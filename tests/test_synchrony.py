@@ -8,8 +8,10 @@ import torch
 from scipy.integrate import solve_ivp
 
 from circsde.fokker_planck import fokker_planck
-from circsde.schedule import Schedule
+from circsde.schedule import Linear, Schedule
 from circsde.synchrony import ott_antonsen, watanabe_strogatz
+from circsde.torus import wrap
+from strategies import pulse
 
 PULLED = Schedule.linear((1.0, 0.2, 0.0), (3.0, 1.5, 0.0))
 
@@ -74,5 +76,30 @@ def test_evenly_spread_oscillators_reach_the_infinite_limit_at_a_geometric_rate(
 
 
 def test_noise_is_refused() -> None:
-    with pytest.raises(ValueError, match="without noise, got a diffusion rate of 0.5"):
+    with pytest.raises(ValueError, match="without noise, got a diffusion of 0.5"):
         ott_antonsen(Schedule.constant(coupling=1.0, diffusion=0.5), 0.3, [1.0])
+    short = Schedule(Linear(1.0, 1.0), Linear(0.0, 0.0), pulse(1e-4, 0.5, 0.37))  # none of 17 points meets it
+    with pytest.raises(ValueError, match="without noise, got a diffusion of 0.5"):
+        ott_antonsen(short, 0.3, [1.0])
+
+
+@pytest.mark.parametrize("width", [1e-2, 1e-4])
+def test_a_pulse_of_attraction_turns_oscillators_by_its_integral(width: float) -> None:
+    """``tan(theta / 2)`` falls by ``exp(-integral of K_ref)``."""
+    still, theta = Linear(0.0, 0.0), phases(5)
+    reduced = watanabe_strogatz(Schedule(still, pulse(width, 2.0, 0.37), still), theta, [0.2, 1.0])
+    expected = 2.0 * torch.atan(torch.tan(0.5 * theta) * math.exp(-2.0))
+    assert (wrap(reduced[0] - theta)).abs().max() < 1e-12
+    assert (wrap(reduced[1] - expected)).abs().max() < 1e-12
+
+
+def test_at_time_zero_nothing_has_moved() -> None:
+    theta = phases(4)
+    for ts in ([0.0], [0.0, 0.5]):
+        assert (watanabe_strogatz(PULLED, theta, ts)[0] - wrap(theta)).abs().max() < 1e-15
+
+
+@pytest.mark.parametrize("ts", [[], [0.5, 0.2], [0.5, 1.5], [-0.1, 0.5]])
+def test_times_that_do_not_increase_within_the_horizon_are_refused(ts: list[float]) -> None:
+    with pytest.raises(ValueError, match="must increase within"):
+        watanabe_strogatz(PULLED, phases(2), ts)
