@@ -1,9 +1,10 @@
 r"""Laws on the circle and the torus, as ``torch.distributions`` that also know their score.
 
 Densities are with respect to ``d theta`` on ``[-pi, pi)`` and 2 pi-periodic: any representative of an angle will do.
-Work is done in float64 and returned in the dtype of the inputs. Parameters are tensors or numbers; a number is exact,
-so a law made of numbers alone has dtype float64. Parameters keep their own shapes and broadcast when used, so that a
-scale per sample costs nothing per oscillator. Draws take a ``torch.Generator`` and are reproducible from its seed.
+Work is done in float64 and returned in the dtype of the inputs, half precision included. Parameters are tensors or
+numbers. Numbers and integer tensors are exact: they take the dtype of the other parameters, and a law made of them
+alone has dtype float64. Parameters keep their own shapes and broadcast when used, so that a scale per sample costs
+nothing per oscillator. Draws take a ``torch.Generator`` and are reproducible from its seed.
 Arguments are checked unless ``validate_args=False``, also after ``torch.compile``, which clears torch's global default.
 """
 
@@ -19,12 +20,12 @@ from circsde.special import (
     bessel_ratio,
     bessel_ratio_complement,
     bessel_ratio_slope,
-    concentration_from_length,
+    concentration_from_variance,
     log_euler_function,
     log_i0e,
     theta_function,
 )
-from circsde.torus import TWO_PI, Axes, order_parameter, wrap
+from circsde.torus import TWO_PI, Axes, Finite, circular_variance, mean_direction, require_finite, to_circle
 
 Shape = Size | list[int] | tuple[int, ...]
 
@@ -43,7 +44,7 @@ class WrappedNormal(Distribution):
         scale: Standard deviation sigma before wrapping, radians, positive.
 
     Raises:
-        ValueError: If a parameter is NaN or ``scale`` is not positive.
+        ValueError: If ``loc`` or an angle is not finite, or ``scale`` is NaN or not positive.
 
     Source: Mardia and Jupp, 2000, doi:10.1002/9780470316979, section 3.5.7.
 
@@ -51,8 +52,8 @@ class WrappedNormal(Distribution):
     tensor([-1.0000e+02, -3.2460e-22])
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
-    support = constraints.real
+    arg_constraints = {"loc": Finite(), "scale": constraints.positive}
+    support = Finite()
     has_rsample = True
 
     def __init__(self, loc: float | Tensor, scale: float | Tensor, validate_args: bool = True) -> None:
@@ -62,7 +63,7 @@ class WrappedNormal(Distribution):
     @property
     def mean_resultant_length(self) -> Tensor:
         """``|E e^{i theta}| = exp(-sigma^2 / 2)``."""
-        return torch.exp(-0.5 * self.scale.square()).expand(self.batch_shape)
+        return torch.exp(-0.5 * self.scale.double().square()).to(self.scale.dtype).expand(self.batch_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density in nats; ``value`` in radians, broadcastable with the batch shape."""
@@ -102,8 +103,9 @@ class WrappedNormal(Distribution):
     def rsample(self, sample_shape: Shape = (), *, generator: torch.Generator | None = None) -> Tensor:
         """Angles in ``[-pi, pi)``, differentiable with respect to ``loc`` and ``scale``."""
         shape = self._extended_shape(sample_shape)
-        noise = torch.randn(shape, generator=generator, dtype=self.loc.dtype, device=self.loc.device)
-        return wrap(self.loc + self.scale * noise)
+        dtype = torch.promote_types(self.loc.dtype, torch.float32)  # normals of half precision are too coarse
+        noise = torch.randn(shape, generator=generator, dtype=dtype, device=self.loc.device)
+        return to_circle(self.loc.double() + self.scale.double() * noise, self.loc.dtype)
 
     @torch.no_grad()
     def sample(self, sample_shape: Shape = (), *, generator: torch.Generator | None = None) -> Tensor:
@@ -121,7 +123,7 @@ class VonMises(Distribution):
         concentration: kappa, non-negative and finite.
 
     Raises:
-        ValueError: If ``loc`` is NaN or ``concentration`` is negative, infinite or NaN.
+        ValueError: If ``loc`` or an angle is not finite, or ``concentration`` is negative, infinite or NaN.
 
     Source: Mardia and Jupp, 2000, doi:10.1002/9780470316979, section 3.5.4.
 
@@ -129,11 +131,8 @@ class VonMises(Distribution):
     tensor([-2.])
     """
 
-    arg_constraints = {
-        "loc": constraints.real,
-        "concentration": constraints.interval(0.0, torch.finfo(torch.float64).max),  # type: ignore[no-untyped-call]
-    }
-    support = constraints.real
+    arg_constraints = {"loc": Finite(), "concentration": Finite(least=0.0)}
+    support = Finite()
 
     def __init__(self, loc: float | Tensor, concentration: float | Tensor, validate_args: bool = True) -> None:
         self.loc, self.concentration = as_parameters(loc, concentration)
@@ -141,9 +140,23 @@ class VonMises(Distribution):
 
     @classmethod
     def fit(cls, theta: Tensor, dim: Axes = None) -> "VonMises":
-        """The maximum-likelihood law of the angles ``theta`` along ``dim`` (all axes by default)."""
-        length, direction = order_parameter(theta, dim)
-        return cls(direction, concentration_from_length(length))
+        """The maximum-likelihood law of the angles ``theta`` along ``dim`` (all axes by default).
+
+        The concentration comes from the circular variance, so that it is accurate for angles however close together.
+        Parameters are float32 for angles of half precision, which cannot hold a concentration above 65504.
+
+        Raises:
+            TypeError: If ``theta`` is not a floating-point tensor.
+            ValueError: If an angle is not finite, or all of them are one point.
+
+        >>> law = VonMises.fit(torch.tensor([0.5 - 1e-6, 0.5 + 1e-6], dtype=torch.float64))
+        >>> round(law.loc.item(), 6), round(law.concentration.item() / 1e12, 6)
+        (0.5, 1.0)
+        """
+        require_finite(theta, "angles that a law is fitted to")
+        dtype = torch.promote_types(theta.dtype, torch.float32)
+        variance, direction = circular_variance(theta, dim), mean_direction(theta.double(), dim)
+        return cls(to_circle(direction, dtype), concentration_from_variance(variance).to(dtype))
 
     @property
     def mean_resultant_length(self) -> Tensor:
@@ -265,8 +278,12 @@ def as_parameters(*values: float | Tensor) -> list[Tensor]:
 
 
 def common_dtype(*tensors: Tensor) -> torch.dtype:
-    """The dtype of arithmetic among the tensors, by torch's rule that those without axes yield to the others."""
-    return functools.reduce(torch.add, [t.new_zeros((1,) * t.ndim) for t in tensors]).dtype
+    """The dtype of results: that of the floating-point tensors, of which those without axes yield to the others.
+
+    Integers are exact and yield to all; where there is nothing else it is float64.
+    """
+    floating = [t.new_zeros((1,) * t.ndim) for t in tensors if t.is_floating_point()]
+    return functools.reduce(torch.add, floating).dtype if floating else torch.float64
 
 
 def broadcast_shape(*tensors: Tensor) -> Size:
@@ -278,8 +295,3 @@ def _offset(value: Tensor, loc: Tensor) -> Tensor:
     """``value - loc`` modulo 2 pi in ``[-pi, pi]``, float64, with the gradient of the difference."""
     difference = value.double() - loc
     return difference.sub(torch.round(difference / TWO_PI), alpha=TWO_PI)
-
-
-def to_circle(theta: Tensor, dtype: torch.dtype) -> Tensor:
-    """``theta`` in ``[-pi, pi)`` after rounding to ``dtype``."""
-    return wrap(wrap(theta).to(dtype))

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from circsde.torus import TWO_PI, wrap
+from circsde.torus import TWO_PI, half_open_bounds, to_circle, wrap
 
 PERIODS = {
     "rad": TWO_PI,
@@ -63,7 +63,7 @@ class PhaseEncoding:
 
     >>> encoding = PhaseEncoding(scale=math.pi / 2, low=0, high=255)
     >>> encoding.encode(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist()
-    [-1.5707963705062866, -0.9424778819084167, 1.5707963705062866]
+    [-1.5707963705062866, -0.942477822303772, 1.5707963705062866]
     >>> encoding.decode(torch.tensor([0.0, 2.0, -2.0 + 4 * math.pi])).tolist()
     [127.5, 255.0, 0.0]
     """
@@ -88,26 +88,31 @@ class PhaseEncoding:
         """Phases in ``[-scale, scale]`` of the values ``x`` in ``[low, high]``.
 
         Args:
-            x: Values of any shape; integers become the default floating dtype.
+            x: Values of any shape. Integers are taken in float64, half precision in float32.
+
+        Returns:
+            Phases in the dtype of ``x``, or in the default one for integers.
 
         Raises:
             ValueError: If a value lies outside ``[low, high]`` or is not a number.
         """
-        x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+        dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+        x = x.to(torch.promote_types(dtype, torch.float32) if x.is_floating_point() else torch.float64)
         if x.numel() and not bool(((x >= self.low) & (x <= self.high)).all()):
             raise ValueError(
                 f"values must lie in [{self.low:g}, {self.high:g}], got a minimum of {x.min().item():g} and a maximum"
                 f" of {x.max().item():g}; state the range of the data, for example PhaseEncoding(low=0, high=255)"
             )
-        return self.scale * self._unit(x)
+        return (self.scale * self._unit(x)).to(dtype)
 
     def decode(self, theta: Tensor) -> Tensor:
         """Values in ``[low, high]`` of the phases ``theta``, on any lift; the inverse of :meth:`encode`.
 
         A phase in the gap between white and black becomes the nearer of the two.
         """
-        unit = (wrap(theta) / self.scale).clamp(-1.0, 1.0)
-        return self.low + (self.high - self.low) * 0.5 * (unit + 1.0)
+        wide = wrap(theta).to(torch.promote_types(theta.dtype, torch.float32))
+        unit = (wide / self.scale).clamp(-1.0, 1.0)
+        return (self.low + (self.high - self.low) * 0.5 * (unit + 1.0)).to(theta.dtype)
 
     def log_abs_det_jacobian(self, event_shape: Sequence[int]) -> float:
         """``log |d theta / d x|`` of one event in nats: ``log p(x) = log p(theta) + log_abs_det_jacobian``.
@@ -149,35 +154,60 @@ def to_radians(values: Tensor, unit: str | float) -> Tensor:
     """Angles in ``unit`` as radians in ``[-pi, pi)``.
 
     Args:
-        values: Angles of any shape; integers become the default floating dtype.
+        values: Angles of any shape. Whole turns are taken off exactly, in the integers or in float64.
         unit: "rad", "deg", "hours", or the length of one turn.
+
+    Returns:
+        Radians in the dtype of ``values``, or in the default one for integers.
 
     Raises:
         ValueError: If the unit is unknown, a value is not finite, or a value under a *named* unit exceeds one turn
-            (degrees declared as radians); give the period as a number where angles really run over many turns.
+            (degrees declared as radians); give the period as a number where angles really run over many turns. Also
+            for integers beyond ``2^53`` with a period that is not whole, which float64 does not hold.
 
     >>> to_radians(torch.tensor([90.0, 270.0]), "deg").tolist()
     [1.5707963705062866, -1.5707963705062866]
     >>> to_radians(torch.tensor([6]), "hours").item()
     1.5707963705062866
+    >>> to_radians(torch.tensor([1700000025]), 60.0).item()  # seconds of a minute: 45
+    -1.5707963705062866
     """
     turn = period(unit)
-    values = values if values.is_floating_point() else values.to(torch.get_default_dtype())
+    dtype = values.dtype if values.is_floating_point() else torch.get_default_dtype()
     if not bool(values.isfinite().all()):
         index = tuple(int(i) for i in (~values.isfinite()).nonzero()[0])
         raise ValueError(f"angles must be finite, got {values[index].item()} at index {index}")
     if isinstance(unit, str) and unit.lower() in PERIODS and values.numel():
-        _check_one_turn(values.abs().max().item(), unit, turn)
-    return wrap((values.double() * (TWO_PI / turn)).to(values.dtype))
+        _check_one_turn(values.double().abs().max().item(), unit, turn)
+    return to_circle(_within_one_turn(values, turn) * (TWO_PI / turn), dtype)
+
+
+def _within_one_turn(values: Tensor, turn: float) -> Tensor:
+    """``values`` less whole turns towards zero, float64; the remainder is exact."""
+    if values.is_floating_point():
+        return values.double().fmod(turn)
+    if values.dtype != torch.uint64 and turn.is_integer() and turn < 2.0**63:
+        return values.long().fmod(int(turn)).double()
+    wide = values.double()
+    if values.numel() and wide.abs().max().item() > 2.0**53:
+        raise ValueError(
+            f"integers up to {wide.abs().max().item():g} are beyond 2^53, which float64 does not hold, and the period"
+            f" {turn!r} is not whole: count in a unit in which it is, or subtract an origin first"
+        )
+    return wide.fmod(turn)
 
 
 def from_radians(theta: Tensor, unit: str | float) -> Tensor:
-    """Angles ``theta`` in radians as ``unit``, in ``[-period/2, period/2)``; inverts :func:`to_radians` up to turns.
+    """Angles ``theta`` in radians as ``unit``; inverts :func:`to_radians` up to turns.
+
+    Results are in ``[-period/2, period/2)``, half-open exactly in the dtype of ``theta``.
 
     >>> from_radians(torch.tensor([math.pi / 2, 1.5 * math.pi]), "deg").tolist()
     [90.0, -90.0]
     """
-    return (wrap(theta).double() * (period(unit) / TWO_PI)).to(theta.dtype)
+    turn = period(unit)
+    low, high = half_open_bounds(theta.dtype, 0.5 * turn)
+    return (wrap(theta).double() * (turn / TWO_PI)).to(theta.dtype).clamp(low, high)
 
 
 def _check_one_turn(largest: float, unit: str, turn: float) -> None:

@@ -9,13 +9,15 @@ from torch import Tensor
 from circsde.distributions import WrappedNormal
 from circsde.torus import wrap
 
+_ROUNDING = 1e-6  # by which weights in float32, such as those of a softmax, may miss one
+
 
 @dataclass(frozen=True)
 class WrappedNormalMixture:
     """The law ``sum_j weights_j WN(means_j, sds_j)`` on the circle.
 
     Attributes:
-        weights: Non-negative, adding to one.
+        weights: Non-negative, adding to one to the rounding of float32; what rounding left over is divided out.
         means: Mean directions, rad.
         sds: Standard deviations before wrapping, rad, positive; numbers, or tensors that broadcast with the angles.
 
@@ -28,14 +30,18 @@ class WrappedNormalMixture:
     sds: tuple[float | Tensor, ...]
 
     def __post_init__(self) -> None:
-        """Refuse weights that do not add to one, and lists of different lengths."""
+        """Refuse weights that do not add to one, numbers that are not positive, and lists of different lengths."""
         if not len(self.weights) == len(self.means) == len(self.sds):
             raise ValueError(
                 "a mixture needs one weight, mean and standard deviation per component,"
                 f" got {len(self.weights)}, {len(self.means)} and {len(self.sds)}"
             )
-        if min(self.weights) < 0 or abs(math.fsum(self.weights) - 1.0) > 1e-12:
+        total = math.fsum(self.weights)
+        if not (all(weight >= 0 for weight in self.weights) and abs(total - 1.0) <= _ROUNDING):
             raise ValueError(f"weights must be non-negative and add to one, got {self.weights}")
+        if not all(sd > 0 for sd in self.sds if not isinstance(sd, Tensor)):
+            raise ValueError(f"standard deviations must be positive, got {self.sds}")
+        object.__setattr__(self, "weights", tuple(weight / total for weight in self.weights))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density at angles of any shape, nats."""
@@ -64,7 +70,12 @@ class WrappedNormalMixture:
     def _log_parts(self, value: Tensor) -> Tensor:
         """``log(weight_j p_j(value))`` along a new first axis."""
         parts = zip(self.weights, self._components(), strict=True)
-        return torch.stack([component.log_prob(value) + math.log(weight) for weight, component in parts])
+        return torch.stack([component.log_prob(value) + _log(weight) for weight, component in parts])
 
     def _numbers(self) -> tuple[list[float], list[float], list[float]]:
         return list(self.weights), list(self.means), [float(sd) for sd in self.sds]
+
+
+def _log(weight: float) -> float:
+    """The logarithm, minus infinity at zero: a component of weight zero takes no part."""
+    return math.log(weight) if weight > 0 else -math.inf

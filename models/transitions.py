@@ -11,6 +11,7 @@ from torch import Tensor
 
 from circsde.kuramoto import KuramotoSDE
 from circsde.matching import Chain, Pairs, Paths, advance, denoising, one_step, pathwise, start, unlabelled, walk
+from circsde.torus import require_finite
 from circsde.typing import Angles, Labels
 
 Starts = Callable[[int, torch.Generator], Angles]
@@ -66,9 +67,17 @@ class PairStream(Protocol):
 
 @dataclass(frozen=True)
 class Rows:
-    """Draws rows of ``theta``, with replacement."""
+    """Draws rows of ``theta``, with replacement.
+
+    Raises:
+        ValueError: If a row is not finite, naming it; one such row would spoil every network that is trained on it.
+    """
 
     theta: Angles
+
+    def __post_init__(self) -> None:
+        """Refuse rows that are not finite."""
+        require_finite(self.theta, "the rows of data")
 
     def __call__(self, count: int, generator: torch.Generator) -> Angles:
         """``count`` rows, on the device of the generator."""

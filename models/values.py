@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
-import numpy as np
 import torch
 import torchdiffeq
 from torch import Tensor
 
 from circsde.models.variance_preserving import VariancePreserving
 from circsde.prediction import Towards
+from circsde.streams import torch_stream
+from circsde.torus import require_finite
 from circsde.typing import Angles, Field, Time
 
 Clip = Literal["never", "end", "always"]
@@ -102,7 +103,7 @@ def denoise(
         progress: Called with the number of finished steps.
 
     Raises:
-        ValueError: If the method is unknown, or there are no steps.
+        ValueError: If the method is unknown, or there are no steps, or a sample is not finite.
     """
     if method not in METHODS or n_steps < 1 or clip not in ("never", "end", "always"):
         raise ValueError(
@@ -122,6 +123,7 @@ def denoise(
         x = step(t, s, x)
         if progress is not None:
             progress(i + 1)
+    require_finite(x, "samples")
     return x.clamp(-1.0, 1.0) if clip != "never" else x
 
 
@@ -172,8 +174,7 @@ class _Noise:
 
     def __init__(self, shape: Sequence[int], seed: int, samples: range, device: torch.device) -> None:
         self._shape, self._device = tuple(shape), device
-        seeds = (np.random.SeedSequence((seed, i)).generate_state(1, np.uint64)[0] for i in samples)
-        self._generators = [torch.Generator().manual_seed(int(each >> 1)) for each in seeds]
+        self._generators = [torch_stream(seed, "ancestral", i) for i in samples]
 
     def __call__(self) -> Tensor:
         """One for each value of each sample."""

@@ -15,10 +15,12 @@ wider than the noise of the last steps, their variance comes out too small, and 
 Sources: Ho et al. 2020, arXiv 2006.11239 (l = 1); Song et al. 2021, arXiv 2010.02502 (any l).
 """
 
+import torch
+
 from circsde.sde import SDE, ReverseSDE
 from circsde.solvers.brownian import Noise
 from circsde.solvers.methods import Method, axpy
-from circsde.typing import Angles
+from circsde.typing import Amplitude, Angles
 
 
 def ancestral_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
@@ -26,13 +28,13 @@ def ancestral_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) ->
 
     Raises:
         TypeError: If the equation is not a reversed one.
-        ValueError: If its stochasticity is above 1.
+        ValueError: If its stochasticity is above 1, or the variance of the noise does not grow in forward time.
     """
     sde, later, earlier = backwards(sde, t, h, "ancestral steps need")
     if sde.stochasticity > 1.0:
         raise ValueError(f"ancestral steps have a stochasticity of at most 1, got {sde.stochasticity:g}: take heun")
     forward = sde.forward_sde
-    S_1, S_0 = forward.variance(0.0, later), forward.variance(0.0, earlier)
+    S_1, S_0 = noise_variances(forward, later, earlier)
     beta = (S_1 - S_0) * S_0 / S_1
     rho = (S_0 - sde.stochasticity**2 * beta) ** 0.5
     denoised = axpy(theta, S_1 - rho * S_1**0.5, sde.score(later, theta))
@@ -49,6 +51,24 @@ def backwards(sde: SDE, t: float, h: float, needed: str) -> tuple[ReverseSDE, fl
     if not isinstance(sde, ReverseSDE):
         raise TypeError(f"{needed} the score of a reversed equation, got {type(sde).__name__}: take heun")
     return sde, sde.horizon - t, max(0.0, sde.horizon - t - h)
+
+
+def noise_variances(forward: SDE, *times: float) -> list[Amplitude]:
+    """The noise variances ``int_0^t g^2`` at times that fall, rad^2.
+
+    Raises:
+        ValueError: If they are not variances that fall with them, for instance where the integral of a diffusion that
+            was not given one is too rough: the root of a negative number would be complex, and NaN would go on.
+    """
+    variances = [forward.variance(0.0, t) for t in times]
+    for (t, v), floor in zip(zip(times, variances, strict=True), [*variances[1:], 0.0], strict=True):
+        if not bool(torch.as_tensor(v >= floor).all()):
+            least = torch.as_tensor(v - floor).min().item()
+            raise ValueError(
+                f"the noise variance must grow with time from 0 on, but at t = {t:g} it has grown by {least:g} rad^2"
+                " since the time before: give SDE(variance=...) the exact integral of g^2"
+            )
+    return variances
 
 
 ANCESTRAL = Method(

@@ -11,10 +11,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from circsde.sde import SDE, ReverseSDE
+from circsde.solvers.ancestral import noise_variances
 from circsde.solvers.brownian import Noise
 from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method, Step, axpy
-from circsde.typing import Amplitude, Angles, Field
+from circsde.typing import Angles, Field
 
 
 def langevin(method: str | Method, signal_to_noise: float) -> Method:
@@ -72,7 +73,7 @@ def _corrected(sde: SDE, t: float, h: float, theta: Angles, noise: Noise, ratio:
         raise TypeError(f"a Langevin step needs the score of a reversed equation, got {type(sde).__name__}")
     assert noise.dZ is not None
     forward_time = max(0.0, sde.horizon - t)
-    variance = sde.forward_sde.variance(0.0, forward_time)
+    (variance,) = noise_variances(sde.forward_sde, forward_time)
     capped = variance.clamp(max=1.0) if isinstance(variance, Tensor) else min(1.0, variance)
     size = 2.0 * ratio**2 * capped
     independent = axpy(noise.dZ, -0.5 * h, noise.dW)  # variance h^3 / 12
@@ -129,5 +130,5 @@ def denoised(sde: SDE, score: Field, t: float, theta: Angles) -> Angles:
     >>> denoised(sde, lambda t, theta: WrappedNormal(0.0, 0.2).score(theta), 0.04, torch.tensor([[0.3]])).abs() < 1e-6
     tensor([[True]])
     """
-    variance: Amplitude = sde.variance(0.0, t)
+    (variance,) = noise_variances(sde, t)
     return axpy(axpy(theta, -t, sde.drift(t, theta)), variance, score(t, theta))

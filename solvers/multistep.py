@@ -5,18 +5,19 @@ leads towards ::
 
     x(t, theta) = theta + sigma^2 (score - (2 / p) f / g^2),    p = 1 + l^2.
 
-Away from time 0 the weak order is 2 with noise too: up to a shift by half a step of the drift these are steps of
-Euler-Maruyama, whose error of first order is undone by that shift where the noise is additive.
+Up to any time before the data the weak order is 2, with noise too: up to a shift by half a step of the drift these are
+steps of Euler-Maruyama, whose error of first order is undone by that shift where the noise is additive. At time 0 it is
+1: there the last step, to no noise, ends at the mean of the data (Tweedie's formula), and the steps before it are long
+against the time that is left.
 
-Given ``theta_0`` and without drift every state has the law of the forward process, however long the steps are; the last
-step, to time 0, ends at the mean of the data (Tweedie's formula).
+Given ``theta_0`` and without drift every state has the law of the forward process, however long the steps are.
 
 Source: Lu et al. 2022, arXiv 2211.01095 (DPM-Solver++ 2M).
 """
 
 from circsde.prediction import Towards
 from circsde.sde import SDE
-from circsde.solvers.ancestral import backwards
+from circsde.solvers.ancestral import backwards, noise_variances
 from circsde.solvers.brownian import Noise
 from circsde.solvers.methods import Method, Step, axpy
 from circsde.typing import Angles
@@ -30,7 +31,7 @@ def multistep() -> Step:
         nonlocal towards
         sde, later, earlier = backwards(sde, t, h, "multistep needs")
         forward, towards = sde.forward_sde, towards or Towards(sde.stochasticity)
-        sigma, end = (forward.variance(0.0, time) ** 0.5 for time in (later, earlier))
+        sigma, end = (variance**0.5 for variance in noise_variances(forward, later, earlier))
         pull = -2.0 / (1.0 + sde.stochasticity**2) * sigma**2 / forward.diffusion(later) ** 2
         ahead = axpy(sigma**2 * sde.score(later, theta), pull, forward.drift(later, theta))
         return towards(theta, ahead, sigma, end, noise.dW * h**-0.5)
@@ -42,10 +43,10 @@ MULTISTEP = Method(
     "multistep",
     lambda *given: multistep()(*given),
     strong_order=None,
-    weak_order=2.0,
+    weak_order=1.0,
     invariant_order=0.0,
     nfe=1,
-    note="reversed equations only: few evaluations of the score",
+    note="reversed equations only: few evaluations of the score; second order before the data",
     source="Lu et al. 2022, arXiv 2211.01095",
     begin=multistep,
 )

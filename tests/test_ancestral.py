@@ -13,7 +13,8 @@ from circsde.schedule import Linear, Schedule
 from circsde.sde import SDE, reverse
 from circsde.solvers import Noise, sdeint
 from circsde.solvers.ancestral import ancestral_step
-from circsde.solvers.methods import Step, euler_maruyama_step
+from circsde.solvers.correctors import denoised, langevin
+from circsde.solvers.methods import Method, Step, euler_maruyama_step
 from circsde.typing import Angles, Tangent, Time
 
 DIFFUSION = Linear(0.1, 2.0)
@@ -63,6 +64,27 @@ def test_given_the_data_every_state_has_the_law_of_the_forward_process_at_any_nu
         exact = torch.tensor([1.0, variance(1.0 - until / n_steps)], dtype=torch.float64)
         found = moments(ancestral_step, 0.0, n_steps, stochasticity, until)
         torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("ancestral", "has grown by -"),
+        ("multistep", "has grown by -"),
+        (langevin("heun", 0.1), "at t = 1 it has grown"),
+    ],
+    ids=("ancestral", "multistep", "langevin"),
+)
+def test_a_noise_variance_that_falls_is_refused_and_not_its_root_made_complex(
+    method: str | Method, message: str
+) -> None:
+    """A variance as a rough quadrature gives it: it falls between 0.4 and 1, where it is negative."""
+    forward = SDE(lambda t, theta: 0.0 * theta, lambda t: 1.0, 1.0, variance=lambda a, b: b - a - 1.2 * (b**2 - a**2))
+    back = reverse(forward, lambda t, theta: -theta.sin())
+    with pytest.raises(ValueError, match=message):
+        sdeint(back, torch.ones(1, 1), (0.0, 1.0), n_steps=5, method=method, generator=0)
+    with pytest.raises(ValueError, match="must grow with time"):
+        denoised(forward, lambda t, theta: -theta.sin(), 0.9, torch.ones(1, 1))
 
 
 def test_euler_maruyama_leaves_more_noise_than_there_should_be() -> None:

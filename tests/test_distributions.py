@@ -10,6 +10,7 @@ from scipy import stats
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from circsde.distributions import VonMises, WrappedNormal
+from circsde.gibbs import MeanFieldGibbs
 from circsde.special import concentration_from_length
 
 SCALES = [1e-4, 1e-2, 0.1, 0.3, 0.353, 0.354, 1.0, 2.0, 2.5066, 2.5067, 3.0, 5.0, 10.0, 50.0]  # sqrt(2 pi) = 2.50663
@@ -203,6 +204,39 @@ def test_fitting_recovers_the_law_that_was_drawn_from() -> None:
     )  # Fisher information A'(4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("spread", [1e-5, 1e-4, 1e-3, 0.3])
+def test_a_fit_is_accurate_however_close_together_the_angles(spread: float, dtype: torch.dtype) -> None:
+    """``1 - R`` of the angles as they are stored, in 50 digits, and four terms of ``1 - A`` where kappa is large."""
+    theta = (0.3 + spread * torch.randn(200, generator=generator(), dtype=torch.float64)).to(dtype)
+    law = VonMises.fit(theta)
+    with mpmath.workdps(50):
+        points = [mpmath.expjpi(mpmath.mpf(x) / mpmath.pi) for x in theta.tolist()]
+        variance = 1 - abs(mpmath.fsum(points)) / len(points)
+
+        def complement(k: mpmath.mpf) -> mpmath.mpf:
+            series = 1 / (2 * k) + 1 / (8 * k**2) + 1 / (8 * k**3) + 25 / (128 * k**4)
+            return series if spread < 0.01 else 1 - ratio(k)
+
+        kappa = mpmath.findroot(lambda k: complement(k) / variance - 1, 1 / (2 * variance))
+    assert close(law.concentration.item(), kappa, relative=1e-12 + torch.finfo(dtype).eps)
+    assert law.loc.item() == pytest.approx(float(mpmath.arg(mpmath.fsum(points))), abs=torch.finfo(dtype).eps)
+
+
+def test_a_fit_to_one_point_or_to_what_is_no_number_is_refused() -> None:
+    for point in (torch.full((7,), 0.3), torch.full((7,), 1e4 + 0.1, dtype=torch.float64)):
+        with pytest.raises(ValueError, match="a variance of 0 is a point mass"):
+            VonMises.fit(point)
+    with pytest.raises(ValueError, match="fitted to must be finite, but 1 of 2"):
+        VonMises.fit(torch.tensor([0.0, math.nan]))
+
+
+def test_a_fit_of_half_precision_holds_any_concentration() -> None:
+    law = VonMises.fit(torch.tensor([0.001, -0.001], dtype=torch.float16))
+    assert law.concentration.dtype == torch.float32
+    assert law.concentration.item() == pytest.approx(1e6, rel=1e-3)  # 0.001 rounded to float16
+
+
 # Draws: every seed is fixed; the stated rate is that of failing with a fresh one
 
 
@@ -264,12 +298,54 @@ def test_parameters_broadcast_and_dtypes_follow_the_inputs() -> None:
     assert (joint.batch_shape, joint.event_shape) == ((7,), (3,))
 
 
+def test_integer_parameters_are_exact_numbers() -> None:
+    loc, two = torch.tensor(0), torch.tensor(2)
+    with mpmath.workdps(30):
+        entropy = mpmath.log(2 * mpmath.pi) + log_i0(2.0) - 2 * ratio(2.0)
+    assert close(VonMises(loc, two).entropy().item(), entropy)
+    assert close(VonMises(loc, two).mean_resultant_length.item(), ratio(2.0))
+    rows = VonMises(torch.tensor([0, 0]), torch.tensor([2, 3]))
+    assert close(rows.mean_resultant_length[0].item(), ratio(2.0))
+    assert rows.sample(generator=generator()).dtype == torch.float64
+    assert VonMises(torch.zeros(3), torch.tensor([1, 2, 3])).entropy().dtype == torch.float32
+    assert WrappedNormal(loc, two).mean_resultant_length.item() == pytest.approx(math.exp(-2.0))
+    assert WrappedNormal(loc, two).sample((4,), generator=generator()).frac().abs().min() > 0
+    assert torch.equal(VonMises(0, 2).log_prob(torch.tensor([0, 1])), VonMises(0.0, 2.0).log_prob(double(0.0, 1.0)))
+    counts = MeanFieldGibbs(5, torch.tensor(4), torch.tensor(1), torch.tensor(1))
+    numbers = MeanFieldGibbs(5, 4.0, 1.0, 1.0)
+    assert counts.mean_resultant_length.item() == numbers.mean_resultant_length.item() > 0.5
+    assert counts.entropy().item() == numbers.entropy().item()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", [VonMises, WrappedNormal])
+def test_half_precision_rounds_the_result_only(kind: type[VonMises] | type[WrappedNormal], dtype: torch.dtype) -> None:
+    loc, spread, theta = (x.to(dtype) for x in (double(0.5, -3.0), double(0.3, 2.0), double(1.1, 3.0)))
+    law, wide = kind(loc, spread), kind(loc.double(), spread.double())
+    pairs = [
+        (law.log_prob(theta), wide.log_prob(theta.double())),
+        (law.score(theta), wide.score(theta.double())),
+        (law.entropy(), wide.entropy()),
+        (law.mean_resultant_length, wide.mean_resultant_length),
+    ]
+    for found, exact in pairs:
+        assert found.dtype == dtype
+        assert torch.equal(found, exact.to(dtype))
+    drawn = kind(torch.zeros(1, dtype=dtype), torch.full((1,), 0.25, dtype=dtype)).sample(
+        (10_000,), generator=generator()
+    )
+    assert drawn.dtype == dtype
+    assert len(set(drawn.flatten().tolist())) > 500  # normals of bfloat16 itself have a few hundred values there
+
+
 @pytest.mark.parametrize(
     ("kind", "loc", "spread", "name"),
     [
         (WrappedNormal, 0.0, 0.0, "scale"),
         (WrappedNormal, 0.0, -1.0, "scale"),
         (WrappedNormal, math.nan, 1.0, "loc"),
+        (WrappedNormal, math.inf, 1.0, "loc"),
+        (VonMises, -math.inf, 1.0, "loc"),
         (VonMises, 0.0, -1e-9, "concentration"),
         (VonMises, 0.0, math.inf, "concentration"),
         (VonMises, 0.0, math.nan, "concentration"),
@@ -283,8 +359,11 @@ def test_parameters_out_of_range_are_refused_by_name(
 
 
 def test_angles_that_are_not_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="Expected value argument"):
-        VonMises(0.0, 1.0).log_prob(double(math.nan))
+    with pytest.raises(ValueError, match="concentration"):
+        VonMises(torch.zeros(1), torch.tensor([math.inf]))  # in float32, too
+    for bad in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="Expected value argument"):
+            VonMises(0.0, 1.0).log_prob(double(bad))
 
 
 def test_arguments_are_checked_whatever_the_global_default(monkeypatch: pytest.MonkeyPatch) -> None:

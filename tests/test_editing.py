@@ -15,12 +15,13 @@ from circsde.matching import Chain
 from circsde.mixture import WrappedNormalMixture
 from circsde.models.analytic import DiffusedMixtureScore, FokkerPlanckScore
 from circsde.schedule import Linear, Schedule
+from circsde.solvers.solution import SolveError
 from circsde.studies.editing import inpaint, interpolate, reconstruct
 from circsde.studies.mismatch import kuiper, kuiper_p_value
 from circsde.studies.reverse_sampling import Recipe
 from circsde.studies.start_laws import Independent
 from circsde.torus import difference, distance
-from circsde.typing import Field
+from circsde.typing import Angles, Field, Tangent, Time
 
 MIXTURE = WrappedNormalMixture((0.6, 0.4), (-1.5, 1.2), (0.3, 0.5))
 EVENT = (6, 6)
@@ -54,6 +55,34 @@ def test_a_reconstruction_along_the_flow_is_the_data(time: float | None) -> None
     assert distance(again, theta).max() < 2e-3
     coarse = Recipe(n_steps=6, flow="euler", denoise=False)
     assert distance(angles(reconstruct(CHAIN, SCORE, theta, coarse, time=time)), theta).max() > 0.05
+
+
+@pytest.mark.parametrize("recipe", [Recipe("euler_maruyama", 10), Recipe(n_steps=10, flow="rk4")], ids=str)
+def test_a_time_of_the_chain_is_that_time_whichever_way_it_is_computed(recipe: Recipe) -> None:
+    """0.1 * 3 is an ulp above 0.3, a time of the chain: no step of 5e-17 is made between them."""
+    chain = Chain.uniform(SDE, 10)
+    assert 0.1 * 3 != 0.3
+    assert chain.times[3] == 0.3
+    exact, computed = (reconstruct(chain, SCORE, data(3), recipe, time=time) for time in (0.3, 0.1 * 3))
+    assert computed.attrs["nfe"] == exact.attrs["nfe"]
+    assert torch.equal(angles(computed), angles(exact))
+
+
+@pytest.mark.parametrize("recipe", [Recipe(n_steps=5), Recipe(n_steps=5, flow="rk4")], ids=str)
+def test_what_cannot_be_carried_forward_or_back_raises_unless_asked_to_return(recipe: Recipe) -> None:
+    def broken(t: Time, theta: Angles) -> Tangent:
+        return -theta.sin() * (math.nan if float(t) < 0.2 else 1.0)
+
+    with pytest.raises(SolveError, match="samples 0 to 2: "):
+        reconstruct(CHAIN, broken, data(3), recipe)
+    result = reconstruct(CHAIN, broken, data(3), recipe, on_failure="return")
+    assert (result.attrs["status"], result.sizes["sample"]) == ("non_finite", 0)
+    if recipe.flow is None:
+        with pytest.raises(SolveError, match="non_finite"):
+            inpaint(CHAIN, broken, data(3), LEFT, UNIFORM, recipe)
+    else:
+        with pytest.raises(SolveError, match="non_finite"):
+            interpolate(CHAIN, broken, data(3), data(3, 1), torch.tensor([0.5]), recipe)
 
 
 def test_a_random_reconstruction_has_the_law_of_the_data_and_forgets_it_with_time() -> None:

@@ -1,14 +1,15 @@
 """Grey levels and angles in any unit become phases, and come back."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from circsde.encoding import PhaseEncoding, from_radians, period, to_radians
-from circsde.torus import distance
+from circsde.torus import distance, wrap
 
 BYTES = torch.arange(256, dtype=torch.uint8)
 SCALES = st.floats(0.05, 3.1)  # at pi black and white are one phase
@@ -115,6 +116,65 @@ def test_many_turns_pass_under_a_numeric_period() -> None:
     with pytest.raises(ValueError, match="give the period as a number: 360"):
         to_radians(torch.tensor([725.0]), "deg")
     assert to_radians(torch.tensor([725.0], dtype=torch.float64), 360).item() == pytest.approx(math.radians(5.0))
+
+
+INTEGERS = (torch.int16, torch.int32, torch.int64)
+
+
+@given(
+    value=st.integers(-(2**62), 2**62),
+    turn=st.integers(1, 10**9) | st.floats(1e-3, 1e9),
+    dtype=st.sampled_from([*INTEGERS, torch.float32, torch.float64]),
+)
+@example(value=1700000007, turn=60.0, dtype=torch.int64)
+@example(value=-1700000022, turn=60.0, dtype=torch.int64)
+@example(value=2**62 + 1, turn=7.0, dtype=torch.int64)
+@example(value=2**24 + 1, turn=0.1, dtype=torch.int32)
+def test_whole_turns_are_taken_off_exactly_whatever_the_dtype(value: int, turn: float, dtype: torch.dtype) -> None:
+    """Against fractions; the result of integers and of float32 is float32."""
+    if dtype in INTEGERS:
+        value %= min(2**53, torch.iinfo(dtype).max)
+    stored = torch.tensor([value], dtype=dtype)
+    found = to_radians(stored, float(turn))
+    left = Fraction(stored.item()) / Fraction(float(turn)) % 1
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    slack = 8.0 * torch.finfo(found.dtype).eps
+    assert distance(found.double(), torch.tensor([2 * math.pi * float(left)], dtype=torch.float64)).item() < slack
+
+
+def test_integers_that_float64_does_not_hold_need_a_whole_period() -> None:
+    values = torch.tensor([2**60 + 1])
+    assert to_radians(values, 2.0**59).item() == pytest.approx(2 * math.pi / 2**59)
+    with pytest.raises(
+        ValueError, match=r"beyond 2\^53, which float64 does not hold, and the period 365.25 is not whole"
+    ):
+        to_radians(values, 365.25)
+    assert to_radians(torch.tensor([90, 255], dtype=torch.uint8), 360.0)[0].item() == pytest.approx(math.pi / 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@given(turn=st.floats(0.1, 1000.0))
+@example(turn=9.25)
+@example(turn=7.0)
+def test_angles_in_any_unit_stay_on_the_half_open_turn(dtype: torch.dtype, turn: float) -> None:
+    last = torch.nextafter(torch.tensor(math.pi, dtype=dtype), torch.tensor(0.0, dtype=dtype))
+    ends = torch.stack((last, -last, torch.tensor(-math.pi, dtype=dtype)))
+    assert all(-0.5 * turn <= x < 0.5 * turn for x in from_radians(ends, turn).tolist())
+
+
+def test_integers_are_encoded_without_passing_through_float32() -> None:
+    """Between limits that float32 does not tell apart."""
+    low = 1_700_000_000
+    theta = PhaseEncoding(1.0, low=low, high=low + 100).encode(torch.tensor([low, low + 25, low + 100]))
+    assert theta.tolist() == [-1.0, -0.5, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_pictures_in_half_precision_are_rounded_once(dtype: torch.dtype) -> None:
+    encoding, x = PhaseEncoding(), torch.linspace(-1, 1, 101).to(dtype)
+    assert torch.equal(encoding.encode(x), encoding.encode(x.float()).to(dtype))
+    theta = torch.linspace(-9, 9, 101).to(dtype)
+    assert torch.equal(encoding.decode(theta), encoding.decode(wrap(theta).float()).to(dtype))
 
 
 @pytest.mark.parametrize("unit", ["grad", "", "-3", 0.0, math.inf, "nan"])

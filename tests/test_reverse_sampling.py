@@ -17,8 +17,9 @@ from circsde.matching import Chain
 from circsde.mixture import WrappedNormalMixture
 from circsde.models.analytic import DiffusedMixtureScore, FokkerPlanckScore
 from circsde.schedule import Linear, Schedule
+from circsde.solvers.solution import Solution, SolveError, Stats
 from circsde.studies.mismatch import kuiper, kuiper_p_value
-from circsde.studies.reverse_sampling import Recipe, Spacing, reverse_times
+from circsde.studies.reverse_sampling import Recipe, Spacing, _mirrored, reverse_times
 from circsde.studies.start_laws import Independent
 from circsde.studies.synthesis import StartLaw, generate
 from circsde.typing import Angles, Tangent, Time
@@ -162,6 +163,8 @@ def test_the_last_step_without_noise_removes_the_smallest_noise() -> None:
 class Network(nn.Module):
     """The score of a fixed law, that counts and looks at how it is called; not finite after so many calls."""
 
+    periodic = True  # so that no check calls it
+
     def __init__(self, calls: int = 10**9) -> None:
         super().__init__()
         self.scale, self.left, self.calls = nn.Parameter(torch.tensor(1.0)), calls, 0
@@ -206,13 +209,30 @@ def test_states_on_the_way_are_kept_where_asked_for() -> None:
 @pytest.mark.parametrize("calls", [12, 17])
 def test_a_score_that_is_not_finite_stops_with_a_status_and_keeps_the_batches_before(calls: int) -> None:
     """At a step of the second batch, and at its last one without noise; each batch makes 9 calls."""
-    result = generate(CHAIN, Network(calls), UNIFORM, 6, Recipe(n_steps=5), batch_size=2)
+    result = generate(CHAIN, Network(calls), UNIFORM, 6, Recipe(n_steps=5), batch_size=2, on_failure="return")
     assert result.attrs["status"] == "non_finite"
     assert result.attrs["message"].startswith("samples 2 to 3: ")
     assert result.sizes["sample"] == 2
     assert bool(np.isfinite(result["theta"]).all())
-    nothing = generate(CHAIN, Network(0), UNIFORM, 6, Recipe(n_steps=5))
+    nothing = generate(CHAIN, Network(0), UNIFORM, 6, Recipe(n_steps=5), on_failure="return")
     assert nothing["theta"].shape == (0, 6, 6)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(n_steps=5), Recipe(n_steps=5, flow="rk4"), Recipe(flow="dopri5")], ids=str)
+def test_a_score_that_is_not_finite_raises_unless_asked_to_return(recipe: Recipe) -> None:
+    with pytest.raises(SolveError, match="samples 0 to 5: ") as caught:
+        generate(CHAIN, Network(4), UNIFORM, 6, recipe)
+    assert not caught.value.solution.succeeded
+
+
+def test_the_path_of_what_is_known_is_read_at_the_nearest_time() -> None:
+    """Backwards: at ``horizon - s``, which rounding puts on either side of a time of the path."""
+    ts = torch.tensor([0.0, 0.1, 0.2, 0.3, 1.0], dtype=torch.float64)
+    theta = torch.arange(5.0).reshape(5, 1, 1)
+    path = _mirrored(Solution(ts, theta, torch.zeros_like(theta).long(), Stats(0, 0)), 1.0)
+    for s, i in ((0.0, 4), (0.7, 3), (0.8, 2), (0.9, 1), (1.0, 0), (1.0 - 0.1 * 3, 3), (0.66, 3), (0.3, 4), (0.94, 1)):
+        assert path(s).item() == i
+        assert path(s + 1e-15).item() == path(s - 1e-15).item() == i
 
 
 @pytest.mark.parametrize(
@@ -221,6 +241,10 @@ def test_a_score_that_is_not_finite_stops_with_a_status_and_keeps_the_batches_be
         (lambda: Recipe(n_steps=1), "at least 2, got 1"),
         (lambda: Recipe(n_steps=0, denoise=False), "at least 1, got 0"),
         (lambda: Recipe(flow="rk4", signal_to_noise=0.1), "takes no Langevin steps"),
+        (lambda: Recipe("sra1", flow="rk4"), "sra1 steps the reverse SDE and rk4 follows its flow: leave out one"),
+        (lambda: Recipe(flow="rk4", stochasticity=0.5), "has no noise, got stochasticity=0.5"),
+        (lambda: Recipe("sra1", atol=1e-3), "atol is the tolerance of an adaptive flow, one of dopri5"),
+        (lambda: Recipe(flow="rk4", atol=1e-3), "got flow='rk4': leave it out"),
         (lambda: generate(CHAIN, exact(), UNIFORM, 0), "must be positive"),
         (lambda: generate(CHAIN, exact(), UNIFORM, 1, Recipe("euler")), "unknown method 'euler'"),
     ],

@@ -1,15 +1,24 @@
 """Bessel ratios and their inverse against mpmath, self-consistent concentrations, one-dimensional quadrature."""
 
 import math
+from collections.abc import Callable
 
 import mpmath
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor
 
 from circsde.distributions import self_consistent_concentration
-from circsde.special import bessel_ratio_slope, concentration_from_length, log_i0e
+from circsde.special import (
+    bessel_ratio,
+    bessel_ratio_complement,
+    bessel_ratio_slope,
+    concentration_from_length,
+    concentration_from_variance,
+    log_i0e,
+)
 from circsde.unimodal import UnimodalDensity
 
 
@@ -64,9 +73,28 @@ def test_synchrony_appears_at_twice_the_diffusion() -> None:
     assert self_consistent_concentration(2.0, 1e-9, 1.0) == pytest.approx(2e-3, rel=1e-5)  # kappa^3 / 8 = b at K_c
 
 
+@pytest.mark.parametrize("variance", [1e-30, 1e-16, 1e-8, 1e-3, 0.1, 0.49, 0.51, 0.9, 1.0])
+def test_a_concentration_is_recovered_from_its_circular_variance_to_1e_12(variance: float) -> None:
+    kappa = concentration_from_variance(double(variance)).item()
+    with mpmath.workdps(80):
+        complement = 1 - ratio(kappa) if kappa < 1e5 else 1 / (2 * mpmath.mpf(kappa)) + 1 / (8 * mpmath.mpf(kappa) ** 2)
+        assert close(variance, complement, relative=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("function", [log_i0e, bessel_ratio, bessel_ratio_complement, bessel_ratio_slope])
+def test_other_dtypes_round_the_result_only(function: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+    kappa = double(0.0, 1.0, 2.0, 29.0, 31.0, 200.0).to(dtype)
+    found = function(kappa)
+    assert found.dtype == (torch.float32 if dtype == torch.int64 else dtype)
+    assert torch.equal(found, function(kappa.double()).to(found.dtype))
+
+
 def test_lengths_and_rates_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\), got values from 0.5 to 1"):
         concentration_from_length(double(0.5, 1.0))
+    with pytest.raises(ValueError, match=r"must lie in \(0, 1\], got values from 0 to 0.5; a variance of 0 is a point"):
+        concentration_from_variance(double(0.5, 0.0))
     with pytest.raises(ValueError, match="diffusion=0"):
         self_consistent_concentration(1.0, 1.0, 0.0)
 

@@ -1,6 +1,7 @@
 """Laws to start from: fits give back what they were made from, and the simplest that holds is chosen."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,15 @@ IMAGE, COLOUR, ROW = (8, 8), (3, 6, 6), (5,)
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("fit", [fit_independent, fit_coherent, fit_patterned, Resampled.of])
+def test_no_law_is_fitted_to_states_that_are_not_finite(fit: Callable[[Tensor], Law]) -> None:
+    """The 16-bit integers of resampled states would hold 0 for NaN."""
+    states = torch.zeros(20, *IMAGE)
+    states[3, 1, 2] = math.nan
+    with pytest.raises(ValueError, match="must be finite, but 1 of 20 are not, the first of them row 3"):
+        fit(states)
 
 
 def least_p(law: Law, states: Tensor, seed: int = 0) -> float:
@@ -175,3 +185,12 @@ def test_a_file_that_holds_no_law_is_refused(tmp_path: Path) -> None:
 def compared_table() -> xr.Dataset:
 
     return xr.Dataset(attrs={"chosen": "independent"})
+
+
+def test_a_candidate_is_given_one_error_probability_for_all_its_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least of three p-values of 0.02 each is 0.06 (Bonferroni), which is not below 0.05; of 0.01 each it is."""
+    for p, chosen in ((0.02, "settled"), (0.01, "resampled")):
+        rows = {name: (1.0, p) for name in ("marginal", "order", "pattern")}
+        monkeypatch.setattr("circsde.studies.terminal.compare", lambda *_, rows=rows, **__: rows)
+        _, table = choose(chain(ROW, 1.0), torch.zeros(4, *ROW), fitted=20, compared=10)
+        assert table.attrs["chosen"] == chosen

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from circsde.torus import (
     circular_moment,
+    circular_variance,
     difference,
     distance,
     mean_direction,
@@ -155,6 +156,32 @@ def test_difference_is_the_shortest_way_and_antisymmetric_off_the_seam(x: float,
     assert 0 <= distance(a, b).item() <= math.pi
 
 
+def test_differences_across_the_seam_lose_nothing_to_rounding() -> None:
+    """Of angles that float32 holds; a difference in float32 rounds at 2 pi, a hundred times as much as here."""
+    a, b = torch.tensor(3.1415), torch.tensor(-3.1414)
+    exact = exactly_wrapped(mpmath.mpf(a.item()) - mpmath.mpf(b.item()))
+    assert abs(float(mpmath.mpf(difference(a, b).item()) - exact)) < 2.0**-36
+    assert abs(float(mpmath.mpf(wrap(a - b).item()) - exact)) > 1e-9
+    half = difference(a.half(), b.half())
+    assert half.dtype == torch.float16
+    rounded = exactly_wrapped(mpmath.mpf(a.half().item()) - mpmath.mpf(b.half().item()))
+    assert abs(float(mpmath.mpf(half.item()) / rounded - 1)) < 2.0**-11
+    with pytest.raises(TypeError, match=r"got dtypes torch\.int64 and torch\.int64"):
+        difference(torch.tensor(1), torch.tensor(2))
+
+
+@pytest.mark.parametrize("spread", [1e-12, 1e-8, 1e-4, 1.0, 3.0])
+def test_the_circular_variance_is_relatively_accurate_however_small(spread: float) -> None:
+    theta = 2.5 + spread * torch.tensor([[-1.0, 0.3], [0.6, 0.9], [0.2, -0.5]], dtype=torch.float64)
+    for dim, rows in ((None, [theta.flatten()]), (0, list(theta.T)), ((0, 1), [theta.flatten()])):
+        found = circular_variance(theta, dim).reshape(-1).tolist()
+        for value, row in zip(found, rows, strict=True):
+            exact = 1 - abs(mpmath.fsum(mpmath.expjpi(mpmath.mpf(x) / mpmath.pi) for x in row.tolist())) / len(row)
+            assert abs(value / exact - 1) < 1e-12
+    assert circular_variance(torch.full((7,), 0.3)).item() == 0.0
+    assert circular_variance(torch.tensor([0.0, math.pi])).item() == pytest.approx(1.0, abs=1e-7)
+
+
 @given(samples)
 def test_moments_are_those_of_the_complex_exponential(theta: Tensor) -> None:
     for order in (-1, 0, 1, 2, 5):
@@ -186,6 +213,27 @@ def test_a_mask_selects_and_hides_what_is_missing() -> None:
 def test_weights_that_are_negative_or_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="weights must be finite and non-negative"):
         order_parameter(torch.zeros(2), weights=torch.tensor([1.0, bad]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", [1e-300, 1e-50, 1.0, 1e300])
+def test_only_the_ratios_of_weights_count(dtype: torch.dtype, size: float) -> None:
+    """Of each mean on its own: rows whose weights differ by a factor of 1e-50 are averaged alike."""
+    theta = torch.tensor([[0.5, 1.5, 2.5], [0.5, 1.5, 2.5]], dtype=dtype)
+    ratios = torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)
+    found = circular_moment(theta, 1, weights=torch.stack((ratios, size * ratios)))
+    expected = (np.exp(0.5j) + 2.0 * np.exp(1.5j)) / 3.0
+    assert found.dtype == (torch.complex128 if dtype == torch.float64 else torch.complex64)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+
+
+def test_weighted_averages_work_inside_vmap() -> None:
+    theta = torch.tensor([[0.1, 0.5], [2.0, -3.0]], dtype=torch.float64)
+    weights = torch.tensor([[1.0, 3.0], [2.0, 2.0]], dtype=torch.float64)
+    mapped = torch.func.vmap(lambda x, w: order_parameter(x, weights=w))(theta, weights)
+    torch.testing.assert_close(mapped, order_parameter(theta, 1, weights=weights))
+    bad = torch.func.vmap(lambda w: circular_moment(theta[0], weights=w).abs())(torch.tensor([[1.0, 1.0], [1.0, -0.5]]))
+    assert bad.isnan().tolist() == [False, True]
 
 
 @given(samples)
@@ -239,3 +287,22 @@ def test_arguments_are_not_mutated(function: object) -> None:
     assert callable(function)
     function(theta)
     assert torch.equal(theta, before)
+
+
+def test_weights_beyond_the_range_of_the_angles_are_only_ratios() -> None:
+    theta = torch.tensor([0.1, 1.0, -2.0])
+    weights = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
+    R, psi = order_parameter(theta, weights=weights)
+    for scale in (1e-50, 1e50, 1e-300):
+        assert torch.equal(torch.stack(order_parameter(theta, weights=scale * weights)), torch.stack((R, psi)))
+
+
+def test_order_parameters_with_weights_go_through_vmap_and_bad_weights_come_back_as_no_number() -> None:
+    theta, weights = 3.0 * torch.rand(4, 5), torch.rand(4, 5)
+    found = torch.func.vmap(lambda x, w: order_parameter(x, weights=w)[0])(theta, weights)
+    torch.testing.assert_close(found, order_parameter(theta, 1, weights=weights)[0])
+    weights[2, 3] = -1.0
+    found = torch.func.vmap(lambda x, w: order_parameter(x, weights=w)[0])(theta, weights)
+    assert found.isnan().tolist() == [False, False, True, False]
+    with pytest.raises(ValueError, match="weights must be finite and non-negative, got -1"):
+        order_parameter(theta, 1, weights=weights)

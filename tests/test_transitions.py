@@ -9,7 +9,7 @@ from torch import Tensor
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.distributions import WrappedNormal
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain, Pairs, advance, one_step, pathwise, start
+from circsde.matching import Chain, Pairs, advance, denoising, one_step, pathwise, start
 from circsde.models.transitions import Objective, Rows, Transitions
 from circsde.schedule import Schedule
 
@@ -39,6 +39,29 @@ def test_every_step_of_the_chain_gives_equally_many_pairs(objective: Objective, 
     counts = Counter(pairs.t.tolist())
     assert sorted(counts) == list(source.chain.times[1:])
     assert set(counts.values()) == {source.pool * 40}
+
+
+@pytest.mark.parametrize("stride", [1, 3, 10])
+@pytest.mark.parametrize("objective", [Objective.ONE_STEP, Objective.PATHWISE])
+def test_between_two_uses_of_a_path_lie_as_many_steps_as_the_stride_says(objective: Objective, stride: int) -> None:
+    """Of a chain of 10 steps; a path that has arrived starts anew."""
+    source = transitions(objective, stride=stride, pool=2)
+    times = torch.tensor(source.chain.times, dtype=torch.float64)
+    first, _, second, _, third, _ = (torch.searchsorted(times, source.draw().t) for _ in range(6))
+    assert torch.equal(second, (first + stride - 1) % 10 + 1)
+    assert torch.equal(third, (second + stride - 1) % 10 + 1)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_row_that_is_not_finite_is_named(bad: float) -> None:
+    data = torch.zeros(10, 2)
+    data[3, 1] = bad
+    with pytest.raises(
+        ValueError, match="the rows of data must be finite, but 1 of 10 are not, the first of them row 3"
+    ):
+        Rows(data)
+    with pytest.raises(ValueError, match="loc"):  # and not "this equation drifts"
+        denoising(DIFFUSION, data[3:4, :1] + bad, torch.ones(1, dtype=torch.float64))
 
 
 def test_denoising_times_are_even_within_each_step_of_the_chain() -> None:

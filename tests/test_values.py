@@ -79,6 +79,15 @@ def test_an_ancestral_step_is_that_of_ho() -> None:
     torch.testing.assert_close(states[1], expected)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_score_that_is_not_finite_gives_no_samples(method: str) -> None:
+    def broken(t: Time, x: Angles) -> Tangent:  # noqa: ARG001
+        return x * torch.tensor([1.0, math.nan, 1.0, 1.0]).reshape(4, 1)
+
+    with pytest.raises(ValueError, match="samples must be finite, but 1 of 4 are not, the first of them row 1"):
+        denoise(PROCESS, broken, at_the_horizon(4), n_steps=2, method=method)
+
+
 def test_remembering_a_step_brings_the_flow_nearer_to_the_data_than_ddim() -> None:
     alpha, sigma = PROCESS.scales(1.0)
     expected = DEVIATION / (alpha**2 * DEVIATION**2 + sigma**2).sqrt()
