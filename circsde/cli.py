@@ -1,9 +1,12 @@
 """The command line: one function per command, in :mod:`circsde.commands`; heavy imports wait until one runs."""
 
+import io
+import sys
+
 import typer
 
 from circsde.commands import diagnose, fetch, loglik, sample, simulate, study, train
-from circsde.commands.console import version_line
+from circsde.commands.console import Program, version_line
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -26,6 +29,7 @@ Exit status: 0, or 1 where a computation failed, 2 for bad input, 130 after Ctrl
 
 app = typer.Typer(
     name="circsde",
+    cls=Program,
     help="Stochastic differential equations on the torus: simulate, study, select, learn.",
     epilog=EXAMPLES,
     no_args_is_help=True,
@@ -60,5 +64,11 @@ def _options(
 
 
 def main() -> None:
-    """Run the command that the command line names."""
+    """Run the command that the command line names.
+
+    A character that the terminal, or whatever reads the output, cannot show is printed as its escape sequence.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not where it is closed
+            stream.reconfigure(errors="backslashreplace")
     app()

@@ -22,8 +22,16 @@ def forward_process(result: xr.Dataset) -> Figure:
     """The forward process: frames over time, the order parameter, and the terminal law, beside their theory.
 
     Args:
-        result: As written by ``circsde simulate``.
+        result: As written by ``circsde simulate``; or any solution as a Dataset, of which theory is left out.
+
+    Raises:
+        ValueError: If it has no angles over time and samples.
     """
+    if "theta" not in result or result["theta"].dims[:2] != ("time", "sample") or result["theta"].ndim < 3:
+        has = ", ".join(f"{name}{variable.dims}" for name, variable in result.data_vars.items())
+        raise ValueError(
+            f"expected theta over (time, sample, ...), as Solution.to_xarray makes it, got {has or 'nothing'}"
+        )
     with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.edgecolor": "none"}):
         is_image = "row" in result["theta"].dims
         figure = Figure(figsize=(10, 6.4 if is_image else 5.6), layout="constrained")
@@ -76,14 +84,27 @@ def _density_over_time(figure: SubFigure, result: xr.Dataset, shown: int = 6) ->
         drawn = ax.pcolormesh(result["time"], middles, density, cmap="magma_r", vmin=0, vmax=1, shading="nearest")
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("time t")
+        ax.set_xlim(float(result["time"][0]), float(result["time"][-1]))  # half a cell less at either end
         _phase_axis(ax.yaxis)
     axes[0].set_ylabel(PHASE)
     figure.colorbar(drawn, ax=axes.tolist(), label=DENSITY, extend="max", pad=0.01)
 
 
 def _order_parameter(ax: Axes, result: xr.Dataset, shown: int = 8) -> None:
-    """R over time: single samples, the spread of all if there are more, and the mean-field limit of each shown."""
-    time, R = result["time"], result["order_parameter"]
+    """R over time: single samples, the spread of all if there are more, and the mean-field limit of each shown.
+
+    Where a sample is one oscillator, whose R is always 1: the mean resultant length of all samples.
+    """
+    time, R = result["time"], result.get("order_parameter")
+    if result["theta"][0, 0].size == 1:
+        length = np.abs(np.exp(1j * result["theta"].to_numpy().astype(float)).reshape(len(time), -1).mean(1))
+        ax.plot(time, length, color=SIMULATED, lw=1.8, label=f"of {result.sizes['sample']} samples")
+        ax.set(xlabel="time t", ylabel="mean resultant length", ylim=(0, 1.02), xlim=(0, float(time[-1])))
+        ax.legend(loc="best", fontsize=8)
+        return
+    if R is None:
+        theta = result["theta"].to_numpy().astype(float).reshape(*result["theta"].shape[:2], -1)
+        R = xr.DataArray(np.abs(np.exp(1j * theta).mean(2)), dims=("time", "sample"))
     many = R.sizes["sample"] > shown
     if many:
         low, middle, high = np.quantile(R, (0.1, 0.5, 0.9), axis=1)

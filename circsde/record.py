@@ -20,10 +20,11 @@ import xarray as xr
 
 
 @contextmanager
-def replacing(path: Path, *, force: bool = False) -> Iterator[Path]:
+def replacing(path: str | Path, *, force: bool = False) -> Iterator[Path]:
     """Write ``path`` through a temporary file beside it that takes its place only when it is complete.
 
-    An exception, a full disk or a kill inside the block leaves what was at ``path`` as it was.
+    An exception, a full disk or a kill inside the block leaves what was at ``path`` as it was. The file gets the
+    permissions of any new file, whatever the library that writes it prefers.
 
     Args:
         path: Where the result goes.
@@ -35,10 +36,15 @@ def replacing(path: Path, *, force: bool = False) -> Iterator[Path]:
     Raises:
         OSError: As :func:`check_writable` says, or if writing fails.
     """
+    path = Path(path)
     check_writable(path, force=force)
-    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    # without the name of the file, which may be as long as a name can be
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.part{path.suffix}")
     try:
+        temporary.touch()
+        permissions = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(permissions)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         check_writable(path, force=force)
@@ -52,7 +58,7 @@ def replacing(path: Path, *, force: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def check_writable(path: Path, *, force: bool = False) -> None:
+def check_writable(path: str | Path, *, force: bool = False) -> None:
     """Refuse now what would fail, or destroy something, after hours of computing.
 
     Raises:
@@ -61,11 +67,15 @@ def check_writable(path: Path, *, force: bool = False) -> None:
         FileExistsError: If ``path`` exists and ``force`` is not set.
         IsADirectoryError: If ``path`` is a folder.
         PermissionError: If the folder is not writable.
+        OSError: If the name is longer than the file system allows.
     """
+    path = Path(path)
     if path.parent.is_file():
         raise NotADirectoryError(f"{path.parent} is a file, not a folder: choose another output path")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist: make it, or choose another output path")
+    if hasattr(os, "pathconf") and len(os.fsencode(path.name)) > (most := os.pathconf(path.parent, "PC_NAME_MAX")):
+        raise OSError(f"the file name {path.name} has more than {most} bytes: choose a shorter one")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: give a file name in it")
     if path.exists() and not force:
@@ -74,7 +84,36 @@ def check_writable(path: Path, *, force: bool = False) -> None:
         raise PermissionError(f"the folder {path.parent} is not writable")
 
 
-def save_netcdf(dataset: xr.Dataset, path: Path, *, force: bool = False) -> None:
+@contextmanager
+def held(folder: str | Path) -> Iterator[None]:
+    """Hold ``folder`` for this process alone: one that dies lets go of it, and nothing is left in it.
+
+    Where the system has no locks, as on Windows and on some network file systems, it does nothing.
+
+    Raises:
+        BlockingIOError: If another process, or another block of this one, holds the folder.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"another process is at work in {folder}: wait until it ends, or choose another folder"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(opened)
+
+
+def save_netcdf(dataset: xr.Dataset, path: str | Path, *, force: bool = False) -> None:
     """Write ``dataset`` as compressed NetCDF-4, whole or not at all; Ctrl-C acts when it is written.
 
     Raises:

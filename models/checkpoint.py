@@ -49,7 +49,7 @@ def describe(value: Any) -> Any:
         return [describe(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if type(value).__name__ not in DESCRIBED:
+    if DESCRIBED.get(type(value).__name__) is not type(value):
         raise ValueError(f"a checkpoint can hold {', '.join(DESCRIBED)}, not {type(value).__name__}: {value!r}")
     if isinstance(value, KuramotoSDE):
         names = ("event_shape", "coupling", "schedule", "reference_phase", "natural_frequency", "sde_type")
@@ -80,7 +80,7 @@ def rebuild(description: Any) -> Any:
     return DESCRIBED[description["type"]](**arguments)
 
 
-def save(state: Mapping[str, Any], path: Path) -> None:
+def save(state: Mapping[str, Any], path: str | Path) -> None:
     """Write a tree of dicts, lists, tensors, numbers and text.
 
     Raises:
@@ -95,13 +95,14 @@ def save(state: Mapping[str, Any], path: Path) -> None:
             raise OSError(str(error)) from error
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: str | Path) -> dict[str, Any]:
     """What :func:`save` wrote, on the CPU.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is truncated, or no checkpoint of this package.
     """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
@@ -113,12 +114,12 @@ def load(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is a safetensors file, but no checkpoint of circsde in format {FORMAT}")
     try:
         state: dict[str, Any] = _with_tensors(json.loads(metadata["state"]), tensors)
-    except (json.JSONDecodeError, KeyError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path} is damaged: its description cannot be read ({error})") from error
     return state
 
 
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: str | Path) -> None:
     """Put ``weights``, read from ``path``, into ``network``.
 
     Raises:

@@ -1,21 +1,22 @@
 """The parts that Lightning runs: the loss and its optimiser, the pairs, the running average, the record of a run."""
 
 import csv
+import math
 import time
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from circsde.matching import Pairs, loss
 from circsde.models.transitions import PairStream
 from circsde.record import replacing
+from circsde.streams import seed_torch
 from circsde.typing import Angles, Field, Labels, Tangent, Time
 
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.csv"
@@ -68,7 +69,7 @@ class ScoreMatching(pl.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             drawn = self.trainer.datamodule.pairs.draw()  # type: ignore[attr-defined]
         pairs = Pairs(*(x.to(self.device) for x in drawn))
-        torch.manual_seed(hash((self.seed, self.trainer.global_step, self.trainer.global_rank)))
+        seed_torch(self.seed, "update", self.trainer.global_step, self.trainer.global_rank)
         told = torch.rand(len(pairs.labels), device=self.device) >= self.unlabelled
         losses = loss(self._score(pairs.labels.where(told, -1)), pairs)
         if not bool(losses.isfinite().all()):
@@ -114,7 +115,7 @@ class ScoreMatching(pl.LightningModule):
             at = f", for {len(bad)} of {len(losses)} pairs, first at t = {float(pairs.t[bad[0]]):g}"
         return (
             f"{what} is not finite at update {self.trainer.global_step + 1}{at}; the state of the last finished epoch"
-            " is kept: try a lower learning rate or a smaller gradient norm"
+            " is kept, if there is one: try a lower learning rate or a smaller gradient norm"
         )
 
 
@@ -187,8 +188,10 @@ class Record(Checkpoint):
     Args:
         run: The folder.
         description: What made the run; saved along.
-        budget: The seconds of training and of validation, those before an interruption included; None for no end.
+        budget: The seconds of all, preparation and those before an interruption included; None for no end.
         clock: What they are read from.
+        since: What it said when the work began; by default what it says now.
+        preparing: Called with what is made before the first update.
     """
 
     def __init__(
@@ -197,19 +200,36 @@ class Record(Checkpoint):
         description: Mapping[str, Any],
         budget: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        since: float | None = None,
+        preparing: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.run, self.description, self.budget, self.clock = run, description, budget, clock
         self.rows: list[dict[str, float]] = []
-        self.seconds, self._since = 0.0, clock()
+        self.seconds, self.prepared, self.preparing = 0.0, 0.0, preparing
+        self._since = clock() if since is None else since
 
     def used(self, trainer: pl.Trainer) -> float:
         """The seconds so far; of several processes, those of the first."""
         seconds = self.seconds + self.clock() - self._since
         return seconds if trainer.world_size == 1 else trainer.strategy.broadcast(seconds)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Start the clock."""
-        self._since = self.clock()
+    def part(self, trainer: pl.Trainer) -> float:
+        """The part that is used of the time that preparation left."""
+        assert self.budget is not None
+        return (self.used(trainer) - self.prepared) / (self.budget - self.prepared)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Make the first paths, and refuse a time that is used before the first update."""
+        self.preparing("the first paths")
+        trainer.datamodule.pairs.state_dict()  # type: ignore[attr-defined]
+        if self.rows:
+            return  # prepared before an interruption
+        self.prepared = self.used(trainer)
+        if self.budget is not None and self.prepared >= self.budget:
+            raise ValueError(
+                f"preparation took {self.prepared:.0f} s, and the time to train for is {self.budget:g} s in all: give"
+                f" more than {2.0 * self.prepared:.0f} s to train for half of it"
+            )
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         """Stop when the time is used."""
@@ -217,16 +237,22 @@ class Record(Checkpoint):
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log and save."""
+        """Log and save, if the validation loss is finite."""
         assert isinstance(pl_module, ScoreMatching)
-        self.seconds = self.used(trainer)
+        validation_loss = float(trainer.callback_metrics["validation_loss"])
+        if not math.isfinite(validation_loss):
+            raise FloatingPointError(
+                f"the validation loss is {validation_loss} after update {trainer.global_step}; the state of the last"
+                " finished epoch is kept, if there is one: try a lower learning rate or a smaller gradient norm"
+            )
+        self.seconds, self._since = self.used(trainer), self.clock()
         self.rows.append(
             {
                 "update": trainer.global_step,
                 "seconds": round(self.seconds, 3),
                 "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
                 "loss": float(torch.stack(pl_module.losses).mean()),
-                "validation_loss": float(trainer.callback_metrics["validation_loss"]),
+                "validation_loss": validation_loss,
             }
         )
         pl_module.losses.clear()
@@ -243,46 +269,13 @@ class Record(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """The log so far."""
-        return {"rows": self.rows, "seconds": self.seconds}
+        return {"rows": self.rows, "seconds": self.seconds, "prepared": self.prepared}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with a saved log."""
         self.rows, self.seconds = state_dict["rows"], state_dict["seconds"]
+        self.prepared = state_dict.get("prepared", 0.0)  # 0 in states of earlier versions, which did not count it
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any]) -> None:  # noqa: ARG002
         """Say what made the run."""
         state["description"] = dict(self.description)
-
-
-class Watch(Checkpoint):
-    """Shows the averaged network after every so many epochs; after :class:`Record` saved, as both are checkpoints.
-
-    Args:
-        average: What averages the weights.
-        look: Called with a copy of the network and the number of updates.
-        every: Epochs.
-    """
-
-    def __init__(self, average: WeightAveraging, look: Callable[[nn.Module, int], object], every: int) -> None:
-        self.average, self.look, self.every = average, look, every
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Show it; whatever random numbers that takes, training does not notice."""
-        if (trainer.current_epoch + 1) % self.every == 0 and trainer.is_global_zero:
-            assert self.average._average_model is not None
-            averaged = self.average._average_model.module
-            assert isinstance(averaged, ScoreMatching)
-            network = deepcopy(averaged.network).eval().requires_grad_(False)
-            with torch.no_grad():
-                self.look(network, trainer.global_step)
-
-
-class Counter(Callback):
-    """Tells ``progress`` how many updates are finished."""
-
-    def __init__(self, progress: Callable[[int], object]) -> None:
-        self.progress = progress
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
-        """Count."""
-        self.progress(trainer.global_step)

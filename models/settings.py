@@ -28,8 +28,9 @@ class Settings:
             share a graphics card, simulation is faster on "cpu".
         recorded: Record the kernels of the network once, as a CUDA graph, and replay them, so that a small network does
             not wait for each to be launched. For one graphics card in full precision.
-        seconds: The wall-clock time to train for, validation included. The learning rate then follows the part of it
-            that is used, so results depend on the machine.
+        seconds: The wall-clock time for all: preparation, which is measuring the linear part of a score and simulating
+            the first paths, updates, validation and checkpoints. Training stops at the first update beyond it. The
+            learning rate follows the part that is used of what preparation leaves, so results depend on the machine.
         cpu_seconds: The same in CPU time, of all threads; for comparisons on a machine that is shared.
     """
 
@@ -67,7 +68,11 @@ class Settings:
         return given[0] if given else None
 
     def rate(self, update: int, used: float = 0.0) -> float:
-        """The learning rate of an update, the first being 0, as a part of its peak; ``used`` is the time used."""
-        whole, part = (self.epochs * self.updates, update) if self.budget is None else (self.budget, used)
-        done = min(1.0, part / whole)
+        """The learning rate of an update, the first being 0, as a part of its peak.
+
+        Args:
+            update: Its number.
+            used: The part that is used of the time that there is for updates, where there is a time to train for.
+        """
+        done = min(1.0, update / (self.epochs * self.updates) if self.budget is None else used)
         return min((update + 1) / max(1, self.warmup), 0.5 * (1.0 + math.cos(math.pi * done)))

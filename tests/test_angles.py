@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 
 from circsde.data import load
+from circsde.data.angles import read_angles
 from circsde.torus import distance
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -123,6 +124,19 @@ def test_arrays_that_are_not_real_numbers_are_refused(tmp_path: Path) -> None:
     for name in "abc":
         with pytest.raises(ValueError, match=rf"{name}\.npy|pickle"):
             load(tmp_path / f"{name}.npy", unit="rad")
+
+
+def test_an_infinite_angle_is_not_called_a_missing_one(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1,2\ninf,NA\n-inf,3\n")
+    with pytest.raises(ValueError, match="row 2, column 1 is inf, as in 2 of 3 rows: an angle must be finite"):
+        load(tmp_path / "a.csv", unit="rad")
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 2), (3, 0)])
+def test_an_array_without_angles_says_so(shape: tuple[int, ...], tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(shape))
+    with pytest.raises(ValueError, match=r"a\.npy has no row of angles"):
+        read_angles(str(tmp_path / "a.npy"))
 
 
 def test_a_file_of_another_kind_and_too_many_rows_are_refused(tmp_path: Path) -> None:

@@ -115,6 +115,49 @@ def test_a_table_of_angles_keeps_its_column_names_and_says_what_it_left_out(run:
     np.testing.assert_allclose(dataset["theta"][0, :, 1], np.deg2rad([10, -10]), atol=1e-6)
 
 
+def test_images_that_cannot_be_used_are_left_out_and_named(run: Run) -> None:
+    Path("photos").mkdir()
+    for name, size in (("a", 16), ("b", 16), ("small", 4)):
+        pixels = np.random.default_rng(0).integers(0, 256, (size, size), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"photos/{name}.png")
+    Path("photos/bad.png").write_text("no picture")
+    result = run("simulate photos --crop 8 --steps 2 --frames 1")
+    assert result.exit_code == 0, result.output
+    assert "left out 2 images: " in result.stderr
+    assert "cannot read photos/bad.png as an image" in result.stderr
+    assert "small.png: the image has 4x4 pixels, fewer than the crop" in result.stderr
+    assert opened("photos-forward.nc").sizes["sample"] == 2
+    run("simulate photos --crop 8 -n 5 --steps 2 --frames 1 --force")
+    assert opened("photos-forward.nc")["image"].values.tolist() == [*["photos/a.png"] * 3, *["photos/b.png"] * 2]
+    assert "2 images of photos can be used, 4 are asked for" in run("simulate photos --crop 8 -n 4 --force").stderr
+
+
+@pytest.mark.parametrize("kind", ["brodatz", "socofing"])
+def test_sets_of_images_to_train_on_are_simulated_too(run: Run, kind: str) -> None:
+    Path("set").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (103, 96), dtype=np.uint8)
+    Image.fromarray(pixels).save("set/100__M_Left_index_finger.png")
+    result = run(f"simulate {kind}:set --steps 2 --frames 1 --out a")
+    assert result.exit_code == 0, result.output
+    assert opened("a.nc")["theta"].shape[2:] == ((97, 90) if kind == "socofing" else (103, 96))
+
+
+def test_one_angle_has_no_order_parameter_but_a_resultant_length_over_samples(drawing: Run) -> None:
+    theta = np.random.default_rng(0).normal(0.5, 1.0, (50, 1))
+    np.save("one.npy", theta)
+    result = drawing("simulate one.npy --unit rad --coupling none --steps 4 --frames 2")
+    assert result.exit_code == 0, result.output
+    start = abs(np.exp(1j * theta).mean())
+    assert f"mean resultant length over 50 samples of one angle: {start:.3f} at the start" in result.stdout
+    dataset = opened("one-forward.nc")
+    assert "order_parameter" not in dataset
+    moment = np.exp(1j * dataset["theta"].values.astype(float)).mean((1, 2))
+    np.testing.assert_allclose(dataset["resultant_length"], abs(moment), atol=1e-12)
+    np.save("single.npy", theta[:1])
+    answer = json.loads(drawing("simulate single.npy --unit rad --coupling none --steps 4 --json").stdout)
+    assert answer["result"]["order_parameter"] is answer["result"]["resultant_length"] is None
+
+
 def test_rates_of_one_s_own_replace_the_schedule(run: Run) -> None:
     run(f"simulate {TINY} --diffusion-rate 0 --coupling-rate 0 --reference-rate 0,2 --horizon 3 --out a")
     dataset = opened("a.nc")
@@ -189,8 +232,8 @@ def test_files_are_replaced_only_by_force_and_the_refusal_comes_before_the_work(
         ("angles.csv --unit deg", "row 2, column 2 is nan"),
         ("angles.csv --unit deg --columns 7", "no column of angles '7': it has 1, 2"),
         ("texture:brick --size huge", "'huge' is not a size"),
-        ("texture:brick --steps 0", "greater than or equal to 1"),
-        ("texture:brick --seed -5", "greater than or equal to 0"),
+        ("texture:brick --steps 0", "Invalid value for '--steps'"),
+        ("texture:brick --seed -5", "Invalid value for '--seed'"),
         ("texture:brick --seed 9223372036854775808", "a seed must be below 2^63"),
         ("texture:brick --size 1000000", "too large a size"),
         ("texture:brick --frames 1000000000 --steps 1000000000", "GiB of memory"),
@@ -207,6 +250,14 @@ def test_files_are_replaced_only_by_force_and_the_refusal_comes_before_the_work(
         ("texture:brick --out missing/run", "the folder missing does not exist"),
         ("texture:brick --out bad.png/run", "bad.png is a file, not a folder"),
         ("texture:brick --coupling sideways", "'sideways' is not one of"),
+        ("texture:brick --radius 3", "--radius: of local coupling: add --coupling local"),
+        ("texture:brick --boundary reflecting --coupling none", "--boundary: of local coupling"),
+        ("texture:brick --coupling none --coupling-rate 2", "--coupling-rate: without coupling it does nothing"),
+        ("texture:brick --centre", "--centre: of a window, and none is cut out"),
+        ("angles.csv --unit deg --columns 1 --scale 0.5", "--scale: for images, and angles.csv is a table"),
+        ("angles.csv --unit deg --columns 1 --colour rgb", "--colour: for images"),
+        ("torsion:lys --unit deg", "drop unit and columns"),
+        ("socofing:nowhere", "there is no file or folder nowhere"),
     ],
 )
 def test_bad_input_gets_one_message_status_2_and_no_file(run: Run, line: str, message: str) -> None:

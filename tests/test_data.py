@@ -1,5 +1,6 @@
 """Images become phases; what cannot is refused with a way out."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,23 @@ def test_a_truncated_image_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(ValueError, match=r"cannot read .*a\.png as an image"):
         load(path)
+
+
+def test_a_damaged_tiff_is_named_whatever_its_decoder_raises(tmp_path: Path) -> None:
+    """Every byte of the directory of a TIFF file, spoilt in two ways: an image, or a ValueError with its name."""
+    path = save(tmp_path / "a.tif", 2, 2)
+    whole = path.read_bytes()
+    refused = 0
+    for i in range(len(whole)):
+        for bits in (0xFF, 0x05):
+            path.write_bytes(whole[:i] + bytes([whole[i] ^ bits]) + whole[i + 1 :])
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    read_image(str(path))
+            except ValueError as error:
+                refused += f"cannot read {path} as an image" in str(error)
+    assert refused > 20
 
 
 def test_a_header_that_is_no_number_is_named(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_samples_are_phases_in_a_file_a_sheet_of_their_pictures_and_a_video(
     assert drawn["theta"].shape == (5, *SIZES[name])
     assert "path" not in drawn
     with Image.open(tmp_path / "drawn.png") as picture:
-        assert (picture.mode, picture.size) == ("L" if name == "grey" else "RGB", (3 * 18 - 2, 2 * 18 - 2))
+        assert (picture.mode, picture.size) == ("L" if name == "grey" else "RGB", (3 * 130 - 2, 2 * 130 - 2))
         corner = np.asarray(picture, dtype=float)[0, 0]
     encoding = PhaseEncoding(drawn.attrs["encoding_scale"])
     expected = 127.5 * (encoding.decode(torch.from_numpy(drawn["theta"].values[0, ..., 0, 0])) + 1)
@@ -108,6 +108,17 @@ def test_images_are_sampled_in_few_steps_unless_asked(
     assert (options["method"], options["steps"]) == (method, steps)
 
 
+@pytest.mark.parametrize("how", ["--method heun", "--stochasticity 0", "--spacing time", "--noisy", "--start-law a"])
+def test_what_the_standard_diffusion_does_not_read_is_refused(how: str, runs: Path, tmp_path: Path) -> None:
+    said = ran(f"sample {runs}/standard -n 2 --out {tmp_path}/x {how}", 2)
+    assert f"{how.split()[0]}: for models of phases" in said
+
+
+def test_an_adaptive_flow_goes_down_to_the_first_step_of_the_chain(runs: Path, tmp_path: Path) -> None:
+    ran(f"sample {runs}/grey -n 1 --flow bosh3 --out {tmp_path}/x")
+    assert json.loads(opened(tmp_path / "x.nc").attrs["options"])["steps"] == 8
+
+
 @pytest.mark.parametrize("how", ["", "--flow ddim"])
 def test_a_model_of_the_standard_diffusion_is_sampled_too(how: str, runs: Path, tmp_path: Path) -> None:
     ran(f"sample {runs}/standard -n 3 --batch 2 --steps 3 --out {tmp_path}/drawn {how}")
@@ -129,6 +140,9 @@ def test_samples_of_images_are_told_in_json(runs: Path, tmp_path: Path) -> None:
         ("--method euler", "unknown method 'euler'"),
         ("--flow euler_maruyama", "unknown method 'euler_maruyama'"),
         ("--flow rk4 --corrector 0.1", "takes no Langevin steps"),
+        ("--flow dopri5 --method heun --stochasticity 0", "--method, --stochasticity: of the reverse equation"),
+        ("--flow dopri5 --steps 7", "--steps: the flow method dopri5 chooses its own steps"),
+        ("--out {1}/x.csv", "would be a table of angles"),
         ("--corrector -1", "signal-to-noise ratio must be positive"),
         ("--steps 1", "n_steps must be at least 2"),
         ("--sheet {1}/s.xyz", "does not say which kind of picture"),

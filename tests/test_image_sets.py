@@ -1,5 +1,6 @@
 """Sets of images: windows are cut out of the images, parts share nothing, and what cannot be used is named."""
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -191,6 +192,19 @@ def test_parts_by_rows_share_no_pixel_and_leave_none_out(tmp_path: Path, colour:
             np.testing.assert_array_equal(pixels, expected.transpose(2, 0, 1) if colour == "rgb" else expected[..., 0])
 
 
+@pytest.mark.parametrize(("rows", "columns", "cut"), [(128, 128, 96), (77, 101, 45), (64, 40, 32), (400, 40, 320)])
+def test_an_image_is_cut_between_rows_so_that_a_window_fits_into_either_part(
+    rows: int, columns: int, cut: int, tmp_path: Path
+) -> None:
+    """At four fifths, where the rows below have a window; else just above a window."""
+    numbered(tmp_path, (rows, columns))
+    (path,) = tmp_path.glob("*.png")
+    parts = [image_set(path, crop=32, part=part) for part in ("train", "test")]
+    assert [part.shapes.tolist() for part in parts] == [[[cut, columns]], [[rows - cut, columns]]]
+    with pytest.raises(ValueError, match=rf"has {rows}x{columns} pixels, .* at most {rows // 2} rows"):
+        image_set(path, crop=(rows // 2 + 1, 8), part="train")
+
+
 def test_the_frame_of_socofing_is_cut_off_and_its_manifest_decides_about_parts(tmp_path: Path) -> None:
     images = {f"{i}.png": save(tmp_path / f"{i}.png", 103, 96, seed=i) for i in range(3)}
     rows = ["file\tgroup\tsplit", "0.png\tA\ttrain", "1.png\tB\tval", "2.png\tA\ttrain"]
@@ -263,6 +277,27 @@ def test_half_a_cache_is_built_anew(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     assert torch.equal(image_set(tmp_path / "data", cache=tmp_path).draw(2, seeded()), expected)
     assert sorted(file.suffix for file in tmp_path.glob("*.*")) == [".json", ".npy"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [(".npy", ""), (".json", ""), (".json", "{}"), (".json", "[]"), (".json", "null"), (".json", '{"shapes": 3}')],
+)
+def test_a_damaged_cache_is_built_anew(suffix: str, content: str, tmp_path: Path) -> None:
+    numbered(tmp_path / "data", (12, 9))
+    expected = image_set(tmp_path / "data", cache=str(tmp_path)).draw(2, seeded())
+    (path,) = tmp_path.glob(f"*{suffix}")
+    path.write_text(content)
+    assert torch.equal(image_set(tmp_path / "data", cache=tmp_path).draw(2, seeded()), expected)
+
+
+def test_a_cache_of_other_images_is_built_anew(tmp_path: Path) -> None:
+    numbered(tmp_path / "data", (12, 9))
+    expected = image_set(tmp_path / "data", cache=tmp_path).draw(2, seeded())
+    (path,) = tmp_path.glob("*.json")
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps(about | {"shapes": [[9, 9]], "names": ["a"]}))
+    assert torch.equal(image_set(tmp_path / "data", cache=tmp_path).draw(2, seeded()), expected)
 
 
 def test_a_set_that_fails_while_it_is_built_leaves_no_file(tmp_path: Path) -> None:
@@ -365,7 +400,7 @@ def test_built_in_images_need_no_file() -> None:
         ("missing", {}, "no file or folder missing; a source is a path, or begins with"),
         ("socofing:missing", {}, "no file or folder missing"),
         ("texture:wood", {}, "give texture:brick"),
-        ("texture:brick", {"crop": 200, "part": "test"}, "fewer than the crop of 200x200"),
+        ("texture:brick", {"crop": 300, "part": "test"}, "512x512 pixels, .* take a crop of at most 256 rows"),
         ("texture:brick", {"part": "val"}, "got 'val': choose one of None, train, test"),
         ("texture:brick", {"first": "both"}, "got 'both': choose one of crop, size"),
         ("texture:brick", {"crop": 0}, "crop must be positive"),

@@ -75,8 +75,58 @@ def test_samples_are_angles_in_a_file_and_a_picture(made: Path, tmp_path: Path) 
     dataset = opened(tmp_path / "drawn.nc")
     assert dataset["theta"].shape == (7, 2)
     assert dataset["angle"].values.tolist() == ["phi", "psi"]
-    assert float(abs(dataset["theta"]).max()) <= math.pi
+    assert dataset["theta"].attrs["units"] == "deg"
+    assert math.pi < float(abs(dataset["theta"]).max()) <= 180.0
     assert size(tmp_path / "drawn.png")[0] > 200
+
+
+@pytest.mark.parametrize(("unit", "turn", "least"), [("hours", 24.0, 0.0), ("deg", 360.0, -180.0), ("7", 7.0, 0.0)])
+def test_samples_come_back_in_the_unit_of_the_data(unit: str, turn: float, least: float, tmp_path: Path) -> None:
+    """The same samples as in radians, on the turn that people count in, and the model finds them equally likely."""
+    radians = np.random.default_rng(0).normal(-1.0, 0.3, (40, 2))
+    np.save(tmp_path / "rad.npy", radians)
+    np.save(tmp_path / "unit.npy", radians * turn / (2 * math.pi))
+    for name, given in (("rad", "rad"), ("unit", unit)):
+        good(f"train {tmp_path}/{name}.npy --unit {given} --out {tmp_path}/{name} {TINY}")
+        good(f"sample {tmp_path}/{name} -n 9 --steps 3")
+    drawn, expected = (opened(tmp_path / name / "samples.nc")["theta"] for name in ("unit", "rad"))
+    assert (drawn.attrs["units"], expected.attrs["units"]) == (unit, "rad")
+    assert least <= float(drawn.min()) <= float(drawn.max()) < least + turn
+    phase = np.exp(2j * np.pi * drawn.values / turn)
+    np.testing.assert_allclose(phase, np.exp(1j * expected.values), atol=1e-3)  # float32 data in another unit
+    for name in ("rad", "unit"):
+        good(f"loglik {tmp_path}/{name} {tmp_path}/rad/samples.nc --out {tmp_path}/of-{name}")
+    first, second = (opened(tmp_path / f"of-{name}.nc")["log_prob"].values for name in ("rad", "unit"))
+    np.testing.assert_allclose(first, second, atol=0.02)
+
+
+def test_samples_may_be_a_table(made: Path, tmp_path: Path) -> None:
+    good(f"sample {made}/run -n 7 --steps 3 --out {tmp_path}/a.csv")
+    good(f"sample {made}/run -n 7 --steps 3 --out {tmp_path}/b")
+    header, *rows = (tmp_path / "a.csv").read_text().splitlines()
+    assert header == "phi,psi"
+    written = np.array([[float(cell) for cell in row.split(",")] for row in rows])
+    np.testing.assert_array_equal(written, opened(tmp_path / "b.nc")["theta"])
+    assert (tmp_path / "a.png").exists()
+    assert "exists already" in bad(f"sample {made}/run -n 7 --out {tmp_path}/a.csv")
+    good(f"loglik {made}/run {tmp_path}/a.csv --out {tmp_path}/c")
+
+
+def test_columns_are_known_by_their_names_and_a_file_that_states_its_unit_is_read_in_it(tmp_path: Path) -> None:
+    """One density, of columns in another order and of radians for a model of degrees."""
+    degrees = np.random.default_rng(0).normal((100.0, -20.0), 20.0, (40, 2)).round(3)
+    for name, order in (("ab", (0, 1)), ("ba", (1, 0))):
+        rows = ["ab"[order[0]] + "," + "ab"[order[1]], *(f"{row[order[0]]},{row[order[1]]}" for row in degrees)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows) + "\n")
+    columns = {name: ("row", np.deg2rad(degrees[:, i]), {"units": "rad"}) for i, name in enumerate("ab")}
+    xr.Dataset(columns).to_netcdf(tmp_path / "rad.nc")
+    good(f"train {tmp_path}/ab.csv --unit deg --out {tmp_path}/run {TINY}")
+    found = []
+    for file in ("ab.csv", "ba.csv", "rad.nc"):
+        good(f"loglik {tmp_path}/run {tmp_path}/{file} --out {tmp_path}/values --force")
+        found.append(opened(tmp_path / "values.nc")["log_prob"].values)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_allclose(found[0], found[2], atol=1e-4)
 
 
 def test_likelihoods_are_a_value_per_row_with_the_mean_said(made: Path, tmp_path: Path) -> None:
@@ -88,7 +138,12 @@ def test_likelihoods_are_a_value_per_row_with_the_mean_said(made: Path, tmp_path
 
 def test_a_diagnosis_says_what_may_be_wrong(made: Path, tmp_path: Path) -> None:
     said = good(f"diagnose {made}/run --out {tmp_path}/found")
-    for words in ("the terminal law", "samples d", "the density integrates to"):
+    for words in (
+        "the law at the horizon and",
+        "samples and data: ",
+        "a probability of 0.05",
+        "the density integrates to",
+    ):
         assert words in said
     dataset = opened(tmp_path / "found.nc")
     assert dataset["theta"].shape == dataset["sampled"].shape == (60, 2)
@@ -136,6 +191,13 @@ def test_three_angles_are_drawn_as_two_pairs(tmp_path: Path) -> None:
         ("train torsion:lys --unit deg --out {1}/x", "drop unit and columns"),
         ("train {0}/table.csv --unit deg --columns psi --attraction 0 --out {1}/x", "attraction must be positive"),
         ("train {0}/table.csv --unit deg --columns psi --held-out 1.5 --out {1}/x", "between 0 and 1"),
+        (
+            "train {0}/table.csv --unit deg --columns psi --attraction 2 --out {1}/x",
+            "--attraction: the process diffusion",
+        ),
+        ("train {0}/table.csv --unit deg --columns psi --seconds 9 --epochs 3 --out {1}/x", "--epochs: with --seconds"),
+        ("train torsion:lys --held-out 0.3 --out {1}/x", "--held-out: the rows of torsions that validate are fixed"),
+        ("loglik {0}/run nope.csv --out {1}/x", "there is no file nope.csv: give a .csv, .tsv, .npy or .nc file of"),
         ("sample {1}", "there is no checkpoint"),
         ("loglik {0}/run {0}/table.csv --columns psi --out {1}/x", "knows 2 angles, phi, psi, and"),
         ("sample {0}/run --method euler --out {1}/x", "unknown method 'euler'"),

@@ -134,3 +134,15 @@ def test_provenance_says_versions_time_and_options() -> None:
     assert json.loads(said["options"]) == {"seed": 3, "out": "a", "method": None}
     assert {"python", "circsde", "torch", "numpy"} <= set(json.loads(said["versions"]))
     assert said["created"].startswith(str(time.gmtime().tm_year))
+
+
+def test_a_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    """Also where what writes it makes a private one, as safetensors does."""
+    usual = tmp_path / "usual"
+    usual.touch()
+    with replacing(str(tmp_path / "a")) as temporary:
+        temporary.unlink()
+        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+    assert (tmp_path / "a").stat().st_mode == usual.stat().st_mode
+    save_netcdf(NOISE, str(tmp_path / "b.nc"))
+    assert (tmp_path / "b.nc").stat().st_mode == usual.stat().st_mode

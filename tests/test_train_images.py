@@ -67,7 +67,8 @@ def test_orientations_are_learnt_and_judged_as_the_ridges_that_they_draw(
 
 
 def test_the_standard_model_is_trained_on_values_and_starts_from_normals(tmp_path: Path) -> None:
-    told = ran(f"train fingerprint:arch --process standard {SMALL} --sheets 1 --out {tmp_path}/run")
+    small = SMALL.replace("--steps 6", "")  # there is no chain
+    told = ran(f"train fingerprint:arch --process standard {small} --sheets 1 --out {tmp_path}/run")
     assert "start" not in told
     model = trained(tmp_path / "run")
     assert isinstance(model.process, VariancePreserving)
@@ -119,6 +120,10 @@ def test_phases_that_are_attracted_settle_unless_asked(
         ("train texture:brick --process local --radius 9 --crop 16 --device cpu --out {0}/x", "does not fit"),
         ("train fingerprint --encode orientation --scale 0.9 --crop 16 --out {0}/x", "scale is of grey values"),
         ("train fingerprint --process standard --encode orientation --crop 16 --out {0}/x", "not of orientations"),
+        ("train texture:brick --process standard --objective pathwise --crop 16 --out {0}/x", "trained by denoising"),
+        ("train texture:brick --process standard --steps 7 --crop 16 --out {0}/x", "--steps: of a chain of phases"),
+        ("train texture:brick --process local --crop 32 --seconds 0.5 --device cpu --out {0}/x", "give at least"),
+        ("train texture:brick --size 32 --process diffusion --device cpu --out {0}/x", "give --crop"),
         ("train texture:wood --device cpu --out {0}/x", "unknown texture"),
         ("train {0} --device cpu --out {0}/x", "no images in the folder"),
     ],

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from circsde.coupling import Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
 from circsde.distributions import WrappedNormal
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain
-from circsde.models import checkpoint, training
+from circsde.matching import Chain, Paths, advance
+from circsde.models import checkpoint, pairs, training
 from circsde.models.loop import BEST, LAST, METRICS, averaging
 from circsde.models.mlp import ScoreMLP
 from circsde.models.relative import Relative
 from circsde.models.training import Settings, Trained, train, trained
-from circsde.models.transitions import Objective
+from circsde.models.transitions import Objective, Transitions
 from circsde.models.unet import ScoreUNet
 from circsde.schedule import Cosine, Custom, Schedule
 from circsde.typing import Angles, Tangent, Time
@@ -69,7 +69,8 @@ def state_of(path: Path) -> dict[str, Any]:
     """All that a checkpoint holds but how long it took."""
     state = checkpoint.load(path)
     record = state["callbacks"]["Record"]
-    record.pop("seconds")
+    for name in ("seconds", "prepared"):
+        record.pop(name)
     for row in record["rows"]:
         row.pop("seconds")
     return state
@@ -261,13 +262,140 @@ def test_a_time_ends_training_and_the_learning_rate_follows_it(
     assert len(record["rows"]) > 2
     assert 1.0 <= record["seconds"] < 1.1
     for row in record["rows"]:
-        done = min(1.0, row["seconds"])
+        done = min(1.0, (row["seconds"] - record["prepared"]) / (1.0 - record["prepared"]))
         assert row["learning_rate"] / settings.learning_rate == pytest.approx(
             0.5 + 0.5 * math.cos(math.pi * done), abs=0.1
         )
     updates: list[int] = []
     run_of(tmp_path, settings=settings, progress=updates.append)
     assert updates == []
+
+
+@pytest.mark.parametrize("slow", ["calibrated", "held_out_pairs"])
+def test_preparation_counts_and_a_time_that_it_uses_up_is_refused_with_what_is_needed(
+    slow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that goes on by a second while discounts or pairs are made, and stands still otherwise."""
+    now = [0.0]
+    made = getattr(training, slow)
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: 0.0))
+    monkeypatch.setattr(training, slow, lambda *given: (now.__setitem__(0, now[0] + 1.0), made(*given))[1])
+    with pytest.raises(ValueError, match=r"preparation took 1 s, and the time to train for is 1 s in all: give more"):
+        run_of(tmp_path, settings=replace(SHORT, seconds=1.0))
+    assert not (tmp_path / LAST).exists()
+
+    def tick(_: int) -> None:
+        now[0] += 0.1
+
+    run_of(tmp_path, settings=replace(SHORT, seconds=2.0), progress=tick)
+    record = checkpoint.load(tmp_path / LAST)["callbacks"]["Record"]
+    assert record["prepared"] == 1.0
+    assert 2.0 <= record["seconds"] < 2.2
+    rates = [row["learning_rate"] / SHORT.learning_rate for row in record["rows"]]
+    halves = [0.5 + 0.5 * math.cos(math.pi * min(1.0, row["seconds"] - 1.0)) for row in record["rows"]]
+    assert rates == pytest.approx(halves, abs=0.2)  # of what preparation leaves, at most an update behind
+
+
+def test_a_time_that_preparation_would_use_up_is_refused_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of a path takes a second: those of 4096 paths that find discounts and of 64 others, four steps each."""
+    now = [0.0]
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: 0.0))
+
+    def timed(chain: Chain, paths: Paths, generator: torch.Generator) -> Paths:
+        now[0] += len(paths.n)
+        return advance(chain, paths, generator)
+
+    monkeypatch.setattr(pairs, "advance", timed)
+    monkeypatch.setattr(pairs, "process_time", lambda: now[0])
+    needed, timing = 4.0 * (4096 + 64), 3.0 * (4096 + 16)
+    settings = replace(SHORT, seconds=needed - 10.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "calibrated", lambda *_: pytest.fail("it was prepared"))
+        with pytest.raises(ValueError, match=r"the time to train for is 16630 s in all, .* give at least \d+ s"):
+            run_of(tmp_path, settings=settings)
+        with pytest.raises(ValueError, match="give at least"):
+            run_of(tmp_path, settings=replace(settings, seconds=needed + timing), spent=10.0)
+    with pytest.raises(Stop):
+        run_of(tmp_path, settings=replace(settings, seconds=needed + timing + 10.0), progress=stop_at(2))
+
+
+def test_what_is_made_before_the_first_update_is_said_and_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    with pytest.raises(Stop):
+        run_of(tmp_path, preparing=said.append, progress=stop_at(6))
+    assert said == ["the discounts of the chain", "the first paths"]
+    pools: list[int] = []
+    staggered = Transitions._staggered
+
+    def counted(self: Transitions) -> Paths:
+        pools.append(self.pool)
+        return staggered(self)
+
+    monkeypatch.setattr(Transitions, "_staggered", counted)
+    run_of(tmp_path)
+    assert pools == [2]  # that of validation; training goes on with the paths that it had
+
+
+def test_paths_on_a_graphics_card_that_is_not_there_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="there is no graphics card for paths_on='cuda:0'"):
+        run_of(tmp_path, settings=replace(SHORT, paths_on="cuda:0"))
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+@pytest.mark.parametrize("objective", list(Objective))
+def test_a_row_that_is_not_finite_is_refused_before_training(objective: Objective, part: str, tmp_path: Path) -> None:
+    data = DATA.clone()
+    data[5 if part == "training" else 805, 1] = torch.nan
+    with pytest.raises(ValueError, match="rows of data"):
+        run_of(tmp_path, objective, data=data)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_has_one_training_at_a_time_and_one_that_is_gone_does_not_count(tmp_path: Path) -> None:
+    def second(_: int) -> None:
+        with pytest.raises(BlockingIOError, match="another process is at work in"):
+            run_of(tmp_path)
+        raise Stop
+
+    with pytest.raises(Stop):
+        run_of(tmp_path, progress=second)
+    run_of(str(tmp_path))  # type: ignore[arg-type]
+    assert trained(str(tmp_path)).update == trained(str(tmp_path / BEST)).update
+
+
+def test_a_validation_loss_that_is_not_finite_stops_training_and_keeps_the_last_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of weights that ran away in the last update of an epoch, after a loss that was finite."""
+    monkeypatch.setitem(checkpoint.DESCRIBED, "Unvalidated", Unvalidated)
+    with pytest.raises(FloatingPointError, match="the validation loss is nan after update 8; the state of the last"):
+        run_of(tmp_path, net=Unvalidated(1))
+    assert checkpoint.load(tmp_path / LAST)["global_step"] == 4
+    assert checkpoint.load(tmp_path / BEST)["global_step"] == 4
+
+
+class Unvalidated(nn.Module):
+    """NaN in validation after so many epochs."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.inner, self.after, self.epochs = network(), after, 0
+        self.arguments = self.inner.arguments
+
+    def train(self, mode: bool = True) -> "Unvalidated":
+        self.epochs += self.training and not mode
+        return super().train(mode)
+
+    def forward(self, t: Time, theta: Angles) -> Tangent:
+        score: Tangent = self.inner(t, theta)
+        return score if self.training or self.epochs <= self.after else score * torch.nan
 
 
 def test_two_times_or_none_left_are_refused(tmp_path: Path) -> None:
@@ -417,7 +545,7 @@ class Failing(nn.Module):
 def test_a_number_that_is_not_finite_stops_training_and_keeps_the_last_state(
     where: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(checkpoint.DESCRIBED, "Failing", ScoreMLP)
+    monkeypatch.setitem(checkpoint.DESCRIBED, "Failing", Failing)
     with pytest.raises(FloatingPointError, match=message):
         run_of(tmp_path, net=Failing(6, where))
     state = checkpoint.load(tmp_path / LAST)

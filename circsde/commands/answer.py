@@ -45,8 +45,8 @@ def show(answer: Answer) -> None:
 
 
 def show_json(**members: object) -> None:
-    """Print one JSON object on stdout."""
-    say(json.dumps(plain(members), indent=2, ensure_ascii=False, allow_nan=False))
+    """Print one JSON object on stdout, in ASCII, so that it is valid JSON in any encoding."""
+    say(json.dumps(plain(members), indent=2, allow_nan=False))
 
 
 def say(line: str | Text) -> None:

@@ -1,17 +1,12 @@
 """Names that the shell completes, written down so that it need not wait for libraries, and how they begin."""
 
+from circsde.catalogue import PROBLEMS
+
 METHODS = ("euler_maruyama", "heun", "sra1", "mobius_strang", "leimkuhler_matthews")
 """Names to complete and to list in the help, where importing ``circsde.solvers.METHODS`` would take a second."""
 
 BACK_IN_TIME = ("ancestral", "multistep")
 """Methods for reversed equations only."""
-
-PROBLEMS = (
-    *("wrapped_brownian_motion", "von_mises_well", "published", "published_doubled", "stiff_well", "noise_dominated"),
-    *("drifting", "two_coupled", "two_coupled_well", "mean_field_10", "mean_field_100", "mean_field_1000"),
-    *("reverse", "probability_flow"),
-)
-"""Likewise those of :func:`circsde.problems.names`."""
 
 
 def complete_method(incomplete: str) -> list[str]:

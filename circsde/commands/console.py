@@ -5,8 +5,9 @@ import inspect
 import os
 import platform
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+from typer.core import TyperGroup
 
 from circsde.commands.answer import Answer, show, show_json
 from circsde.commands.options import OUTPUT, flag
@@ -35,6 +37,39 @@ _COMMON = {
 }
 
 
+USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
+"""What click raises for a command line that it cannot read; newer versions of Typer bring a copy of click along."""
+
+_JSON = "circsde.json"
+
+
+class Program(TyperGroup):
+    """The commands, whose usage errors are answered in JSON, too, where that is asked for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options of the program, and note whether JSON is asked for."""
+        ctx.meta[_JSON] = "--json" in args
+        with _usage_errors_as_json(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the options of a command and run it."""
+        with _usage_errors_as_json(ctx):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _usage_errors_as_json(ctx: Any) -> Iterator[None]:
+    """Print the object that ``--json`` promises before click prints its message."""
+    try:
+        yield
+    except USAGE_ERROR as error:
+        if ctx.meta[_JSON]:
+            name = (getattr(error, "ctx", None) or ctx).info_name
+            _print(name, Failed(error.format_message(), USER_ERROR, {}), as_json=True)
+        raise
+
+
 class Failed(Exception):
     """What ends a command: a message, the exit status, and files that were written all the same."""
 
@@ -47,15 +82,18 @@ def command(run: Callable[P, Answer]) -> Callable[..., None]:
     """Make a command of a function: it takes ``--json`` and ``--quiet`` too, and prints its answer.
 
     Bad input, which is what the library raises as ``ValueError`` or ``OSError``, is answered by one message and status
-    2, a computation that failed by status 1, Ctrl-C by status 130. Anything else is a bug and keeps its traceback, as
-    does everything where the environment sets ``CIRCSDE_TRACEBACK``.
+    2, a computation that failed, as a solve that raises ``SolveError``, by status 1, Ctrl-C by status 130. Anything
+    else is a bug and keeps its traceback, as does everything where the environment sets ``CIRCSDE_TRACEBACK``. A
+    warning of Python's is one line on stderr, also where the command is to be quiet, as it may put the answer in doubt.
     """
 
     @functools.wraps(run)
     def printed(*args: Any, as_json: bool = False, quiet: bool = False, **kwargs: Any) -> None:
         token = _quiet.set(quiet)
         try:
-            outcome = _outcome(lambda: run(*args, **kwargs))
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                outcome = _outcome(lambda: run(*args, **kwargs))
             try:
                 _print(run.__name__, outcome, as_json)
             except OSError as error:
@@ -95,6 +133,10 @@ def _failure(error: BaseException) -> Failed | None:
         return Failed("interrupted", INTERRUPTED, {})
     if isinstance(error, MemoryError | RuntimeError) and any(words in str(error) for words in _NO_MEMORY):
         return Failed(f"not enough memory: take a smaller batch or network, or fewer samples ({error})", FAILED, {})
+    if isinstance(error, RuntimeError):
+        from circsde.solvers.solution import SolveError
+
+        return Failed(str(error), FAILED, {}) if isinstance(error, SolveError) else None
     return Failed(str(error), USER_ERROR, {}) if isinstance(error, ValueError | OSError) else None
 
 
@@ -130,6 +172,11 @@ def note(message: str, style: str = "") -> None:
         _stderr().print(Text(message, style))
 
 
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """Say a warning in one line, without the place in the code where it arose."""
+    _stderr().print(Text.assemble(("warning: ", "bold yellow"), " ".join(str(message).split())))
+
+
 def is_quiet() -> bool:
     """Whether the command was asked to be quiet."""
     return _quiet.get()
@@ -145,22 +192,25 @@ def progress_bar(
 ) -> Iterator[Callable[..., object]]:
     """A bar on stderr, moved by calling what it yields with the number of finished units, and that of all if it varies.
 
-    Where stderr is no terminal there is no bar. With ``notes``, it says at the first call, when the work turned out to
-    be possible, which versions do it, and these. A command that is to be quiet has neither.
+    A call with ``now``, a text, shows that instead of ``what`` until the next call, as while something is prepared.
+    Where stderr is no terminal there is no bar. With ``notes``, it says at the first other call, when the work turned
+    out to be possible, which versions do it, and these. A command that is to be quiet has neither.
     """
     console, columns = _stderr(), (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     told = _quiet.get() or notes is None
     hidden = _quiet.get() or not console.is_terminal
-
-    with Progress(TextColumn(what), BarColumn(), *columns, console=console, transient=True, disable=hidden) as progress:
+    progress = Progress(
+        TextColumn("{task.description}"), BarColumn(), *columns, console=console, transient=True, disable=hidden
+    )
+    with nullcontext() if hidden else progress:  # before its version 14.3, rich ends a disabled bar with an empty line
         task = progress.add_task(what, total=total)
 
-        def update(done: int, of: int | None = total) -> None:
+        def update(done: int, of: int | None = total, *, now: str | None = None) -> None:
             nonlocal told
-            if not told:
+            if not told and now is None:
                 progress.console.print(Text("\n".join([version_line(), *(notes or ())]), "dim"))
                 told = True
-            progress.update(task, completed=done, total=of)
+            progress.update(task, completed=done, total=of, description=now or what)
 
         yield update
 

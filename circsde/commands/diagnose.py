@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from circsde.models.training import Trained
 
+LEVEL = 0.05
+"""Of a test: the probability that it finds a difference where there is none."""
+
 EXAMPLES = """
 [bold]Examples[/]
 
@@ -76,19 +79,18 @@ def _angles(
     model: "Trained", _: Path, source: str | None, seed: int
 ) -> "tuple[xr.Dataset, Figure, list[str], dict[str, Any]]":
     """The same of a model of angles."""
-    import torch
-
     from circsde.commands import angles
     from circsde.commands.pictures import pair_densities
+    from circsde.streams import torch_stream
     from circsde.studies.generative import diagnose as examine
 
     theta = angles.known(model, source or model.about["source"], None, None, True)
     notes = [f"{counted(len(theta), 'row')} of {counted(theta.shape[1], 'angle')}"]
     with console.progress_bar("examining", 3, notes) as progress:
-        result = examine(model, theta, generator=torch.Generator().manual_seed(seed), progress=progress)
+        result = examine(model, theta, generator=torch_stream(seed, "diagnosis"), progress=progress)
     result = result.assign_coords(angle=model.about["names"])
     shown = {"data": result["theta"], "samples": result["sampled"]}
-    figure = pair_densities(shown, result.get("log_density"))
+    figure = pair_densities(shown, result.get("log_density"), str(model.about.get("unit") or "rad"))
     return result, figure, verdicts(result), _values(result)
 
 
@@ -106,18 +108,24 @@ def _terminal_p(result: "xr.Dataset") -> float:
     return min(1.0, float(result["kuiper_p"].min()) * result.sizes["angle"] * 2, float(result["energy_p"]) * 2)
 
 
+def _difference(p: float) -> str:
+    return "no difference found" if p > LEVEL else "they differ"
+
+
 def verdicts(result: "xr.Dataset") -> list[str]:
     """A diagnosis in words."""
     p = _terminal_p(result)
-    reached = "is not told from" if p > 0.05 else "differs from"
     energy, samples_p = float(result["samples_energy"]), float(result["samples_energy_p"])
-    alike = "are not told from" if samples_p > 0.05 else "differ from"
     lines = [
-        f"the terminal law {reached} the law that sampling starts from"
+        f"the law at the horizon and the law that sampling starts from: {_difference(p)}"
         f" (p = {p:.2g}, {result.attrs['samples']} simulated)",
-        f"samples {alike} data: energy statistic {energy:.2e}, of halves of the data"
-        f" {float(result['samples_energy_floor']):.2e} (p = {samples_p:.2g})",
+        f"samples and data: {_difference(samples_p)} (p = {samples_p:.2g}; energy statistic {energy:.2e}, of halves of"
+        f" the data {float(result['samples_energy_floor']):.2e})",
+        f"each test finds a difference where there is none with a probability of {LEVEL:g}",
     ]
     if "normalisation" in result:
-        lines.append(f"the density integrates to {float(result['normalisation']):.5f}")
+        integral = float(result["normalisation"])
+        doubt = result["normalisation"].attrs.get("comment")
+        known = f"the density integrates to {integral:.5f}"
+        lines.append(f"the integral of the density is not known: {doubt}" if doubt else known)
     return lines

@@ -52,9 +52,11 @@ def forward(
 
     Returns:
         ``theta`` and ``winding`` over ``(time, sample, *event)``; ``order_parameter`` and ``mean_direction`` over
-        ``(time, sample)``, of all oscillators of a sample; ``mean_field_order_parameter``, their limit for infinitely
-        many oscillators that start as a sample's do, for the first few samples, no or global coupling, and at least 30
-        oscillators; over ``angle``, ``mean_field_density``, that limit's density at the last time, and
+        ``(time, sample)``, of all oscillators of a sample, or where there is only one, whose order parameter is always
+        1, ``resultant_length`` over ``time``, of all samples if there are several; ``mean_field_order_parameter``, the
+        limit of R for infinitely many oscillators that start as a sample's do, for the first few samples, no or global
+        coupling, and at least 30 oscillators; over ``angle``, ``mean_field_density``, that limit's density at the last
+        time, and
         ``terminal_density``, the self-consistent von Mises law of the final rates, around the reference phase or,
         where nothing attracts to it, around each sample's mean direction. Integration that fails leaves the times that
         were reached, and says so in the attributes ``status`` and ``message``.
@@ -72,14 +74,22 @@ def forward(
     )
     marks = sorted({round(i * n_steps / frames) for i in range(frames + 1)})
     ts = [mark * sde.horizon / n_steps for mark in marks]
-    solution = sdeint(sde, theta, ts, method=method, n_steps=n_steps, generator=generator, progress=progress)
+    solution = sdeint(
+        sde, theta, ts, method=method, n_steps=n_steps, generator=generator, progress=progress, on_failure="return"
+    )
     order = [order_parameter(frame.double(), tuple(range(1, frame.ndim))) for frame in solution.theta]
     R, psi = (torch.stack(part) for part in zip(*order, strict=True))
     dims = ("time", "sample")
-    dataset = solution.to_xarray().assign(
-        order_parameter=(dims, R.numpy(), {"long_name": "order parameter R", "units": "1"}),
-        mean_direction=(dims, psi.numpy(), {"long_name": "mean direction psi", "units": "rad"}),
-    )
+    dataset = solution.to_xarray()
+    if theta[0].numel() > 1:
+        dataset = dataset.assign(
+            order_parameter=(dims, R.numpy(), {"long_name": "order parameter R", "units": "1"}),
+            mean_direction=(dims, psi.numpy(), {"long_name": "mean direction psi", "units": "rad"}),
+        )
+    elif len(theta) > 1:
+        length, _ = order_parameter(solution.theta.double().flatten(1), 1)
+        named = {"long_name": "mean resultant length over samples", "units": "1"}
+        dataset = dataset.assign(resultant_length=("time", length.numpy(), named))
     angles = grid(_POINTS)
     dataset = dataset.assign_coords(angle=("angle", angles.numpy(), {"long_name": "phase", "units": "rad"}))
     if sde.schedule.at(sde.horizon).diffusion > 0:
@@ -99,7 +109,7 @@ def _with_terminal_law(dataset: xr.Dataset, sde: KuramotoSDE, directions: Tensor
 
 def _with_mean_field_limit(dataset: xr.Dataset, sde: KuramotoSDE, samples: Tensor, angles: Tensor) -> xr.Dataset:
     laws = [_mean_field_limit(sde, sample) for sample in samples]
-    predicted = np.full(dataset["order_parameter"].shape, np.nan)
+    predicted = np.full((dataset.sizes["time"], dataset.sizes["sample"]), np.nan)
     predicted[:, : len(laws)] = [[abs(law.moment(t, 1)) for law in laws] for t in dataset["time"].values]
     density = torch.stack([law.density(sde.horizon, angles) for law in laws]).mean(0)
     return dataset.assign(

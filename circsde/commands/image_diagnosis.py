@@ -34,6 +34,7 @@ def examine(
 
     from circsde.commands import image_samples
     from circsde.commands.train_images import Windows
+    from circsde.streams import torch_stream
     from circsde.studies.image_metrics import compare
     from circsde.studies.reverse_sampling import Recipe
 
@@ -55,7 +56,7 @@ def examine(
     else:  # pictures of phases, as samples are
         phases = held_out.phases(COUNT, encoding, seed)
         data, known_ones = encoding.decode(phases), encoding.decode(familiar.phases(4 * COUNT, encoding, seed))
-    result = compare(data, sampled, train=known_ones, generator=torch.Generator().manual_seed(seed))
+    result = compare(data, sampled, train=known_ones, generator=torch_stream(seed, "resampling"))
     dims = ("image", *(("channel",) if data.ndim == 4 else ()), "row", "column")
     result = result.assign(data=(dims, data.numpy()), sampled=(dims, sampled.numpy()))
     if name == "theta":

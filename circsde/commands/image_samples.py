@@ -1,9 +1,12 @@
 """Samples of a model of images, from the command line: phases to NetCDF, a sheet of pictures, and how they came."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from circsde.commands import console
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
     from circsde.studies.reverse_sampling import Recipe
 
 SUCCESS = "success"
+
+SHEET = 24
+"""Samples on a sheet during training."""
 
 ENCODING = ("encoding", "encoding_scale")
 """What a model and its samples say of the encoding."""
@@ -119,6 +125,7 @@ def draw(
         batch_size=request.batch,
         frames=request.frames,
         device=request.device,
+        on_failure="return",
         progress=progress,
     )
     encoding = {name: model.about[name] for name in ENCODING if name in model.about}
@@ -191,8 +198,6 @@ def event_shape(model: "Trained") -> tuple[int, ...]:
 
 def encoding_of(about: Mapping[str, Any]) -> "Encoding":
     """What phases stand for, by what a model or its samples say; else grey values on the whole circle."""
-    import math
-
     from circsde.data.orientation import OrientationEncoding
     from circsde.encoding import PhaseEncoding
 
@@ -224,6 +229,20 @@ def save_sheet(result: "xr.Dataset", path: Path, *, force: bool) -> None:
         sheet(pictures(result), zoom=_zoom(result)).save(temporary)
 
 
+def training_sheet(model: "Trained", out: Path, seed: int) -> None:
+    """Samples of a network that is being trained, in the folder ``sheets`` of the run, named by the update."""
+    from circsde.studies.reverse_sampling import Recipe
+
+    device = next(model.network.parameters()).device.type
+    request = Request(SHEET, 0, SHEET, seed, "auto", device, 0)
+    drawn = draw(model, out, request, Recipe("multistep", 25), lambda _: None)
+    if drawn.attrs["status"] != SUCCESS:
+        console.note(f"there is no sheet after update {model.update}: {drawn.attrs['message']}")
+        return
+    (out / "sheets").mkdir(exist_ok=True)
+    save_sheet(drawn, out / "sheets" / f"{model.update:06d}.png", force=True)
+
+
 def save_video(result: "xr.Dataset", path: Path, *, force: bool) -> None:
     """The sheet at each of the states that were kept, as an animated GIF that repeats."""
     from circsde.data.sheet import sheet
@@ -238,5 +257,6 @@ def save_video(result: "xr.Dataset", path: Path, *, force: bool) -> None:
 
 
 def _zoom(result: "xr.Dataset") -> int:
-    """Small images twice as large."""
-    return 2 if result.sizes["row"] <= 48 else 1
+    """So large that the sheet is about 512 pixels wide, if images are small; at least twice if they are not large."""
+    columns = math.ceil(math.sqrt(result.sizes["sample"])) * result.sizes["column"]
+    return max(2 if result.sizes["row"] <= 48 else 1, min(512 // columns, 16))

@@ -9,6 +9,9 @@ from circsde.commands.options import SOLVER, option
 if TYPE_CHECKING:
     from torch import Tensor
 
+ROWS = 5000
+"""Rows at a time."""
+
 EXAMPLES = """
 [bold]Examples[/]
 
@@ -42,6 +45,7 @@ def loglik(
     given = dict(locals())
     (netcdf,) = console.outputs(out, options.beside(run, "loglik"), (".nc",), source, force=force)
 
+    import torch
     import xarray as xr
 
     from circsde.commands import angles
@@ -53,25 +57,30 @@ def loglik(
     if model.about.get("kind") == "images":
         raise ValueError(f"loglik is for models of angles, and {run} is one of images: judge it by circsde diagnose")
     theta = angles.known(model, source, unit, columns, drop_missing)
-    console.note(f"{console.version_line()}\n{counted(len(theta), 'row')} of {counted(theta.shape[1], 'angle')}", "dim")
-    result = log_likelihood(model, theta, atol=atol)
-    failed = [status for status in result.status if status != "success"]
+    notes, parts = [f"{counted(len(theta), 'row')} of {counted(theta.shape[1], 'angle')}"], []
+    with console.progress_bar("rows", len(theta), notes) as progress:
+        progress(0)
+        for first in range(0, len(theta), ROWS):
+            parts.append(log_likelihood(model, theta[first : first + ROWS], atol=atol))
+            progress(sum(len(part.value) for part in parts))
+    value, error, nfe = (torch.cat([getattr(part, name) for part in parts]) for name in ("value", "error", "nfe"))
+    status = [each for part in parts for each in part.status]
+    failed = [each for each in status if each != "success"]
     units = {"units": "nats"}
     dataset = xr.Dataset(
         {
-            "log_prob": ("row", result.value.numpy(), units),
-            "error": ("row", result.error.numpy(), {**units, "long_name": "estimated discretisation error"}),
-            "nfe": ("row", result.nfe.numpy()),
-            "status": ("row", list(result.status)),
+            "log_prob": ("row", value.numpy(), units),
+            "error": ("row", error.numpy(), {**units, "long_name": "estimated discretisation error"}),
+            "nfe": ("row", nfe.numpy()),
+            "status": ("row", status),
         },
         attrs=provenance(**given),
     )
     save_netcdf(dataset, netcdf, force=force)
     if failed:
-        console.fail(
-            f"{len(failed)} of {len(theta)} rows failed: {result.message}; the status of each is kept", values=netcdf
-        )
-    values = _summary(result.value, result.error)
+        why = next(part.message for part in parts if part.message)
+        console.fail(f"{len(failed)} of {len(theta)} rows failed: {why}; the status of each is kept", values=netcdf)
+    values = _summary(value, error)
     return Answer([_said(values)], values, {"values": netcdf})
 
 

@@ -80,7 +80,8 @@ Source = Annotated[
     typer.Argument(
         metavar="SOURCE",
         help="An image file; a folder of images; a .csv, .tsv, .npy or .nc file of angles; texture:brick, texture:grass"
-        " or texture:gravel; or fingerprint, if you like fingerprint:loop, :whorl or :arch.",
+        " or texture:gravel; fingerprint, if you like fingerprint:loop, :whorl or :arch; brodatz:FOLDER,"
+        " cifar10:FOLDER, socofing:FOLDER; or torsion:lys and others.",
         callback=check_named,
     ),
 ]
@@ -136,6 +137,14 @@ Out = Annotated[
     Path | None,
     option(
         OUTPUT, "Write PATH.nc and PATH.png; by default, or in a folder PATH, named after the source.", metavar="PATH"
+    ),
+]
+SamplesOut = Annotated[
+    Path | None,
+    option(
+        OUTPUT,
+        "Write PATH.nc and PATH.png, of angles a table instead if it is PATH.csv; by default in the folder of the run.",
+        metavar="PATH",
     ),
 ]
 ModelOut = Annotated[
@@ -259,6 +268,20 @@ def refuse(command: Callable[..., object], given: Mapping[str, object], names: S
     changed = [_dashed(name) for name in names if given[name] != parameters[name].default]
     if changed:
         raise ValueError(f"{', '.join(changed)}: {why}")
+
+
+def check_radius(radius: int, event_shape: Sequence[int]) -> None:
+    """Refuse a window of local coupling that is wider than the data.
+
+    >>> check_radius(5, (8, 8))
+    Traceback (most recent call last):
+    ValueError: --radius 5 is a window of 11, which does not fit data of 8 x 8: take a smaller one, or global coupling
+    """
+    if 2 * radius + 1 > min(event_shape[-2:]):
+        raise ValueError(
+            f"--radius {radius} is a window of {2 * radius + 1}, which does not fit data of"
+            f" {' x '.join(map(str, event_shape))}: take a smaller one, or global coupling"
+        )
 
 
 def device(name: DeviceName) -> str:

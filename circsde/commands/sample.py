@@ -1,5 +1,6 @@
 """``circsde sample``: what a trained model draws, to NetCDF and a picture."""
 
+import csv
 import math
 from enum import StrEnum
 from pathlib import Path
@@ -87,7 +88,7 @@ def sample(
     batch: Annotated[int, option(IMAGES, "Samples at a time; of no consequence.", least=1)] = 64,
     first_sample: Annotated[int, option(IMAGES, "The index of the first, to go on with a seed.", least=0)] = 0,
     device: options.Device = options.DeviceName.AUTO,
-    out: options.ModelOut = None,
+    out: options.SamplesOut = None,
     sheet: Annotated[Path | None, option(OUTPUT, "Images: the sheet; by default PATH.png.", metavar="PATH")] = None,
     video: Annotated[
         Path | None, option(OUTPUT, "Images: an animated GIF of how they come.", metavar="PATH.gif")
@@ -96,31 +97,38 @@ def sample(
 ) -> Answer:
     """Draw samples from a trained model.
 
-    Writes angles in radians to NetCDF. Draws pairs of them as densities, or samples of images on a sheet. A model of
-    images along the standard diffusion samples by multistep steps, or by --flow ddim, midpoint, heun2 or rk4.
+    Writes angles, in the unit that the model was trained in, to NetCDF or CSV, and phases of images to NetCDF. Draws
+    pairs of angles as densities, or samples of images on a sheet. A model of images along the standard diffusion
+    samples by multistep steps, or by --flow ddim, midpoint, heun2 or rk4.
     """
     given = dict(locals())
-    (netcdf,) = console.outputs(out, options.beside(run, "samples"), (".nc",), str(run), force=force)
-    picture = netcdf.with_suffix(".png") if sheet is None else sheet
+    table = ".csv" if out is not None and out.suffix == ".csv" else ".nc"
+    (written,) = console.outputs(out, options.beside(run, "samples"), (table,), str(run), force=force)
+    picture = written.with_suffix(".png") if sheet is None else sheet
     _check_pictures(picture, video, force=force)
 
     from circsde.models.training import trained
+    from circsde.solvers.trajectory import ADAPTIVE
 
     model = trained(run)
     images = model.about.get("kind") == "images"
+    if images:
+        _refuse_inert(model, given)
+        if table == ".csv":
+            raise ValueError(f"{written} would be a table of angles, and {run} is a model of images: name it PATH.nc")
     few = images and not corrector  # Langevin steps need a method that remembers none
     method = method or ("multistep" if few else "heun")
-    steps = steps or (25 if method == "multistep" else 100)
+    steps = steps or (len(model.chain) if flow in ADAPTIVE else 25 if method == "multistep" else 100)
     given |= {"method": method, "steps": steps}
     if not images:
         options.refuse(sample, given, OF_IMAGES, f"for models of images, and {run} is one of angles")
-        return _angles(model, count, steps, method, stochasticity, seed, netcdf, picture, given, force=force)
+        return _angles(model, count, steps, method, stochasticity, seed, written, picture, given, force=force)
 
     from circsde.commands import image_samples
     from circsde.record import provenance, save_netcdf
     from circsde.studies.reverse_sampling import Recipe, Spacing
 
-    recipe = Recipe(method, steps, Spacing(spacing), stochasticity, corrector, not noisy, flow)
+    recipe = Recipe(None if flow else method, steps, Spacing(spacing), stochasticity, corrector, not noisy, flow)
     frames = 0 if video is None else image_samples.FRAMES
     request = image_samples.Request(
         count,
@@ -140,8 +148,8 @@ def sample(
     result = result.assign_attrs(**provenance(**given))
     kept, files = result.sizes["sample"], {}
     if kept:
-        files = {"samples": netcdf, "picture": picture}
-        save_netcdf(result.drop_dims("time", errors="ignore"), netcdf, force=force)
+        files = {"samples": written, "picture": picture}
+        save_netcdf(result.drop_dims("time", errors="ignore"), written, force=force)
         image_samples.save_sheet(result, picture, force=force)
         if video is not None:
             files["video"] = video
@@ -150,6 +158,21 @@ def sample(
         console.fail(f"{result.attrs['message']}; {kept} samples are kept", **files)
     law = result.attrs["start_law"]
     return Answer([f"started from the law: {law}"], {"count": kept, "start_law": law}, files)
+
+
+def _refuse_inert(model: "Trained", given: dict[str, Any]) -> None:
+    """Refuse options that a model of images, or the flow that is asked for, does not read."""
+    from circsde.matching import Chain
+    from circsde.solvers.trajectory import ADAPTIVE
+
+    reverse, flow = ("method", "stochasticity"), given["flow"]
+    if not isinstance(model.process, Chain):
+        names = (*reverse, "spacing", "corrector", "noisy", "start_law")
+        options.refuse(sample, given, names, "for models of phases, and this is one of the standard diffusion")
+    elif flow is not None:
+        options.refuse(sample, given, reverse, "of the reverse equation, and --flow follows the probability flow")
+        if flow in ADAPTIVE:
+            options.refuse(sample, given, ("steps", "spacing"), f"the flow method {flow} chooses its own steps")
 
 
 def _check_pictures(picture: Path, video: Path | None, *, force: bool) -> None:
@@ -181,17 +204,18 @@ def _angles(
     method: str,
     stochasticity: float,
     seed: int,
-    netcdf: Path,
+    written: Path,
     picture: Path,
     given: dict[str, Any],
     *,
     force: bool,
 ) -> Answer:
-    import torch
     import xarray as xr
 
+    from circsde.commands.angles import in_unit, unit_name
     from circsde.commands.pictures import pair_densities
     from circsde.record import provenance, replacing, save_netcdf
+    from circsde.streams import torch_stream
     from circsde.studies.generative import sample as draw
     from circsde.studies.generative import samples
 
@@ -205,18 +229,21 @@ def _angles(
             n_steps=steps,
             method=method,
             stochasticity=stochasticity,
-            generator=torch.Generator().manual_seed(seed),
+            generator=torch_stream(seed, "samples"),
             progress=progress,
         )
-    if not solution.succeeded:
-        console.fail(solution.stats.message)
-    theta = samples(model, solution).numpy()
-    result = xr.Dataset(
-        {"theta": (("row", "angle"), theta, {"units": "rad", "long_name": "angle"})},
-        coords={"angle": names},
-        attrs=provenance(**given),
-    )
-    save_netcdf(result, netcdf, force=force)
+    theta, unit = samples(model, solution), str(model.about.get("unit") or "rad")
+    angles = xr.DataArray(in_unit(theta, unit), {"angle": names}, ("row", "angle"), "theta")
+    angles.attrs = {"units": unit, "long_name": "angle"}
+    if written.suffix == ".csv":
+        with replacing(written, force=force) as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file).writerows([names, *angles.values.tolist()])
+    else:
+        save_netcdf(angles.to_dataset().assign_attrs(provenance(**given)), written, force=force)
+    drawn = xr.DataArray(theta.numpy(), {"angle": names}, ("row", "angle"))
     with replacing(picture, force=force) as temporary:
-        pair_densities({"samples": result["theta"]}).savefig(temporary, dpi=150)
-    return Answer([], {"count": count, "angles": names}, {"samples": netcdf, "picture": picture})
+        pair_densities({"samples": drawn}, unit=unit).savefig(temporary, dpi=150)
+    values = {"count": count, "angles": names, "unit": unit}
+    return Answer(
+        [f"{counted(count, 'sample')} in {unit_name(unit)}"], values, {"samples": written, "picture": picture}
+    )

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from circsde.commands import console, options
+from circsde.commands import angles, console, options
 from circsde.commands.answer import Answer, counted
 from circsde.commands.options import OUTPUT, SOLVER, option, rate
 
@@ -92,6 +92,14 @@ def simulate(
     """
     given = dict(locals())
     options.check_forward([method], "the forward process")
+    if coupling is not CouplingName.LOCAL:
+        options.refuse(simulate, given, ("radius", "boundary"), "of local coupling: add --coupling local")
+    if coupling is CouplingName.NONE:
+        options.refuse(simulate, given, ("coupling_rate",), "without coupling it does nothing: take --coupling global")
+    if crop is None:
+        options.refuse(simulate, given, ("centre",), "of a window, and none is cut out: give --crop")
+    if not angles.holds_images(source):
+        options.refuse(simulate, given, ("colour", "scale"), f"for images, and {source} is a table of angles")
     netcdf, picture = console.outputs(out, _default(source), (".nc", ".png"), source, force=force)
 
     import math
@@ -100,13 +108,15 @@ def simulate(
 
     from circsde.commands.forward import forward
     from circsde.data import load
+    from circsde.data.image_set import some
     from circsde.encoding import PhaseEncoding
     from circsde.kuramoto import KuramotoSDE
     from circsde.plots import forward_process
     from circsde.record import provenance, replacing, save_netcdf
+    from circsde.streams import torch_stream
 
     rates = _schedule(schedule, coupling, horizon, coupling_rate, reference_rate, diffusion_rate)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_stream(seed, "data")
     data = load(
         source,
         count=count,
@@ -118,14 +128,19 @@ def simulate(
         unit=unit,
         columns=options.names(columns),
         drop_missing=drop_missing,
+        strict=False,
         dtype=getattr(torch, dtype),
         generator=generator,
     )
     name = "no" if coupling is CouplingName.NONE else coupling
     shape = "\u00d7".join(map(str, data.theta.shape[1:]))
     title = f"{Path(source).name}: {len(data.theta)} \u00d7 {shape} phases, {name} coupling, {method}, {steps} steps"
+    if coupling is CouplingName.LOCAL:
+        options.check_radius(radius, data.theta.shape[1:])
     sde = KuramotoSDE(data.theta.shape[1:], _coupling(coupling, radius, boundary), rates)
     left_out = [f"left out {counted(data.dropped, 'row')} without all angles"] if data.dropped else []
+    if data.skipped:
+        left_out = [f"left out {counted(len(data.skipped), 'image')}: {some(data.skipped, '; ')}"]
     with console.progress_bar("integrating", steps, [title, *left_out]) as progress:
         result = forward(
             sde, data.theta, method=method, n_steps=steps, frames=frames, generator=generator, progress=progress
@@ -178,20 +193,29 @@ def _described(result: "xr.Dataset", data: "Phases") -> "xr.Dataset":
 
 
 def _summary(result: "xr.Dataset") -> str:
+    last = f"t = {float(result['time'][-1]):g}"
+    if "order_parameter" not in result:
+        samples = counted(result.sizes["sample"], "sample")
+        if "resultant_length" not in result:
+            return f"{samples} of one angle until {last}: there is no order parameter"
+        R = result["resultant_length"].values
+        return f"mean resultant length over {samples} of one angle: {R[0]:.3f} at the start, {R[-1]:.3f} at {last}"
     R = result["order_parameter"].mean("sample").values
-    said = f"order parameter R: {R[0]:.3f} at the start, {R[-1]:.3f} at t = {float(result['time'][-1]):g}"
+    said = f"order parameter R: {R[0]:.3f} at the start, {R[-1]:.3f} at {last}"
     if "mean_field_order_parameter" in result:
         said += f" (mean-field limit {float(result['mean_field_order_parameter'][-1].mean()):.3f})"
     return said
 
 
 def _values(result: "xr.Dataset") -> dict[str, object]:
-    limit = result.get("mean_field_order_parameter")
+    def over_time(name: str) -> object:
+        values = result.get(name)
+        return None if values is None else values.mean(set(values.dims) - {"time"}).values
+
     return {
         "title": result.attrs["title"],
         "samples": result.sizes["sample"],
         "time": result["time"].values,
-        "order_parameter": result["order_parameter"].mean("sample").values,
-        "mean_field_order_parameter": None if limit is None else limit.mean("sample").values,
+        **{name: over_time(name) for name in ("order_parameter", "mean_field_order_parameter", "resultant_length")},
         "terminal_concentration": result.attrs.get("terminal_concentration"),
     }

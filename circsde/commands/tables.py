@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from circsde.catalogue import PROBLEMS
 from circsde.commands.answer import records
 
 if TYPE_CHECKING:
@@ -100,11 +101,9 @@ def _is_chosen(candidate: "xr.Dataset", choice: "xr.Dataset") -> bool:
 
 def problem_table() -> Table:
     """Every named problem in a line."""
-    from circsde import problems
-
     table = Table("name", "what it is", title="Problems with exact answers")
-    for name in problems.names():
-        table.add_row(name, problems.describe(name))
+    for name, description in PROBLEMS.items():
+        table.add_row(name, description)
     return table
 
 
@@ -135,9 +134,7 @@ def selection_values(choice: "xr.Dataset") -> dict[str, object]:
 
 def problem_values() -> dict[str, object]:
     """Every named problem with what it is."""
-    from circsde import problems
-
-    return {"problems": [{"name": name, "description": problems.describe(name)} for name in problems.names()]}
+    return {"problems": [{"name": name, "description": line} for name, line in PROBLEMS.items()]}
 
 
 def _title(study: "xr.Dataset") -> str:

@@ -91,9 +91,9 @@ Two columns of a table, attracted to their mean directions; a short training:
 
   [cyan]circsde train angles.csv --unit deg --columns phi,psi --process reference --epochs 10 --out runs/mine[/]
 
-Windows of a texture, coupled to their neighbours, for two minutes:
+Windows of a texture, coupled to their neighbours, for four minutes:
 
-  [cyan]circsde train texture:brick --process local --crop 64 --size 32 --seconds 120 --out runs/brick[/]
+  [cyan]circsde train texture:brick --process local --crop 64 --size 32 --seconds 240 --out runs/brick[/]
 
 Then [cyan]circsde sample runs/brick -n 64[/], or [cyan]circsde sample runs/lys -n 1000[/],
 [cyan]circsde loglik runs/lys torsion:lys/test[/] and [cyan]circsde diagnose runs/lys[/].
@@ -149,7 +149,9 @@ def train(
     ] = None,
     epochs: Annotated[int, option(TRAINING, "Epochs; each ends with validation and a checkpoint.", least=1)] = 40,
     updates: Annotated[int, option(TRAINING, "Updates per epoch.", least=1)] = 500,
-    seconds: Annotated[float | None, option(TRAINING, "Train for this time instead, in short epochs.")] = None,
+    seconds: Annotated[
+        float | None, option(TRAINING, "Instead, the time for all, preparation included; epochs are short.")
+    ] = None,
     batch: Annotated[int | None, option(TRAINING, "Pairs per update: 256, of images 64.", least=1)] = None,
     learning_rate: Annotated[float | None, option(TRAINING, "Its peak: 0.001, of images 0.002.")] = None,
     patience: Annotated[
@@ -163,6 +165,9 @@ def train(
     Killed at any time, it goes on from the last epoch when called again.
     """
     given = dict(locals())
+    begin = time.monotonic()
+    if seconds is not None:
+        options.refuse(train, given, ("epochs", "updates"), "with --seconds the time ends training: leave one out")
     options.check_positive(learning_rate=learning_rate, seconds=seconds, attraction=attraction)
     for folder in (out, *([] if cache is None else [cache])):
         console.check_folder(folder)
@@ -194,24 +199,46 @@ def train(
         windows = train_images.Windows(
             source, crop, size, colour.value, forward.scale(scale), mirror, turn, strict, cache, encode.value, classes
         )
-        return train_images.fit(windows, forward, objective, preset, settings, sheets, *place)
+        if process is ProcessName.STANDARD:
+            options.refuse(train, given, ("steps",), "of a chain of phases, and the standard diffusion has none")
+            if objective not in (ObjectiveName.BEST, ObjectiveName.DENOISING):
+                raise ValueError(f"--objective {objective}: the standard diffusion is trained by denoising")
+        return train_images.fit(windows, forward, objective, preset, settings, sheets, *place, begin)
     options.refuse(train, given, OF_IMAGES, f"for images, and {source} is a table of angles")
+    if process is ProcessName.DIFFUSION:
+        options.refuse(train, given, ("attraction",), "the process diffusion attracts to nothing: take reference")
+    if source.startswith("torsion:") and "/" not in source:
+        options.refuse(train, given, ("held_out",), "the rows of torsions that validate are fixed")
     table = train_angles.Table(source, unit, columns, drop_missing, held_out)
     model = train_angles.Model(process, attraction, smallest_noise, steps, width, depth, harmonics)
-    return train_angles.fit(table, model, objective, settings, *place)
+    return train_angles.fit(table, model, objective, settings, *place, begin)
 
 
 @contextmanager
-def training_bar(settings: "Settings", notes: Sequence[str]) -> Iterator[Callable[[int], object]]:
-    """A bar moved by the number of finished updates, or by the time where that is what ends; a failure in a message."""
-    begin = time.monotonic()
+def training_bar(
+    settings: "Settings", notes: Sequence[str], begin: float
+) -> Iterator[tuple[Callable[[int], object], Callable[[str], object]]]:
+    """A bar and two ways to move it; a failure in a message.
+
+    Args:
+        settings: Of the training: updates, or a time, are what the bar counts.
+        notes: Of the work.
+        begin: When the command began, by the monotonic clock.
+
+    Yields:
+        What takes the number of finished updates, and what takes a text that says what is prepared.
+    """
+    if settings.seconds is None:
+        bar = console.progress_bar("training", settings.epochs * settings.updates, notes)
+    else:
+        bar = console.progress_bar("training, seconds", round(settings.seconds), notes)
     try:
-        if settings.seconds is None:
-            with console.progress_bar("training", settings.epochs * settings.updates, notes) as progress:
-                yield progress
-        else:
-            with console.progress_bar("training, seconds", round(settings.seconds), notes) as progress:
-                yield lambda _: progress(int(time.monotonic() - begin))
+        with bar as update:
+
+            def done(updates: int) -> int:
+                return updates if settings.seconds is None else int(time.monotonic() - begin)
+
+            yield lambda updates: update(done(updates)), lambda what: update(done(0), now=f"preparing {what}")
     except FloatingPointError as error:
         console.fail(str(error))
     except KeyboardInterrupt:

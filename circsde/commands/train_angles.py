@@ -1,5 +1,6 @@
 """``circsde train`` on tables of angles: rows, a process, a network, and the centre from which angles are counted."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,13 +31,14 @@ class Table:
         import torch
 
         from circsde.data.torsion import split
+        from circsde.streams import torch_stream
 
         if self.source.startswith("torsion:") and "/" not in self.source:
             training, validation, _ = (data.theta[torch.from_numpy(rows)] for rows in split(len(data.theta)))
             return training, validation
         if not 0 < self.held_out < 1:
             raise ValueError(f"the part held out must be between 0 and 1, got {self.held_out:g}")
-        order = torch.randperm(len(data.theta), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(data.theta), generator=torch_stream(seed, "split"))
         cut = round(self.held_out * len(order))
         if not 0 < cut < len(order):
             raise ValueError(
@@ -59,17 +61,15 @@ class Model:
 
 
 def fit(
-    table: Table, learnt: Model, objective: "ObjectiveName", settings: "Settings", out: Path, device: str
+    table: Table, learnt: Model, objective: "ObjectiveName", settings: "Settings", out: Path, device: str, begin: float
 ) -> Answer:
-    """Train."""
+    """Train; the command began at the time ``begin`` of the monotonic clock."""
     if learnt.process in ("local", "standard"):
         raise ValueError(
             f"--process {learnt.process} is for images, and {table.source} is a table of angles: take global"
         )
     data = angles.read(table.source, table.unit, table.columns, table.drop_missing)
     training, validation = table.parts(data, settings.seed)
-
-    import torch
 
     from circsde.commands.train import training_bar
     from circsde.matching import Chain
@@ -79,12 +79,13 @@ def fit(
     from circsde.models.relative import Relative
     from circsde.models.training import train
     from circsde.models.transitions import Objective
+    from circsde.streams import seed_torch
     from circsde.torus import difference, mean_direction
 
     centre = mean_direction(training.double(), 0)
     sde = forward_process(Process(learnt.process), training.shape[1:], learnt.attraction)
     chain = Chain.geometric(sde, learnt.steps, learnt.smallest_noise, linear_from=2.0)
-    torch.manual_seed(settings.seed)
+    seed_torch(settings.seed, "weights")
     network = ScoreMLP(
         training.shape[1:],
         sde.schedule.diffusion,
@@ -101,7 +102,7 @@ def fit(
         "centre": centre.tolist(),
     }
     parts = f"{counted(len(training), 'row')} to learn from, {len(validation)} to validate"
-    with training_bar(settings, [f"{parts}, {counted(training.shape[1], 'angle')}"]) as progress:
+    with training_bar(settings, [f"{parts}, {counted(training.shape[1], 'angle')}"], begin) as (progress, preparing):
         model = train(
             network if learnt.process == "diffusion" else Relative(network, sde),
             chain,
@@ -112,6 +113,8 @@ def fit(
             settings,
             about=about,
             progress=progress,
+            preparing=preparing,
+            spent=time.monotonic() - begin,
             accelerator=device,
         )
     values = {"update": model.update, "training": len(training), "validation": len(validation), "angles": data.names}

@@ -1,6 +1,7 @@
 """``circsde train`` on images: windows, a process, a U-Net, and the law that sampling starts from."""
 
 import math
+import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from circsde.kuramoto import KuramotoSDE
     from circsde.matching import Chain
     from circsde.models.settings import Settings
-    from circsde.models.training import Trained
     from circsde.models.transitions import Objective, Starts
 
 REFERENCE_WEIGHT = {"diffusion": 0.0, "reference": 1.5, "global": 1.5, "local": 1.0}
@@ -29,8 +29,8 @@ COUPLING = {"reference": 0.0, "global": 0.25, "local": 0.25}
 RADIUS = 5
 """Of local coupling, as published."""
 
-SHEET = 24
-"""Samples on a sheet during training."""
+FITTED, COMPARED = 1000, 250
+"""States that laws to start from are fitted to, and compared with."""
 
 
 @dataclass(frozen=True)
@@ -151,24 +151,32 @@ def fit(
     sheets: int | None,
     out: Path,
     device: str,
+    begin: float,
 ) -> Answer:
-    """Choose the law that sampling starts from, then train, with a sheet of samples every ``sheets`` epochs."""
+    """Choose the law that sampling starts from, then train, with a sheet of samples every ``sheets`` epochs.
+
+    The command began at the time ``begin`` of the monotonic clock.
+    """
     import torch
 
-    from circsde.commands.image_samples import encoding_of
+    from circsde.commands.image_samples import encoding_of, training_sheet
     from circsde.commands.train import training_bar
     from circsde.data import RandomWindows
     from circsde.matching import Chain
+    from circsde.models.loop import LAST
+    from circsde.models.pairs import check_time
     from circsde.models.training import Trained, train
     from circsde.models.transitions import Objective
     from circsde.models.unet import PRESETS, ScoreUNet
     from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
     from circsde.models.wiener import Wiener
-    from circsde.record import check_writable
+    from circsde.record import check_writable, held
+    from circsde.streams import seed_torch
     from circsde.studies.terminal import FILE
 
     training, held_out = windows.part("train"), windows.part("test")
-    torch.manual_seed(settings.seed)
+    _check_windows(windows, training, held_out, 2 ** (len(PRESETS[preset]["multipliers"]) - 1))
+    seed_torch(settings.seed, "weights")
     about: dict[str, object] = {"kind": "images", "source": windows.source, "windows": windows.described}
     classes = tuple(known := windows.known(training))
     # padding by zeros, as windows do not close on themselves
@@ -186,6 +194,8 @@ def fit(
         about |= {"encoding": windows.encode, "encoding_scale": windows.scale * math.pi}
         encoding = encoding_of(about)
         shape = windows.shape(training)
+        if forward.process == "local":
+            options.check_radius(forward.radius, shape)
         sde = forward.equation(shape)
         aim = _objective(forward.process, objective)
         along = Chain.uniform(sde, forward.steps, published=aim is Objective.ONE_STEP)
@@ -199,17 +209,22 @@ def fit(
     values["windows"] = training.event_shape
     if encoding is not None:
         assert isinstance(along, Chain)
-        table = _start_law(along, RandomWindows(training, encoding), out)
+        starts = RandomWindows(training, encoding)
+        if settings.seconds is not None and not (out / LAST).exists():
+            states = 0 if (out / FILE).exists() else FITTED + COMPARED
+            check_time(along, aim, starts, settings, aim is Objective.PATHWISE, time.monotonic, begin, states)
+        with held(out):
+            table = _start_law(along, starts, out)
         shown.append(mismatch(table))
         values |= {"start_law": table.attrs["chosen"], "start_law_p": _least(table)}
 
     def draw_sheet(network: torch.nn.Module, update: int) -> None:
-        _sheet(Trained(network, along, aim, about, update), out, settings.seed)
+        training_sheet(Trained(network, along, aim, about, update), out, settings.seed)
 
     of = f" of {len(classes)} classes" if classes else ""
     parts = f"{counted(len(training), 'image')}{of} to learn from, {len(held_out)} to validate"
     size = " x ".join(map(str, training.event_shape))
-    with training_bar(settings, [f"{parts}, windows of {size}", *training.remarks]) as progress:
+    with training_bar(settings, [f"{parts}, windows of {size}", *training.remarks], begin) as (progress, preparing):
         model = train(
             network,
             along,
@@ -220,12 +235,28 @@ def fit(
             settings,
             about=about,
             progress=progress,
+            preparing=preparing,
+            spent=time.monotonic() - begin,
             watch=None if sheets is None else draw_sheet,
             every=sheets or 1,
             accelerator=device,
         )
     shown.insert(0, f"least validation loss after update {model.update}")
     return Answer(shown, {"update": model.update, **values}, {"run": out})
+
+
+def _check_windows(windows: Windows, training: "ImageSet", held_out: "ImageSet", stride: int) -> None:
+    """Refuse windows of two sizes, and of a size that the U-Net cannot halve as often as it does."""
+    if training.event_shape != held_out.event_shape:
+        raise ValueError(
+            f"{windows.source} is one picture, the upper rows of which are to learn from and the lower ones to validate"
+            " by, so that windows must be smaller: give --crop"
+        )
+    if any(side % stride for side in training.event_shape[-2:]):
+        raise ValueError(
+            f"windows have {' x '.join(map(str, training.event_shape[-2:]))} pixels, and the network needs multiples of"
+            f" {stride}: give such a --crop, or --size"
+        )
 
 
 def _objective(process: str, name: "ObjectiveName") -> "Objective":
@@ -243,22 +274,10 @@ def _start_law(chain: "Chain", starts: "Starts", out: Path) -> "xr.Dataset":
 
     if (out / FILE).exists():
         return load_law(out / FILE)[1]
-    with console.progress_bar("start law", 5) as progress:
-        law, table = choose(chain, starts, fitted=1000, compared=250, progress=progress)
+    with console.progress_bar("preparing the law to start from", 5) as progress:
+        law, table = choose(chain, starts, fitted=FITTED, compared=COMPARED, progress=progress)
     save_law(law, table, out / FILE)
     return table
-
-
-def _sheet(model: "Trained", out: Path, seed: int) -> None:
-    """Samples of a network that is being trained, in the folder ``sheets`` of the run, named by the update."""
-    from circsde.commands.image_samples import Request, draw, save_sheet
-    from circsde.studies.reverse_sampling import Recipe
-
-    device = next(model.network.parameters()).device.type
-    request = Request(SHEET, 0, SHEET, seed, "auto", device, 0)
-    drawn = draw(model, out, request, Recipe("multistep", 25), lambda _: None)
-    (out / "sheets").mkdir(exist_ok=True)
-    save_sheet(drawn, out / "sheets" / f"{model.update:06d}.png", force=True)
 
 
 def mismatch(table: "xr.Dataset") -> str:

@@ -26,7 +26,7 @@ class Table(NamedTuple):
     dropped: int = 0
 
 
-def read_angles(path: Path, columns: Sequence[str] | None = None, *, drop_missing: bool = False) -> Table:
+def read_angles(path: str | Path, columns: Sequence[str] | None = None, *, drop_missing: bool = False) -> Table:
     """Angles from a ``.csv``, ``.tsv``, ``.npy`` or ``.nc`` file.
 
     Args:
@@ -39,6 +39,7 @@ def read_angles(path: Path, columns: Sequence[str] | None = None, *, drop_missin
         ValueError: If the file cannot be read, a column is unknown or not numeric, or an angle is missing or
             infinite; it is named by row (the first row of data is 1) and column.
     """
+    path = Path(path)
     readers = {".csv": _read_csv, ".tsv": _read_csv, ".npy": _read_npy, ".nc": _read_netcdf}
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -46,19 +47,27 @@ def read_angles(path: Path, columns: Sequence[str] | None = None, *, drop_missin
             f"cannot tell what {path} holds: images end in .png, .jpg, ...; angles in {', '.join(readers)}"
         )
     table = reader(path, columns)
+    if not table.values.size:
+        raise ValueError(f"{path} has no row of angles: its shape is {table.values.shape}")
     rows = table.values.reshape(len(table.values), -1)
     incomplete = np.asarray(np.isnan(rows).any(axis=1))
     kept = ~incomplete if drop_missing else np.ones(len(rows), dtype=bool)
     bad = np.argwhere(~np.isfinite(rows) & kept[:, None])
     if len(bad):
         row, column = (int(i) for i in bad[0])
+        where = f"{path}: the angle in row {row + 1}, column {table.names[column] if table.names else column + 1} is"
+        if np.isinf(rows[row, column]):
+            infinite = int(np.isinf(rows).any(axis=1).sum())
+            raise ValueError(
+                f"{where} {rows[row, column]}, as in {infinite} of {len(rows)} rows: an angle must be finite; correct"
+                " the file (an empty cell or NaN says that an angle is missing), or choose other columns"
+            )
         raise ValueError(
-            f"{path}: the angle in row {row + 1}, column {table.names[column] if table.names else column + 1} is"
-            f" {rows[row, column]}; {incomplete.sum()} of {len(rows)} rows lack an angle: correct the file, drop such"
-            " rows (drop_missing, --drop-missing), or choose other columns"
+            f"{where} {rows[row, column]}; {incomplete.sum()} of {len(rows)} rows lack an angle: correct the file,"
+            " drop such rows (drop_missing, --drop-missing), or choose other columns"
         )
     if not kept.any():
-        raise ValueError(f"{path} has no row of angles" + (" in which none is missing" if len(rows) else ""))
+        raise ValueError(f"{path} has no row of angles in which none is missing")
     return table._replace(values=table.values[kept], dropped=int((~kept).sum()))
 
 
@@ -104,7 +113,7 @@ def _read_npy(path: Path, columns: Sequence[str] | None) -> Table:
         array = np.load(path, allow_pickle=False)
     if array.ndim == 0 or array.dtype.kind not in "fiu":
         raise ValueError(f"{path} must hold real numbers, one sample per row, got {array.dtype} of shape {array.shape}")
-    values = array.astype(np.float64).reshape(len(array), *(array.shape[1:] or (1,)))
+    values = array.astype(np.float64)[:, None] if array.ndim == 1 else array.astype(np.float64)
     names = tuple(str(i + 1) for i in range(values.shape[1])) if values.ndim == 2 else ()
     if columns is None:
         return Table(values, names)
@@ -112,7 +121,7 @@ def _read_npy(path: Path, columns: Sequence[str] | None) -> Table:
 
 
 def _read_netcdf(path: Path, columns: Sequence[str] | None) -> Table:
-    with _naming(path), interrupts_wait(), xr.open_dataset(path, engine="netcdf4") as dataset:
+    with _naming(path), interrupts_wait(), _opened(path) as dataset:
         numeric = tuple(str(name) for name, variable in dataset.data_vars.items() if variable.dtype.kind in "fiu")
         found = {name: dataset[name].load() for name in numeric if columns is None or name in columns}
     names = tuple(_known(numeric if columns is None else columns, numeric, path))
@@ -133,12 +142,17 @@ def _read_netcdf(path: Path, columns: Sequence[str] | None) -> Table:
     return Table(values, names, units.pop())
 
 
+def _opened(path: Path) -> xr.Dataset:
+    """Angles in hours are no durations, which some versions of xarray take them for."""
+    return xr.open_dataset(path, engine="netcdf4", decode_timedelta=False)
+
+
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Name ``path`` in what a reader raises."""
+    """Name ``path`` in what a reader raises, which for a damaged file is nearly anything."""
     try:
         yield
-    except (OSError, ValueError, EOFError, csv.Error) as error:
+    except Exception as error:
         raise ValueError(f"cannot read {path}: {error}") from error
 
 

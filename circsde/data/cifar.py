@@ -35,12 +35,13 @@ class _Unpickler(pickle.Unpickler):
         return _ADMITTED[module, name]
 
 
-def batch_files(path: Path) -> list[Path]:
+def batch_files(path: str | Path) -> list[Path]:
     """The archive ``path``, or the batches in the folder ``path`` or in ``cifar-10-batches-py`` below it.
 
     Raises:
         ValueError: If there are none.
     """
+    path = Path(path)
     if path.is_file():
         return [path]
     folders = (path, path / "cifar-10-batches-py")
@@ -50,7 +51,7 @@ def batch_files(path: Path) -> list[Path]:
     return files
 
 
-def images(path: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+def images(path: str | Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """All images, ``(32, 32, 3)``, named such as ``test_batch/cat/domestic_cat_s_000907.png``.
 
     Args:
@@ -59,7 +60,7 @@ def images(path: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     Raises:
         ValueError: If there are none, a batch cannot be read, is not one, or names what may run code.
     """
-    for name, content in _contents(path):
+    for name, content in _contents(Path(path)):
         try:
             batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
             data, labels, names = batch[b"data"], batch[b"labels"], batch[b"filenames"]

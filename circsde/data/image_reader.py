@@ -12,6 +12,7 @@ from circsde.data import cifar, images
 from circsde.data.fingerprint import fingerprints
 from circsde.data.image_store import Item, Store, digest, in_memory, mapped
 from circsde.data.images import Colour, Size
+from circsde.streams import torch_stream
 
 KINDS = ("brodatz", "cifar10", "fingerprint", "socofing", "texture")
 """What may stand before the colon in the name of a source."""
@@ -23,7 +24,9 @@ INSIDE = (slice(2, 99), slice(2, 92))
 """Those of its rows and columns that are not frame."""
 
 
-def read(kind: str, rest: str, size: Size | None, colour: Colour, seed: int, prints: int, cache: Path | None) -> Store:
+def read(
+    kind: str, rest: str, size: Size | None, colour: Colour, seed: int, prints: int, cache: str | Path | None
+) -> Store:
     """All images of a source.
 
     Args:
@@ -38,12 +41,24 @@ def read(kind: str, rest: str, size: Size | None, colour: Colour, seed: int, pri
     Raises:
         ValueError: If there is nothing to read, or a name is unknown.
     """
+    found, folder, files = items(kind, rest, size, colour, seed, prints)
+    if cache is None:
+        return in_memory(found)
+    made_of = () if files else (rest, seed, prints)
+    key = digest(folder, files, kind, size, colour, *made_of)
+    return mapped(found, cache, f"{kind}-{Path(rest).stem}".strip("-"), key)
+
+
+def items(
+    kind: str, rest: str, size: Size | None, colour: Colour, seed: int = 0, prints: int = 16
+) -> tuple[Iterator[Item], Path, list[Path]]:
+    """All images of a source, one at a time, as :func:`read` takes it, and the folder and files that they are in."""
     folder, files = Path(), list[Path]()
-    items: Iterator[Item]
+    found: Iterator[Item]
     if kind == "fingerprint":
-        items = _generated(rest, prints, seed, size, colour)
+        found = _generated(rest, prints, seed, size, colour)
     elif kind == "texture":
-        items = iter([(rest, _pixels(images.texture(rest, colour), size, colour))])
+        found = iter([(rest, _pixels(images.texture(rest, colour), size, colour))])
     else:
         path = Path(rest)
         if not path.exists():
@@ -53,15 +68,11 @@ def read(kind: str, rest: str, size: Size | None, colour: Colour, seed: int, pri
         folder = path if path.is_dir() else path.parent
         if kind == "cifar10":
             files = cifar.batch_files(path)
-            items = ((name, _pixels(Image.fromarray(image), size, colour)) for name, image in cifar.images(path))
+            found = ((name, _pixels(Image.fromarray(image), size, colour)) for name, image in cifar.images(path))
         else:
             files = images.image_files(path) if path.is_dir() else [path]
-            items = _files(files, folder, size, colour, is_framed=kind == "socofing")
-    if cache is None:
-        return in_memory(items)
-    made_of = () if files else (rest, seed, prints)
-    key = digest(folder, files, kind, size, colour, *made_of)
-    return mapped(items, cache, f"{kind}-{Path(rest).stem}".strip("-"), key)
+            found = _files(files, folder, size, colour, is_framed=kind == "socofing")
+    return found, folder, files
 
 
 def _files(files: list[Path], folder: Path, size: Size | None, colour: Colour, *, is_framed: bool) -> Iterator[Item]:
@@ -81,7 +92,7 @@ def _files(files: list[Path], folder: Path, size: Size | None, colour: Colour, *
 
 def _generated(pattern: str, count: int, seed: int, size: Size | None, colour: Colour) -> Iterator[Item]:
     """Fingerprints, 96 x 96."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_stream(seed, "data")
     for i in range(count):
         grey = fingerprints(1, pattern=pattern or None, generator=generator)[0]
         image = Image.fromarray(((grey + 1.0) * 127.5).round().to(torch.uint8).numpy())

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from circsde.data.images import Colour, Size
 from circsde.encoding import Encoding
+from circsde.streams import numpy_stream, torch_stream
 from circsde.typing import Angles
 
 
@@ -130,7 +131,7 @@ class ImageSet:
         places = (self._spare(np.arange(len(self)), margin) + 1).prod(1).sum()
         if count > places:
             raise ValueError(f"the {len(self)} images have {places} different windows, {count} are asked for")
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch_stream(seed, "windows")
         rounds = [torch.randperm(len(self), generator=generator) for _ in range(math.ceil(count / len(self)))]
         uniform = torch.rand(5, count, dtype=torch.float64, generator=generator)
         return self._windows(uniform, generator, torch.cat(rounds)[:count].numpy(), margin)
@@ -158,7 +159,7 @@ class ImageSet:
                 " split_rows cuts each image in two"
             )
         first = min(max(round(fraction * len(groups)), 1), len(groups) - 1)
-        order = np.random.default_rng(seed).permutation(len(groups))
+        order = numpy_stream(seed, "split").permutation(len(groups))
         chosen = [groups[i] for i in order[:first]]
         return self.of(chosen), self.without(chosen)
 
@@ -196,13 +197,25 @@ class ImageSet:
     def split_rows(self, fraction: float = 0.8) -> tuple["ImageSet", "ImageSet"]:
         """The upper rows of every image, this fraction of them, and the lower rows: sets without a common pixel.
 
+        The fraction is changed as little as need be, so that a window fits into either part.
+
         Raises:
-            ValueError: If a part has fewer rows than a window.
+            ValueError: If an image has not the rows of two windows.
         """
         if not 0 < fraction < 1:
             raise ValueError(f"the fraction of rows must be in (0, 1), got {fraction:g}")
         rows, columns = self.shapes.T
         upper = np.rint(fraction * rows).astype(np.int64)
+        if self.crop is not None:
+            least = self.crop[0]
+            if (rows < 2 * least).any():
+                i = int(rows.argmin())
+                raise ValueError(
+                    f"{self.names[i]} has {rows[i]}x{columns[i]} pixels, and its upper and its lower rows, which are"
+                    f" to be two parts of the data, cannot both hold a window of {least} rows: take a crop of at most"
+                    f" {rows[i] // 2} rows, or a larger image"
+                )
+            upper = upper.clip(least, rows - least)
         below = self.offsets + upper * columns * self._channels
         return (
             replace(self, shapes=np.stack([upper, columns], axis=1)),

@@ -29,7 +29,7 @@ def image_set(
     mirror: bool = False,
     turn: bool = False,
     strict: bool = False,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
 ) -> ImageSet:
     """The images of ``source``.
 

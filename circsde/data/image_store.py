@@ -47,7 +47,7 @@ def in_memory(items: Iterable[Item]) -> Store:
     return _store(np.frombuffer(buffer.getbuffer(), dtype=np.uint8), about)
 
 
-def mapped(items: Iterable[Item], folder: Path, label: str, key: str) -> Store:
+def mapped(items: Iterable[Item], folder: str | Path, label: str, key: str) -> Store:
     """All ``items``, mapped from a file in ``folder``: read and written the first time, opened later.
 
     Several processes may build or read one file: it takes its place when it is complete.
@@ -61,13 +61,13 @@ def mapped(items: Iterable[Item], folder: Path, label: str, key: str) -> Store:
     Raises:
         OSError: If the file cannot be written.
     """
-    path = folder / f"{label}-{key}.npy"
+    path = Path(folder) / f"{label}-{key}.npy"
     about_path = path.with_suffix(".json")
     try:
         about = json.loads(about_path.read_text(encoding="utf-8"))
         return _store(np.load(path, mmap_mode="r", allow_pickle=False), about)
-    except (FileNotFoundError, ValueError):  # none yet, or an incomplete copy of one
-        folder.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, ValueError, EOFError, LookupError, TypeError):  # none yet, or a damaged copy of one
+        path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, force=True) as temporary, temporary.open("wb") as file:
         file.seek(_HEADER)
         about = _write(items, file)
@@ -106,4 +106,8 @@ def _write(items: Iterable[Item], file: BinaryIO | io.BytesIO) -> dict[str, list
 
 def _store(pixels: NDArray[np.uint8], about: dict[str, list[object]]) -> Store:
     names, constant, skipped = (tuple(map(str, about[name])) for name in ("names", "constant", "skipped"))
-    return Store(pixels, np.array(about["shapes"], dtype=np.int64).reshape(-1, 2), names, constant, skipped)
+    shapes = np.array(about["shapes"], dtype=np.int64).reshape(-1, 2)
+    total = int(shapes.prod(1).sum())
+    if len(shapes) != len(names) or pixels.size not in (total, 3 * total):
+        raise ValueError(f"{pixels.size} bytes are not the pixels of {len(names)} images of {total} pixels in all")
+    return Store(pixels, shapes, names, constant, skipped)

@@ -18,12 +18,13 @@ TEXTURES = ("brick", "grass", "gravel")
 """The CC0 textures inside scikit-image, 512x512 grey."""
 
 
-def image_files(folder: Path) -> list[Path]:
+def image_files(folder: str | Path) -> list[Path]:
     """The image files in ``folder`` and below, sorted; hidden ones left out.
 
     Raises:
         ValueError: If there are none.
     """
+    folder = Path(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not images:
@@ -35,7 +36,7 @@ def image_files(folder: Path) -> list[Path]:
     return images
 
 
-def read_image(path: Path, colour: Colour = "grey") -> Image.Image:
+def read_image(path: str | Path, colour: Colour = "grey") -> Image.Image:
     """One image file as 8-bit grey ("L"), 16-bit grey ("I;16") or colour ("RGB"); transparency is dropped.
 
     Raises:
@@ -45,7 +46,7 @@ def read_image(path: Path, colour: Colour = "grey") -> Image.Image:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
             image.load()
-    except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged file makes decoders raise nearly anything, a TIFF file even TypeError
         raise ValueError(f"cannot read {path} as an image: {error}") from error
     if image.mode == "F" or (image.mode == "I" and np.asarray(image).max() > 0xFFFF):
         raise ValueError(f"{path} holds 32-bit values whose range is unknown; save it with 8 or 16 bits per channel")
@@ -80,6 +81,16 @@ def pair(value: Size | int | None, name: str) -> Size | None:
     return both
 
 
+def too_small(image: Image.Image, crop: Size | None) -> str:
+    """What is wrong with an image from which a window is to be cut; nothing where it is large enough."""
+    if crop is None or (image.height >= crop[0] and image.width >= crop[1]):
+        return ""
+    return (
+        f"the image has {image.height}x{image.width} pixels, fewer than the crop of {crop[0]}x{crop[1]}:"
+        " take a smaller crop, or resize without cropping"
+    )
+
+
 def window(
     image: Image.Image,
     crop: Size | None = None,
@@ -106,10 +117,7 @@ def window(
     rows, columns = crop or (image.height, image.width)
     spare = image.height - rows, image.width - columns
     if min(spare) < 0:
-        raise ValueError(
-            f"the image has {image.height}x{image.width} pixels, fewer than the crop of {rows}x{columns}:"
-            " take a smaller crop, or resize without cropping"
-        )
+        raise ValueError(too_small(image, crop))
     top, left = (n // 2 if centre else int(torch.randint(n + 1, (), generator=generator)) for n in spare)
     return _pixels(image.crop((left, top, left + columns, top + rows)), size)
 

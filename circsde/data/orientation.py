@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from circsde.data.fingerprint import grow_ridges
+from circsde.streams import torch_stream
 from circsde.torus import wrap
 from circsde.typing import Angles
 
@@ -56,7 +57,7 @@ class OrientationEncoding:
         Where ridges begin and end is drawn with the same seed for every picture.
         """
         half = wrap(theta).float() / 2
-        pictures = [grow_ridges(angle, self.period, torch.Generator().manual_seed(0)) for angle in half.cpu()]
+        pictures = [grow_ridges(angle, self.period, torch_stream(0, "data")) for angle in half.cpu()]
         return torch.stack(pictures).to(theta)
 
 

@@ -1,15 +1,17 @@
 """One entry for all data: a file, a folder or a built-in name becomes a tensor of phases."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from circsde.data import images
+from circsde.data import image_reader, images
 from circsde.data.angles import read_angles
 from circsde.data.fingerprint import PATTERNS, fingerprints
+from circsde.data.image_set import some
 from circsde.data.images import Colour, Size
 from circsde.encoding import PhaseEncoding, period, to_radians
 from circsde.torus import wrap
@@ -17,6 +19,8 @@ from circsde.typing import Angles
 
 BUILT_IN = (*(f"texture:{name}" for name in images.TEXTURES), "fingerprint", *(f"fingerprint:{p}" for p in PATTERNS))
 """The sources that need no file."""
+
+_SETS = ("brodatz:", "cifar10:", "socofing:")
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Phases:
         encoding: How grey levels became phases; None for angles.
         unit: The unit that angles were given in; None for images.
         dropped: Rows left out because an angle was missing.
+        skipped: Images left out, each with its name and the reason.
 
     >>> grass = load("texture:grass", count=2, crop=32, generator=torch.Generator().manual_seed(0))
     >>> grass.theta.shape, grass.names, grass.unit
@@ -43,6 +48,7 @@ class Phases:
     encoding: PhaseEncoding | None = None
     unit: str | None = None
     dropped: int = 0
+    skipped: tuple[str, ...] = ()
 
 
 def load(
@@ -57,14 +63,18 @@ def load(
     unit: str | float | None = None,
     columns: Sequence[str] | None = None,
     drop_missing: bool = False,
+    strict: bool = True,
+    otherwise: str | None = None,
     dtype: torch.dtype = torch.float32,
     generator: torch.Generator | None = None,
 ) -> Phases:
     """Phases from ``source``.
 
     Args:
-        source: An image file; a folder of images; a ``.csv``, ``.tsv``, ``.npy`` or ``.nc`` file of angles; or one of
-            :data:`BUILT_IN`.
+        source: An image file; a folder of images; a ``.csv``, ``.tsv``, ``.npy`` or ``.nc`` file of angles; one of
+            :data:`BUILT_IN`; ``brodatz:FOLDER``, ``cifar10:FOLDER`` or ``socofing:FOLDER``, see
+            :func:`circsde.data.image_set`; or ``torsion:lys`` and others of :mod:`circsde.data.torsion`, which may
+            end in ``/train``, ``/validation`` or ``/test``.
         count: How many samples; by default one per image, one built-in picture, all rows of a table. More than there
             are images means several random crops of each; of a table it takes the first rows.
         size: Images: resize to this many rows and columns (the aspect ratio is not kept).
@@ -75,6 +85,8 @@ def load(
         unit: Angles: "rad", "deg", "hours" or the length of one turn; a NetCDF file may state it itself.
         columns: Angles: the columns to take, by name; see :func:`circsde.data.angles.read_angles`.
         drop_missing: Angles: leave out rows that lack one.
+        strict: Images: refuse a source of several if one cannot be used, instead of leaving that out.
+        otherwise: Angles: the unit where neither ``unit`` is given nor the file states one.
         dtype: The floating dtype of the phases.
         generator: Source of all randomness: crops and fingerprints.
 
@@ -93,14 +105,19 @@ def load(
     if name.partition(":")[0] == "fingerprint":
         grey = _fingerprints(name, count or 1, size, crop, colour, generator)
         return Phases(encoding.encode(grey.to(dtype)), name, (name,) * len(grey), encoding)
-    if not (name.startswith("texture:") or path.exists()):
+    kind = name.partition(":")[0]
+    if not (kind in (*image_reader.KINDS, "torsion") or path.exists()):
         raise ValueError(f"there is no file or folder {name}; built in are {', '.join(BUILT_IN)}")
-    if name.startswith("texture:") or path.is_dir() or path.suffix.lower() in images.SUFFIXES:
+    if kind in image_reader.KINDS or path.is_dir() or path.suffix.lower() in images.SUFFIXES:
         _only_for("tables of angles", name, unit=unit, columns=columns, drop_missing=drop_missing or None)
-        grey, names = _windows(name, count, size, crop, centre, colour, generator)
-        return Phases(encoding.encode(grey.to(dtype)), name, names, encoding)
+        grey, names, skipped = _windows(name, count, size, crop, centre, colour, strict, generator)
+        return Phases(encoding.encode(grey.to(dtype)), name, names, encoding, skipped=skipped)
     _only_for("images", name, size=size, crop=crop, centre=centre or None)
-    return _angles(path, count, unit, columns, drop_missing, dtype)
+    if kind == "torsion":
+        if unit is not None or columns is not None:
+            raise ValueError("torsions have their columns and their unit: drop unit and columns")
+        return _torsions(name, count, dtype)
+    return _angles(path, count, unit, otherwise, columns, drop_missing, dtype)
 
 
 def _fingerprints(
@@ -119,41 +136,85 @@ def _windows(
     crop: Size | None,
     centre: bool,
     colour: Colour,
+    strict: bool,
     generator: torch.Generator | None,
-) -> tuple[Tensor, tuple[str, ...]]:
-    """``count`` windows of the images of a file, a folder or a texture, one image after the other, and their names."""
+) -> tuple[Tensor, tuple[str, ...], tuple[str, ...]]:
+    """``count`` windows of the images of a source, one image after the other, their names, and what is left out."""
+    skipped: dict[str, str] = {}
     path = Path(name)
-    is_texture = name.startswith("texture:")
-    files = [path] if is_texture or not path.is_dir() else images.image_files(path)
-    count = len(files) if count is None else count
-    if count > len(files) and (centre or crop is None):
+    most = len(images.image_files(path)) if path.is_dir() else 0 if name.startswith(_SETS) else 1
+
+    def usable() -> Iterator[tuple[str, Image.Image]]:
+        for label, image in _images(name, colour):
+            reason = image if isinstance(image, str) else images.too_small(image, crop)
+            if isinstance(image, str) or reason:
+                skipped[label] = str(reason)
+                if strict or most == 1:
+                    raise ValueError(f"{label}: {reason}")
+            else:
+                yield label, image
+
+    total = 0 if count is None or count <= most else sum(1 for _ in usable())  # then windows are spread over them
+    if count is not None and count > total > 0 and (centre or crop is None):
         raise ValueError(
-            f"{name} has {len(files)} image{'s' * (len(files) > 1)} and {count} samples are asked for: give crop, and"
+            f"{name} has {total} image{'s' * (total > 1)} and {count} samples are asked for: give crop, and"
             " no centre, so that each sample is a window at a random place"
         )
     windows: list[Tensor] = []
     names: list[str] = []
-    for i, file in enumerate(files[:count]):
-        image = images.texture(name.partition(":")[2], colour) if is_texture else images.read_image(file, colour)
-        for _ in range(count // len(files) + (i < count % len(files))):
-            try:
-                windows.append(images.window(image, crop, size, centre=centre, generator=generator))
-            except ValueError as error:
-                raise ValueError(f"{file}: {error}") from None
-            names.append(str(file))
+    for i, (label, image) in enumerate(usable()):
+        each = 1 if count is None or not total else count // total + (i < count % total)
+        for _ in range(each):
+            windows.append(images.window(image, crop, size, centre=centre, generator=generator))
+            names.append(label)
             if windows[-1].shape != windows[0].shape:
                 (first, other) = ("x".join(map(str, shape.shape[-2:])) for shape in (windows[0], windows[-1]))
                 raise ValueError(
-                    f"the images differ in size: {names[0]} has {first} pixels, {file} {other}; give size to resize"
+                    f"the images differ in size: {names[0]} has {first} pixels, {label} {other}; give size to resize"
                     " them all, or crop to cut a window of one size out of each"
                 )
-    return torch.stack(windows), tuple(names)
+        if count is not None and len(windows) == count:
+            break
+    left_out = tuple(reason if label in reason else f"{label}: {reason}" for label, reason in skipped.items())
+    if len(windows) < (count or 1):
+        raise ValueError(
+            f"{len(windows)} images of {name} can be used, {count or 1} are asked for: {some(left_out, '; ')}"
+        )
+    return torch.stack(windows), tuple(names), left_out
+
+
+def _images(name: str, colour: Colour) -> Iterator[tuple[str, Image.Image | str]]:
+    """The images of a source, or what is wrong with one, by name."""
+    kind, _, rest = name.partition(":")
+    if kind == "texture":
+        yield name, images.texture(rest, colour)
+    elif kind in image_reader.KINDS:
+        for label, pixels in image_reader.items(kind, rest, None, colour)[0]:
+            image = pixels if isinstance(pixels, str) or colour == "rgb" else pixels[..., 0]
+            yield label, image if isinstance(image, str) else Image.fromarray(image)
+    else:
+        for file in images.image_files(name) if Path(name).is_dir() else [Path(name)]:
+            try:
+                yield str(file), images.read_image(file, colour)
+            except ValueError as error:
+                yield str(file), str(error)
+
+
+def _torsions(name: str, count: int | None, dtype: torch.dtype) -> Phases:
+    from circsde.data.torsion import torsion  # which makes Phases itself
+
+    residue, _, part = name.removeprefix("torsion:").partition("/")
+    data = torsion(residue, part or None)
+    if count is not None and count > len(data.theta):
+        raise ValueError(f"{name} has {len(data.theta)} rows of angles, {count} are asked for")
+    return replace(data, theta=data.theta[:count].to(dtype))
 
 
 def _angles(
     path: Path,
     count: int | None,
     unit: str | float | None,
+    otherwise: str | None,
     columns: Sequence[str] | None,
     drop_missing: bool,
     dtype: torch.dtype,
@@ -162,6 +223,7 @@ def _angles(
         period(unit)  # a unit that is unknown is not worth reading for
     table = read_angles(path, columns, drop_missing=drop_missing)
     unit = table.unit if unit is None else unit
+    unit = otherwise if unit is None else unit
     if unit is None:
         raise ValueError(f"{path} does not state the unit of its angles: give unit rad, deg, hours, or a period")
     if count is not None and count > len(table.values):

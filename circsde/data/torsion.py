@@ -53,7 +53,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
 """The tables by the name of their residue."""
 
 
-def torsion(residue: str, part: str | None = None, path: Path | None = None) -> Phases:
+def torsion(residue: str, part: str | None = None, path: str | Path | None = None) -> Phases:
     """The torsion angles of one kind of residue.
 
     Args:
@@ -93,7 +93,7 @@ def split(rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.i
     return train, validation, test
 
 
-def fetch(residue: str, local: Path | None = None) -> Path:
+def fetch(residue: str, local: str | Path | None = None) -> Path:
     """The file of a residue in the user's cache: downloaded the first time, or copied from ``local``; verified.
 
     Raises:
@@ -106,7 +106,7 @@ def fetch(residue: str, local: Path | None = None) -> Path:
             raise ValueError(f"{local} is not the file {name} of the set: its SHA-256 is {pooch.file_hash(local)}")
         cache.mkdir(parents=True, exist_ok=True)
         with replacing(cache / name, force=True) as temporary:
-            temporary.write_bytes(local.read_bytes())
+            temporary.write_bytes(Path(local).read_bytes())
         return cache / name
     url = f"{BASE}/{FOLDER}/{name}"
     try:

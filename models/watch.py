@@ -1,0 +1,48 @@
+"""What looks on while a network is trained: at its average, and at the number of updates."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
+from torch import nn
+
+from circsde.models.loop import ScoreMatching
+
+
+class Watch(Checkpoint):
+    """Shows the averaged network after every so many epochs.
+
+    It does so after :class:`circsde.models.loop.Record` saved, as both are checkpoints.
+
+    Args:
+        average: What averages the weights.
+        look: Called with a copy of the network and the number of updates.
+        every: Epochs.
+    """
+
+    def __init__(self, average: WeightAveraging, look: Callable[[nn.Module, int], object], every: int) -> None:
+        self.average, self.look, self.every = average, look, every
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Show it; whatever random numbers that takes, training does not notice."""
+        if (trainer.current_epoch + 1) % self.every == 0 and trainer.is_global_zero:
+            assert self.average._average_model is not None
+            averaged = self.average._average_model.module
+            assert isinstance(averaged, ScoreMatching)
+            network = deepcopy(averaged.network).eval().requires_grad_(False)
+            with torch.no_grad():
+                self.look(network, trainer.global_step)
+
+
+class Counter(Callback):
+    """Tells ``progress`` how many updates are finished."""
+
+    def __init__(self, progress: Callable[[int], object]) -> None:
+        self.progress = progress
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        """Count."""
+        self.progress(trainer.global_step)
