@@ -152,7 +152,7 @@ def _noises(
             )
         if method.levy_area and noise.dZ is None:
             raise ValueError(f"{method.name} reads dZ, which this Brownian path does not have; use another method")
-        yield Noise(*(None if part is None else part.to(dtype) for part in noise))
+        yield Noise(noise.dW.to(dtype), None if noise.dZ is None else noise.dZ.to(dtype))
     if given != expected:
         raise ValueError(f"the Brownian path ended after {given} of {expected} steps")
 
