@@ -20,6 +20,7 @@ from torchsde._core.methods import select
 from circsde.sde import SDE
 from circsde.solvers.ancestral import ANCESTRAL
 from circsde.solvers.brownian import Noise
+from circsde.solvers.grid import resolution
 from circsde.solvers.methods import METHODS, Method
 from circsde.solvers.multistep import MULTISTEP
 from circsde.streams import torch_stream
@@ -103,7 +104,7 @@ class TorchsdePath:
     def increments(self, grid: Sequence[float], *, levy_area: bool) -> Iterator[Noise]:
         """The noise over each interval of ``grid``."""
         shape, (begins, ends) = (-1, *self.event_shape), (float(self.motion._start), float(self.motion._end))
-        slack = 1e-9 * (ends - begins)
+        slack = resolution((begins, ends))
         if grid[0] < begins - slack or grid[-1] > ends + slack:
             raise ValueError(
                 f"the Brownian path runs from {begins:g} to {ends:g} and was asked for {grid[0]:g} to {grid[-1]:g}:"

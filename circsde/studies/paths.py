@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian, BrownianPath, Noise
+from circsde.solvers.grid import places
 from circsde.solvers.integrate import sdeint
 from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method
@@ -55,9 +55,8 @@ class KnownPath:
 
     def increments(self, grid: Sequence[float], *, levy_area: bool) -> Iterator[Noise]:
         """The noise over each interval of ``grid``, every point of which must be a point of the path's own grid."""
-        slack = 1e-9 * (self.grid[-1] - self.grid[0]) / len(self.grid)
-        places = [bisect_left(self.grid, t - slack) for t in grid]
-        for i, j in pairwise(places):
+        where = "this Brownian path, which is remembered"
+        for i, j in pairwise(places(grid, self.grid, where, "remember it on a grid that holds every step")):
             h = self.grid[j] - self.grid[i]
             dZ = self.area[j] - self.area[i] - h * self.W[i] if levy_area else None
             yield Noise(self.W[j] - self.W[i], dZ)
