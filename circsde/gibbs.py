@@ -9,7 +9,7 @@ from torch.distributions import Distribution, constraints
 
 from circsde.distributions import Shape, VonMises, as_parameters, broadcast_shape, common_dtype
 from circsde.special import bessel_ratio, log_i0e
-from circsde.torus import TWO_PI, to_circle
+from circsde.torus import TWO_PI, Finite, to_circle
 from circsde.unimodal import UnimodalDensity
 
 
@@ -44,10 +44,10 @@ class MeanFieldGibbs(Distribution):
     """
 
     arg_constraints = {
-        "coupling": constraints.nonnegative,
-        "reference": constraints.nonnegative,
+        "coupling": Finite(least=0.0),
+        "reference": Finite(least=0.0),
         "diffusion": constraints.positive,
-        "phase": constraints.real,
+        "phase": Finite(),
     }
     support = constraints.independent(constraints.real, 1)  # type: ignore[no-untyped-call]
 

@@ -52,7 +52,8 @@ class Spectrum:
             ValueError: If ``t`` lies outside ``[0, horizon]`` by more than rounding.
         """
         time, horizon = float(t), self.slabs[-1].end
-        if not -1e-9 * horizon <= time <= (1 + 1e-9) * horizon:
+        slack = horizon * np.finfo(np.float32).eps  # times may have come from float32
+        if not -slack <= time <= horizon + slack:
             raise ValueError(f"the law is known on [0, {horizon:g}], got t = {time:g}")
         time = min(max(time, 0.0), horizon)
         start, end, series = self.slabs[bisect_left(self.slabs, time, key=lambda slab: slab.end)]

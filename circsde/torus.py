@@ -44,7 +44,7 @@ def wrap(theta: Tensor) -> Tensor:
 
 def to_circle(theta: Tensor, dtype: torch.dtype) -> Tensor:
     """:func:`wrap`, rounded to ``dtype`` and half-open in it."""
-    _require_floating(theta)
+    require_angles(theta)
     low, high = half_open_bounds(dtype)
     wide = theta.detach().double()
     wrapped = (wide / TWO_PI).round_().mul_(-TWO_PI).add_(wide).to(dtype)
@@ -58,9 +58,23 @@ def half_open_bounds(dtype: torch.dtype, half: float = math.pi) -> tuple[float, 
     return (-end.item() if end.item() <= half else -below), below
 
 
-def _require_floating(theta: Tensor) -> None:
+def require_angles(theta: object, name: str = "angles") -> None:
+    """Refuse what is not a floating-point tensor.
+
+    Raises:
+        TypeError: Saying what was got, and what to do.
+
+    >>> require_angles([0.0, 3.0], "theta0")
+    Traceback (most recent call last):
+    ...
+    TypeError: theta0 must be a torch tensor of radians, got list: convert it by torch.as_tensor
+    """
+    if not isinstance(theta, Tensor):
+        raise TypeError(
+            f"{name} must be a torch tensor of radians, got {type(theta).__name__}: convert it by torch.as_tensor"
+        )
     if not theta.is_floating_point():
-        raise TypeError(f"angles must be a floating-point tensor in radians, got dtype {theta.dtype}")
+        raise TypeError(f"{name} must be a floating-point tensor in radians, got dtype {theta.dtype}")
 
 
 class Finite(constraints.Constraint):
@@ -146,7 +160,7 @@ def circular_moment(theta: Tensor, dim: Axes = None, *, order: int = 1, weights:
         TypeError: If ``theta`` is not a floating-point tensor.
         ValueError: If a weight is negative or not finite.
     """
-    _require_floating(theta)
+    require_angles(theta)
     axes = tuple(range(theta.ndim)) if dim is None else dim
     theta = theta.to(torch.promote_types(theta.dtype, torch.float32))
     angle = order * theta

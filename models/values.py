@@ -128,13 +128,19 @@ def denoise(
 
 
 def _estimator(process: VariancePreserving, score: Field, clipped: bool) -> Field:
-    """``eps_hat``, made from the clipped estimate of the data if so wanted."""
+    """``eps_hat``, made from the clipped estimate of the data if so wanted.
+
+    A score that is not finite stays so: clipped, an infinite one would pass for data.
+    """
 
     def eps(t: Time, x: Angles) -> Angles:
         t = max(float(t), process.earliest)
         alpha, sigma = (float(scale) for scale in process.scales(t))
         estimate = -sigma * score(t, x)
-        return (x - ((x - sigma * estimate) / alpha).clamp(-1.0, 1.0) * alpha) / sigma if clipped else estimate
+        if not clipped:
+            return estimate
+        require_finite(estimate, "scores")
+        return (x - ((x - sigma * estimate) / alpha).clamp(-1.0, 1.0) * alpha) / sigma
 
     return eps
 

@@ -46,9 +46,10 @@ def backwards(sde: SDE, t: float, h: float, needed: str) -> tuple[ReverseSDE, fl
     """The equation as a reversed one, and the forward times at which its step begins and ends.
 
     Raises:
-        TypeError: If it is not a reversed one; ``needed`` says by whom that is needed.
+        TypeError: If it is not a reversed one, or has a drift of its own in place of that of :func:`circsde.reverse`;
+            ``needed`` says by whom that is needed.
     """
-    if not isinstance(sde, ReverseSDE):
+    if not isinstance(sde, ReverseSDE) or type(sde).drift is not ReverseSDE.drift:
         raise TypeError(f"{needed} the score of a reversed equation, got {type(sde).__name__}: take heun")
     return sde, sde.horizon - t, max(0.0, sde.horizon - t - h)
 

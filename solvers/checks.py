@@ -9,32 +9,29 @@ from torch import Tensor
 
 from circsde.sde import SDE, evaluate
 from circsde.solvers.methods import Method
-from circsde.torus import TWO_PI
+from circsde.torus import TWO_PI, require_angles
 
 _MIDDLE = 0.61803  # of the time to be solved: where a drift is looked at, and at no special point
 
 _STABLE = 2.0  # rate times step up to which explicit methods of order 1 and 2 are stable where angles are attracted
 
 
-def check_angles(theta: Tensor, event_shape: Sequence[int] | None) -> None:
-    """Refuse what is not a batch of finite angles of that shape.
+def check_angles(theta: Tensor, event_shape: Sequence[int] | None = None, name: str = "theta0") -> None:
+    """Refuse what is not a batch of finite angles, of that shape if there is one; ``name`` is what errors call it.
 
     Raises:
         TypeError: If they are not a floating-point tensor.
         ValueError: If there are none, one is not finite, or their shape is another.
     """
-    if not isinstance(theta, Tensor):
-        raise TypeError(f"theta0 must be a torch tensor of angles, got {type(theta).__name__}: use torch.as_tensor")
-    if not theta.is_floating_point():
-        raise TypeError(f"theta0 must hold floating-point angles in radians, got dtype {theta.dtype}")
+    require_angles(theta, name)
     if theta.ndim < 2 or (event_shape is not None and theta.shape[1:] != torch.Size(event_shape)):
         event = "*event" if event_shape is None else ", ".join(map(str, event_shape))
-        raise ValueError(f"theta0 must have shape (batch, {event}), got {tuple(theta.shape)}")
+        raise ValueError(f"{name} must have shape (batch, {event}), got {tuple(theta.shape)}")
     if not theta.numel():
-        raise ValueError(f"theta0 must hold at least one angle, got shape {tuple(theta.shape)}")
+        raise ValueError(f"{name} must hold at least one angle, got shape {tuple(theta.shape)}")
     if not bool(theta.isfinite().all()):
         where = tuple((~theta.isfinite()).nonzero()[0].tolist())
-        raise ValueError(f"theta0 must be finite, got {theta[where].item()} at index {where}")
+        raise ValueError(f"{name} must be finite, got {theta[where].item()} at index {where}")
 
 
 @torch.no_grad()

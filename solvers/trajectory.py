@@ -12,6 +12,7 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
+from circsde.solvers.checks import check_angles
 from circsde.solvers.derivatives import ask, check_repeats
 from circsde.solvers.grid import Times, as_times, resolution, step_grid
 from circsde.solvers.solution import NON_FINITE, OVERFLOW, SUCCESS, Stats
@@ -99,17 +100,6 @@ def trajectory(
         status, message, samples = stop.args
     rejected = walk.attempts - walk.accepted
     return Trajectory(walk.states, turns, Stats(walk.nfe, walk.accepted, status, message, samples, max(rejected, 0)))
-
-
-def check_angles(theta: Tensor) -> None:
-    """Refuse what is no batch of finite angles."""
-    if not theta.is_floating_point():
-        raise TypeError(f"angles must be a floating-point tensor in radians, got dtype {theta.dtype}")
-    if theta.ndim < 2 or not theta.numel():
-        raise ValueError(f"angles must have shape (batch, *event), none of it empty, got {tuple(theta.shape)}")
-    if not bool(theta.isfinite().all()):
-        where = tuple((~theta.isfinite()).nonzero()[0].tolist())
-        raise ValueError(f"angles must be finite, got {theta[where].item()} at index {where}")
 
 
 class _StoppedError(Exception):

@@ -10,7 +10,7 @@ from circsde.coupling import NoCoupling
 from circsde.distributions import WrappedNormal
 from circsde.kuramoto import KuramotoSDE
 from circsde.schedule import Linear, Schedule
-from circsde.sde import SDE, reverse
+from circsde.sde import SDE, ReverseSDE, reverse
 from circsde.solvers import Noise, sdeint
 from circsde.solvers.ancestral import ancestral_step
 from circsde.solvers.correctors import denoised, langevin
@@ -126,3 +126,15 @@ def test_the_drift_is_taken_back() -> None:
 def test_an_equation_that_runs_forwards_is_refused() -> None:
     with pytest.raises(TypeError, match="reversed equation, got KuramotoSDE"):
         sdeint(SDE_, torch.zeros(1, 1), (0.0, 1.0), n_steps=2, method="ancestral")
+
+
+@pytest.mark.parametrize("method", ["ancestral", "multistep"])
+def test_a_reversed_equation_with_a_drift_of_its_own_is_refused(method: str) -> None:
+    """These steps are made of the score and the forward drift, and would leave out what such a drift adds."""
+
+    class Pushed(ReverseSDE):
+        def drift(self, t: Time, theta: Angles) -> Tangent:
+            return super().drift(t, theta) + 1.0
+
+    with pytest.raises(TypeError, match="reversed equation, got Pushed"):
+        sdeint(Pushed(SDE_, lambda t, theta: 0.0 * theta, 1.0), torch.zeros(1, 1), (0.0, 1.0), n_steps=2, method=method)

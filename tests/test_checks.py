@@ -104,7 +104,7 @@ def test_a_network_with_dropout_left_on_is_refused_and_passes_in_evaluation_mode
 
 def test_angles_that_are_no_tensor_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # without the tests' own check of types
-    with pytest.raises(TypeError, match="theta0 must be a torch tensor of angles, got ndarray: use torch.as_tensor"):
+    with pytest.raises(TypeError, match="theta0 must be a torch tensor of radians, got ndarray: convert it by"):
         sdeint(KuramotoSDE((3,)), torch.zeros(2, 3).numpy(), (0.0, 1.0), n_steps=1)  # type: ignore[arg-type]
 
 

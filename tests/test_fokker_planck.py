@@ -330,3 +330,8 @@ def test_times_outside_the_horizon_are_refused() -> None:
     with pytest.raises(ValueError, match=r"known on \[0, 1\], got t = 1.2"):
         law.score(1.2, angles())
     assert law.moment(1.0 + 1e-12, 1) == law.moment(1.0, 1)
+
+
+def test_a_horizon_that_float32_rounds_up_is_within_the_horizon() -> None:
+    law = fokker_planck(Schedule.constant(reference=1.0, horizon=0.1), wrapped_normal(0.0, 0.5), mean_field=False)
+    assert law.moment(torch.tensor(0.1), 1) == law.moment(0.1, 1)

@@ -293,7 +293,11 @@ GOOD: dict[str, Any] = {"theta0": torch.zeros(2, 3), "ts": (0.0, 1.0), "n_steps"
         ({"theta0": torch.zeros(2, 3, 1)}, ValueError, "theta0 must have shape (batch, 3), got (2, 3, 1)"),
         ({"theta0": torch.zeros(3)}, ValueError, "theta0 must have shape (batch, 3), got (3,)"),
         ({"theta0": torch.zeros(0, 3)}, ValueError, "theta0 must hold at least one angle, got shape (0, 3)"),
-        ({"theta0": torch.zeros(2, 3, dtype=torch.int64)}, TypeError, "floating-point angles in radians, got"),
+        (
+            {"theta0": torch.zeros(2, 3, dtype=torch.int64)},
+            TypeError,
+            "theta0 must be a floating-point tensor",
+        ),
         ({"ts": (0.0, 1.5)}, ValueError, "ts must lie in [0, 1], the horizon, got [0, 1.5]"),
         ({"ts": (-0.5, 1.0)}, ValueError, "ts must lie in [0, 1], the horizon, got [-0.5, 1]"),
         ({"ts": (1.0, 0.0)}, ValueError, "ts must increase, got [1.0, 0.0]; to go back in time"),

@@ -209,6 +209,8 @@ def test_batches_of_rates_shapes_and_dtypes() -> None:
         ((0, 1.0, 1.0, 1.0), "number of oscillators must be at least 1, got 0"),
         ((3, -1.0, 1.0, 1.0), "Expected parameter coupling"),
         ((3, 1.0, -1.0, 1.0), "Expected parameter reference"),
+        ((3, math.inf, 1.0, 1.0), "Expected parameter coupling"),
+        ((3, 1.0, math.inf, 1.0), "Expected parameter reference"),
         ((3, 1.0, 1.0, 0.0), "Expected parameter diffusion"),
         ((3, 1.0, 1.0, 1.0, math.nan), "Expected parameter phase"),
     ],

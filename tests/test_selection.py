@@ -232,6 +232,27 @@ def test_a_reference_takes_steps_that_are_stable() -> None:
     assert abs(features) < 0.2  # the twin: the same error seems small
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rates", "tolerance"),
+    [((100.0, 1.0, 50.0), 0.15), ((1.0, 0.05, 2e4), 0.1)],
+    ids=["strong attraction", "long horizon"],
+)
+def test_unstable_methods_are_rejected_by_a_stable_reference(rates: tuple[float, ...], tolerance: float) -> None:
+    """Steps of 50 to 500 relaxation times: the law at the horizon is von Mises, theirs is uniform, E cos = 0."""
+    reference, diffusion, horizon = rates
+    sde = KuramotoSDE((1,), NoCoupling(), Schedule.constant(reference=reference, diffusion=diffusion, horizon=horizon))
+    kappa = reference / diffusion
+    cosine = (Observable("E cos theta", Wave("cos", 1), math.nan),)
+    subject = Simulation(sde, observables=cosine)
+    choice = select(subject, tolerance, methods=["euler_maruyama", "heun"], steps=[5, 10], budget=1e8)
+    assert choice.attrs["verdict"] != "resolved"
+    assert not choice["accepted"].any()
+    mean = ive(1, kappa) / ive(0, kappa)
+    assert (choice["lower"] < mean).all()
+    assert (choice["upper"] > mean).all()
+
+
 def test_more_steps_that_are_worse_are_no_resolved_choice() -> None:
     values = {"error": [0.01, 0.5], "lower": [0.0, 0.4], "upper": [0.02, 0.6], "nfe": [5.0, 10.0]}
     table = xr.Dataset(

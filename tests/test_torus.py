@@ -19,6 +19,7 @@ from circsde.torus import (
     mean_direction,
     mean_resultant_length,
     order_parameter,
+    require_angles,
     wrap,
 )
 
@@ -139,6 +140,11 @@ def test_integer_angles_are_refused() -> None:
         wrap(torch.tensor([1, 2]))
     with pytest.raises(TypeError, match="floating-point"):
         order_parameter(torch.tensor([1, 2]))
+
+
+def test_angles_that_are_no_tensor_say_how_to_convert_them() -> None:
+    with pytest.raises(TypeError, match=r"theta must be a torch tensor of radians, got ndarray: convert it by torch"):
+        require_angles(np.zeros(3), "theta")
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

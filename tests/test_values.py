@@ -146,6 +146,12 @@ def test_a_sample_depends_on_its_seed_and_index_only(method: str) -> None:
     assert not torch.equal(together[1:], drawn(4, seed=8))
 
 
+def test_a_score_that_is_not_finite_is_not_clipped_into_data() -> None:
+    for method in ("ancestral", "multistep", "midpoint"):
+        with pytest.raises(ValueError, match="scores must be finite"):
+            sample(PROCESS, lambda t, x: torch.full_like(x, math.inf), 2, n_steps=2, method=method, clip="always")
+
+
 def test_clipping_every_estimate_keeps_a_wrong_score_within_bounds() -> None:
     """A score that is always zero makes ``x / alpha`` of the noise, and one far too large the opposite."""
     options: dict[str, Any] = {"n_steps": 10}

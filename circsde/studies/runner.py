@@ -53,7 +53,7 @@ class Runner:
     1 of 1
     """
 
-    folder: Path | None = None
+    folder: str | Path | None = None
     workers: int = 1
     dask: str | None = None
     progress: Callable[[int, int], object] | None = None
@@ -131,7 +131,7 @@ class Runner:
     def _path(self, key: str) -> Path:
         assert self.folder is not None
         name = hashlib.sha256(f"{package_sources()} {key}".encode()).hexdigest()[:24]
-        return self.folder / f"{name}.nc"
+        return Path(self.folder) / f"{name}.nc"
 
     def _find(self, key: str | None) -> xr.Dataset | None:
         if key is None or not (path := self._path(key)).exists():

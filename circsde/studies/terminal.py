@@ -148,7 +148,7 @@ def choose(
     return laws[chosen], table
 
 
-def save_law(law: Law, table: xr.Dataset, path: Path) -> None:
+def save_law(law: Law, table: xr.Dataset, path: str | Path) -> None:
     """Write a law, and how it was chosen, whole or not at all.
 
     Raises:
@@ -158,7 +158,7 @@ def save_law(law: Law, table: xr.Dataset, path: Path) -> None:
     checkpoint.save({"law": described, "table": table.to_dict()}, path)
 
 
-def load_law(path: Path) -> tuple[Law, xr.Dataset]:
+def load_law(path: str | Path) -> tuple[Law, xr.Dataset]:
     """What :func:`save_law` wrote.
 
     Raises:
@@ -174,7 +174,7 @@ def load_law(path: Path) -> tuple[Law, xr.Dataset]:
     return law, xr.Dataset.from_dict(state["table"])
 
 
-def start_law(chain: Chain, run: Path, name: str = "auto") -> tuple[Law, str]:
+def start_law(chain: Chain, run: str | Path, name: str = "auto") -> tuple[Law, str]:
     """The law to start sampling from, and where it is from.
 
     Args:
@@ -186,6 +186,7 @@ def start_law(chain: Chain, run: Path, name: str = "auto") -> tuple[Law, str]:
     Raises:
         ValueError: If the law is one of other samples than the chain's.
     """
+    run = Path(run)
     beside = (run if run.is_dir() else run.parent) / FILE
     if name == "settled" or (name == "auto" and not beside.exists()):
         return settled(chain.sde), "settled"  # type: ignore[arg-type]
