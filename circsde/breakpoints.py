@@ -16,7 +16,7 @@ from circsde.schedule import Rate, Schedule
 _GAUSS = [(0.5 + 0.5 * float(x), 0.5 * float(w)) for x, w in zip(*np.polynomial.legendre.leggauss(10), strict=True)]
 
 RESOLVED = 1e-11
-"""Of the integral of a rate over the horizon: what an interval may miss."""
+"""The share of the integral of a rate over the horizon that an interval may miss."""
 
 _SHORTEST = 2.0**-40  # of the horizon: where a rate still differs from its integral on so short an interval, it jumps
 _MOST = 4096  # intervals: the integral of a rate that needs more is not that of its values

@@ -81,7 +81,7 @@ class PhaseEncoding:
 
     @property
     def reach(self) -> int:
-        """Zero: the phase of a pixel depends on that pixel alone."""
+        """Zero, since the phase of a pixel depends on that pixel alone."""
         return 0
 
     def encode(self, x: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ class KuramotoSDE(SDE):
 
     @property
     def rotates(self) -> bool:
-        """Whether an oscillator may have a natural frequency: one is not 0, or its gradient is asked for."""
+        """Whether an oscillator may have a natural frequency, as one is not 0 or its gradient is asked for."""
         w, (of, version, rotates) = self.natural_frequency, self._known_frequency
         return rotates or w is not of or _version(w) != version or w.requires_grad
 

@@ -28,7 +28,7 @@ from circsde.steps import euler, kick, normal, transport, wrapped
 from circsde.typing import Amplitude, Angles, Field, Labels, PerSample, Tangent, Time
 
 NARROW = 0.15
-"""rad^2. Noise of this variance reaches 6 deviations, or 2.4 rad: other turns weigh e^-30 there."""
+"""A variance in rad^2 whose noise reaches 2.4 rad, 6 standard deviations, where other turns weigh e^-30."""
 
 
 class Pairs(NamedTuple):

@@ -15,7 +15,7 @@ from circsde.encoding import PhaseEncoding
 CYCLIC = "twilight_shifted"
 PHASE, DENSITY = "phase \u03b8 [rad]", "density [1/rad]"
 SIMULATED, LIMIT, SETTLED, START = "#2a6f97", "#d1495b", "#222222", "#9aa5ab"
-"""Colours: what was simulated; the mean-field limit; the settled law; the initial state."""
+"""Colours of what was simulated, the mean-field limit, the settled law and the initial state."""
 
 
 def forward_process(result: xr.Dataset) -> Figure:

@@ -131,7 +131,7 @@ class SDE(nn.Module):
 
     @property
     def composite(self) -> bool:
-        """Whether the drift has a :meth:`remainder`, in a reversed equation the score: then that is what costs."""
+        """Whether the drift has a :meth:`remainder`, in a reversed equation the score, which is then what costs."""
         return type(self).remainder is not SDE.remainder
 
     def impulse(self, t0: float, t1: float, theta: Angles) -> tuple[Tensor, Tensor, float | Tensor]:  # noqa: ARG002

@@ -24,7 +24,7 @@ Complex = NDArray[np.complex128]
 Derivative = Callable[[float, Complex], Complex]
 
 NEGLIGIBLE = 1e-15
-"""Moments below this are not evaluated: the rounding of a moment of order one is 1e-16."""
+"""Moments below this are not evaluated, as the rounding of a moment of order one is 1e-16."""
 
 STABLE = 5.0  # rate times step, inside the stability region of the eighth-order Runge-Kutta method
 

@@ -15,7 +15,7 @@ from circsde.torus import TWO_PI, to_circle
 from circsde.unimodal import UnimodalDensity
 
 STEEPEST = 500.0
-"""The largest sum of concentration and tilt: what 640 nodes resolve."""
+"""The largest sum of concentration and tilt that 640 nodes resolve."""
 
 
 class TiltedVonMises(Distribution):

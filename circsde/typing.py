@@ -26,10 +26,10 @@ Labels: TypeAlias = Int[Tensor, " batch"]
 """The class of each sample, from 0; -1 where it has none, or is not to be told."""
 
 Time: TypeAlias = float | Float[Tensor, ""] | Float[Tensor, " batch"]
-"""A time in ``[0, horizon]``: a float, a 0-d tensor, or (in training) one time per sample."""
+"""A time in ``[0, horizon]``, which is a float, a 0-d tensor, or (in training) one time per sample."""
 
 Amplitude: TypeAlias = float | Float[Tensor, "..."]
-"""A noise amplitude g at a time, in rad per square-root time: one number, or one per oscillator."""
+"""A noise amplitude g at a time, in rad per square-root time, one number or one per oscillator."""
 
 Field: TypeAlias = Callable[[Time, Angles], Tangent]
-"""A time-dependent vector field on the torus, ``(t, theta) -> tangent``: a drift or a score. 2 pi-periodic."""
+"""A drift or a score, ``(t, theta) -> tangent``, a 2 pi-periodic vector field on the torus that may depend on time."""

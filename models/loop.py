@@ -20,7 +20,7 @@ from circsde.streams import seed_torch
 from circsde.typing import Angles, Field, Labels, Tangent, Time
 
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.csv"
-"""In the folder of a run: the state to go on from, that of least validation loss, and the log."""
+"""Files in the folder of a run, with the state to resume from, that of least validation loss, and the log."""
 
 
 class ScoreMatching(pl.LightningModule):

@@ -12,5 +12,5 @@ class Periodic(nn.Module):
 
     @property
     def periodic(self) -> bool:
-        """Whether its answers are known to be a 2 pi-periodic function of the angles: dropout draws in training."""
+        """Whether its answers are a 2 pi-periodic function of the angles; with dropout in training they are drawn."""
         return not self.training

@@ -19,7 +19,7 @@ class Process(StrEnum):
 
 
 SLOWEST, FASTEST = 0.02, 12.0
-"""D at the start and at the horizon, rad^2/time: 6 rad^2 in all, which leaves e^-6 of a first harmonic."""
+"""D at the start and at the horizon, rad^2/time; 6 rad^2 in all, which leaves e^-6 of a first harmonic."""
 
 
 def forward_process(process: Process, event_shape: Sequence[int], attraction: float = 1.0) -> KuramotoSDE:

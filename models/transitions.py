@@ -15,7 +15,7 @@ from circsde.torus import require_finite
 from circsde.typing import Angles, Labels
 
 Starts = Callable[[int, torch.Generator], Angles]
-"""Draws data: ``(count, generator) -> theta0``."""
+"""A function ``(count, generator) -> theta0`` that draws data."""
 
 
 @runtime_checkable

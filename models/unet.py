@@ -22,7 +22,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "small": {"width": 32, "multipliers": (1, 2, 4, 4), "blocks": 2, "attention": (8,)},
     "base": {"width": 120, "multipliers": (1, 2, 2, 2), "blocks": 3, "attention": (16, 8)},
 }
-"""Arguments of three sizes for 32 x 32 pixels: 0.60, 4.2 and 35.7 million parameters."""
+"""Arguments of three sizes for 32 x 32 pixels, with 0.60, 4.2 and 35.7 million parameters."""
 
 
 class UNet(nn.Module):

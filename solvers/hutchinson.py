@@ -15,7 +15,7 @@ from circsde.solvers.quadrature import Vector
 from circsde.typing import Angles, PerSample
 
 ENOUGH = 32
-"""Probes of signs: as many are not alike by chance."""
+"""So many probes of signs that they are not all alike by chance."""
 
 
 def over_probes(

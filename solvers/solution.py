@@ -44,7 +44,7 @@ class Stats:
 
 
 OnFailure = Literal["raise", "return"]
-"""What a solver does with a solution that failed: raise :class:`SolveError`, or return it with its status."""
+"""What a solver does with a solution that failed, raise :class:`SolveError` or return it with its status."""
 
 
 class SolveError(RuntimeError):
@@ -94,7 +94,7 @@ class Solution:
 
     @property
     def lifted(self) -> Tensor:
-        """``theta + 2 pi winding`` in float64: the continuous path of each angle, radians."""
+        """The continuous path of each angle, ``theta + 2 pi winding`` in float64, radians."""
         return self.theta.double() + TWO_PI * self.winding.double()
 
     @property

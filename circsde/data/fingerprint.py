@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 PATTERNS = ("loop", "whorl", "arch")
-"""Left and right loops, whorls and arches, drawn with the frequencies of fingers: 0.65, 0.30 and 0.05."""
+"""Left and right loops, whorls and arches, drawn with the frequencies of fingers (0.65, 0.30 and 0.05)."""
 
 _FREQUENCIES = (0.65, 0.30, 0.05)
 _N_ORIENTATIONS = 24

@@ -59,7 +59,7 @@ class RandomWindows:
 
     @cached_property
     def digest(self) -> str:
-        """What tells these data from others: a hash of all pixels and of how windows are cut and encoded."""
+        """A hash of all pixels and of how windows are cut and encoded, which identifies these data."""
         images, total = self.images, hashlib.sha256()
         for array in (images.pixels, images.offsets, images.shapes):
             total.update(np.ascontiguousarray(array).data)

@@ -102,7 +102,7 @@ class FlowBlock(Block):
 
     @property
     def reference(self) -> float:
-        """The tolerance of the reference: a thousandth of the smallest, or what the angles' dtype resolves."""
+        """The tolerance of the reference, a thousandth of the smallest or what the angles' dtype resolves."""
         return max(self.resolved, 1e-3 * self.tolerances[-1])
 
     @property

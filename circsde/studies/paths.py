@@ -23,7 +23,7 @@ from circsde.studies.sampling import Block, End, Sample, Solved, angles_per_path
 from circsde.typing import Angles
 
 REFERENCE = "sra1"
-"""The method that stands in for the exact solution: of those here it follows the path most closely."""
+"""The method that stands in for the exact solution; of those here it follows the path most closely."""
 
 _REMEMBERED = 1 << 22  # angles times steps of a path that is drawn once and remembered; longer ones are drawn anew
 
@@ -80,7 +80,7 @@ class PathBlock(Block):
 
     @property
     def reference(self) -> int:
-        """Steps of the reference solution, an even number: a multiple of all ``steps`` where one is near."""
+        """Steps of the reference solution, an even number and a multiple of all ``steps`` where one is near."""
         wanted = max(self.refinement * self.steps[-1], self.least)
         even = 2 * math.lcm(*self.steps)
         multiple = even * math.ceil(wanted / even)

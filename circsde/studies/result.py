@@ -18,7 +18,7 @@ STRONG, WEAK, STATIONARY = "strong", "weak", "stationary"
 KINDS = (STRONG, WEAK, STATIONARY)
 
 DISTINCT = 0.25
-"""An order is resolved where its standard error is at most this: claims differ by halves, two of them."""
+"""The largest standard error of an order that is resolved, half of the 0.5 by which claims differ."""
 
 _CLAIM = {STRONG: "strong_order", WEAK: "weak_order", STATIONARY: "invariant_order"}
 

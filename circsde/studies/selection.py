@@ -24,7 +24,7 @@ from circsde.studies.runner import Runner
 from circsde.studies.sampling import Block, block_size, simulate
 
 LEAST = {WEAK: 64, STRONG: 512}
-"""Paths at the first look: the mean of a squared distance is often carried by few of them."""
+"""Paths at the first look; the mean of a squared distance is often carried by few of them."""
 
 GROWTH = 4  # of the number of paths from look to look
 

@@ -22,7 +22,7 @@ from circsde.studies.markov import Array, Grid, dimensions, markov_matrix, noise
 from circsde.typing import Angles, PerSample
 
 POINTS = {1: (49, 73, 109, 163, 245), 2: (15, 19, 25, 31)}
-"""The grids that are tried in turn, by the number of phases: points per phase."""
+"""Points per phase of the grids that are tried in turn, by the number of phases."""
 
 TOLERANCE = {1: 1e-9, 2: 1e-6}
 
