@@ -219,3 +219,4 @@ LEIMKUHLER_MATTHEWS = Method(
 )
 
 METHODS = {method.name: method for method in (EULER_MARUYAMA, HEUN, SRA1, MOBIUS_STRANG, LEIMKUHLER_MATTHEWS)}
+"""The methods that follow a path, by name, with their orders and costs."""

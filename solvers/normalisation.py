@@ -11,7 +11,7 @@ from circsde.torus import TWO_PI
 from circsde.typing import Angles
 
 AGREE = 2e-3
-"""The relative difference of the integrals on two grids that agree: one has twice the points per angle of the other."""
+"""The relative difference of the integrals on two grids that agree, of which one has twice the points per angle."""
 
 _FIRST = {1: 256, 2: 64}
 _MOST = {1: 1 << 14, 2: 1 << 9}  # per angle

@@ -90,12 +90,12 @@ class ImageSet:
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """The shape of one drawn window: ``(rows, columns)`` grey, ``(3, rows, columns)`` in colour."""
+        """The shape of one drawn window, ``(rows, columns)`` grey or ``(3, rows, columns)`` in colour."""
         return (*((3,) if self.colour == "rgb" else ()), *(self.size or self.window))
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What whoever trains on this set should know: images left out, images without content."""
+        """What whoever trains on this set should know, such as images left out or without content."""
         remarks = []
         if self.skipped:
             remarks.append(f"{len(self.skipped)} images are left out: {some(self.skipped, '; ')}")
