@@ -37,7 +37,7 @@ types: $(INSTALLED)
 docs: $(INSTALLED)
 	rm -rf docs/reference
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --quiet -W --keep-going -E docs docs/_build/html
-	$(TEST) -n 2 docs README.md tests/test_documentation.py
+	$(BIN)/pytest --quiet --noconftest tests/test_site.py
 	@echo "The first page is $(CURDIR)/docs/_build/html/index.html"
 
 bench: $(INSTALLED)

@@ -1,8 +1,13 @@
-"""Sphinx settings: `make docs` runs every tutorial, makes every figure, and fails on a warning. It needs no network."""
+"""Sphinx settings: `make docs` runs every tutorial, makes every figure, and fails on a warning.
 
-import json
-import re
-from collections.abc import Iterable, Sequence
+Neither the build nor the pages need a network: formulas are drawn by the copy of MathJax in `_static/mathjax`.
+"""
+
+import builtins
+import inspect
+import shutil
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -11,10 +16,15 @@ from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.ext import autosummary
+from sphinx.pycode import ModuleAnalyzer
 
 import circsde
-from circsde import problems
-from circsde.solvers import METHODS, Method
+
+sys.path.insert(0, str(Path(__file__).parent))
+import generated  # beside this file
+
+ROOT = Path(__file__).resolve().parents[1]
 
 project = "circsde"
 release = circsde.__version__
@@ -28,17 +38,22 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_copybutton",
     "sphinx_design",
 ]
-myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build", "reference/*_table.md"]
+exclude_patterns = ["_build", "_static", "reference/*_table.md"]
 templates_path = ["_templates"]
+
+mathjax_path = "mathjax/tex-svg.js"
+mathjax3_config = {"options": {"enableMenu": False}}  # whose speech and zoom would load more, from the network
 
 nb_execution_mode = "force"  # a tutorial that fails, fails the build
 nb_execution_raise_on_error = True
 nb_execution_timeout = 900
 nb_merge_streams = True
+nb_output_stderr = "remove"
 
 nitpicky = True  # a reference to a name of circsde must lead somewhere; those of other projects are links or plain text
 nitpick_ignore_regex = [
@@ -49,23 +64,42 @@ nitpick_ignore_regex = [
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_use_type_comments = False
+autosummary_generate = False  # generated.py writes the pages of modules
+autosummary.WELL_KNOWN_ABBREVIATIONS += ("eq.",)  # which does not end a sentence
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_attr_annotations = False  # shapes such as "batch *event" are no markup
 
+viewcode_follow_imported_members = False
+
+viewcode_follow_imported_members = False
+maximum_signature_line_length = 100
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_exclude = ".linenos, .gp, .go"
+
 html_theme = "pydata_sphinx_theme"
 html_title = f"circsde {release}"
+repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {}).get("Repository")
 html_theme_options = {
-    "navbar_end": ["theme-switcher"],
+    "navbar_end": ["theme-switcher", "navbar-icon-links"],
+    "icon_links": [{"name": "Repository", "url": repository, "icon": "fa-brands fa-git-alt"}] if repository else [],
     "show_prev_next": False,
     "header_links_before_dropdown": 8,
     "footer_start": ["copyright"],
     "footer_end": [],
+    "secondary_sidebar_items": ["page-toc", "download"],
 }
+html_sidebars: dict[str, list[str]] = {page: [] for page in ("mathematics", "comparison", "decisions", "search")}
 html_static_path = ["_static"]
 html_css_files = ["circsde.css"]
 html_show_sourcelink = False
+html_copy_source = False
+html_use_index = False
+html_domain_indices = False
 
 
 def reachable(inventories: dict[str, str], seconds: float = 3.0) -> dict[str, tuple[str, None]]:
@@ -104,95 +138,12 @@ def resolve_public_name(
     return env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, node["reftype"], target, node, content)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def order(value: float | None) -> str:
-    """An order that a method claims."""
-    return "–" if value is None else f"{value:g}"
-
-
-def evaluations(method: Method) -> str:
-    """Per step; where oscillators are coupled, if that takes more."""
-    return f"{method.nfe}" if method.nfe_coupled is None else f"{method.nfe} ({method.nfe_coupled} coupled)"
-
-
-def linked(source: str) -> str:
-    """A source with its digital object identifier as a link."""
-    return re.sub(r"doi:(\S+)", r"[doi:\1](https://doi.org/\1)", source)
-
-
-def methods_table() -> str:
-    """What every method claims and costs, from the objects themselves."""
-    header = ["method", "strong", "weak", "stationary", "drift evaluations", "what for, and source"]
-    return table(
-        header,
-        (
-            [
-                f"`{name}`",
-                *map(order, (method.strong_order, method.weak_order, method.invariant_order)),
-                evaluations(method),
-                f"{method.note} ({linked(method.source)})",
-            ]
-            for name, method in METHODS.items()
-        ),
-    )
-
-
-def orders_table(results: Sequence[dict[str, Any]]) -> str:
-    """Claimed and measured orders."""
-    kinds = ("strong", "weak", "stationary")
-    cells = (
-        [
-            f"`{row['method']}`" if row["method"] in METHODS else row["method"],
-            *(
-                f"{row[kind][0]:.2f} ± {row[kind][1]:.2f} (of {row['claimed'][kind]:g})" if row[kind] else "–"
-                for kind in kinds
-            ),
-        ]
-        for row in results
-    )
-    return table(["method", *kinds], cells)
-
-
-def costs_table(results: Sequence[dict[str, Any]]) -> str:
-    """Drift evaluations that a weak tolerance costs."""
-    methods = list(results[0]["drift_evaluations"])
-    cells = (
-        [
-            f"`{row['problem']}`",
-            f"{row['tolerance']:g}",
-            *("–" if n is None else f"{n:g}" for n in row["drift_evaluations"].values()),
-        ]
-        for row in results
-    )
-    return table(["problem", "tolerance", *(f"`{method}`" for method in methods)], cells)
-
-
-def problems_table() -> str:
-    """The test problems."""
-    return table(
-        ["problem", "what it is"], ([f"`{name}`", problems.describe(name).rstrip(".")] for name in problems.names())
-    )
-
-
-def write_tables(app: Sphinx) -> None:
-    """Tables that pages include, from the objects and the committed results."""
-    results = Path(app.confdir).parent / "benchmarks" / "results"
+def write_pages(app: Sphinx) -> None:
+    """Pages and tables that are made from the package itself and from the committed results."""
     folder = Path(app.srcdir) / "reference"
     folder.mkdir(exist_ok=True)
-
-    def measured(name: str) -> Sequence[dict[str, Any]]:
-        rows: Sequence[dict[str, Any]] = json.loads((results / f"{name}.json").read_text())["results"]
-        return rows
-
-    (folder / "methods_table.md").write_text(methods_table())
-    (folder / "orders_table.md").write_text(orders_table(measured("orders")))
-    (folder / "costs_table.md").write_text(costs_table(measured("stiff")))
-    (folder / "problems_table.md").write_text(problems_table())
+    for name, text in generated.pages(ROOT / "benchmarks" / "results").items():
+        (folder / name).write_text(text)
 
 
 def trim_examples(app: Sphinx, document: str, source: list[str]) -> None:  # noqa: ARG001
@@ -200,8 +151,35 @@ def trim_examples(app: Sphinx, document: str, source: list[str]) -> None:  # noq
     source[0] = source[0].replace("\n\n```\n", "\n```\n")
 
 
+def leave_foreign_names(app: Sphinx, document: nodes.document) -> None:
+    """Names of other packages are plain text where no inventory is at hand; to look each up takes long."""
+    if not app.config.intersphinx_mapping:
+        for node in list(document.findall(pending_xref)):
+            first, *inside = node.get("reftarget", "").split(".")
+            foreign = first in sys.modules and first != "circsde" if inside else hasattr(builtins, first)
+            if node["refdomain"] == "py" and foreign:
+                node.replace_self(node.children)
+
+
+def skip_imported(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:  # noqa: ARG001
+    """What a module imports is documented where it is defined; autodoc would load it all before it finds that out."""
+    module = app.env.current_document.autodoc_module
+    if what != "module" or not (inspect.isclass(member) or inspect.isroutine(member)) or member.__module__ == module:
+        return None
+    return ("", name) not in ModuleAnalyzer.for_module(module).find_attr_docs() or None
+
+
+def keep_notebooks(app: Sphinx, error: Exception | None) -> None:
+    """The tutorials as executed notebooks, for downloads."""
+    if error is None and app.builder.name == "html":
+        shutil.copytree(app.outdir.parent / "jupyter_execute", app.outdir / "notebooks", dirs_exist_ok=True)
+
+
 def setup(app: Sphinx) -> None:
     """Connect to Sphinx."""
     app.connect("source-read", trim_examples)
-    app.connect("builder-inited", write_tables)
+    app.connect("builder-inited", write_pages)
+    app.connect("doctree-read", leave_foreign_names)
+    app.connect("autodoc-skip-member", skip_imported)
     app.connect("missing-reference", resolve_public_name)
+    app.connect("build-finished", keep_notebooks)
