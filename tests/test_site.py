@@ -11,6 +11,8 @@ from urllib.parse import unquote
 
 import pytest
 
+import circsde
+
 ROOT = Path(__file__).resolve().parents[1]
 SITE = (ROOT / "docs" / "_build" / "html").resolve()
 PAGES = sorted(str(path.relative_to(SITE)) for path in SITE.rglob("*.html") if "_static" not in path.parts)
@@ -144,6 +146,11 @@ def test_no_page_shows_where_or_with_which_complaints_it_was_built() -> None:
     for name in PAGES:
         for output in outputs.findall((SITE / name).read_text()):
             assert not said.search(output), name
+
+
+def test_every_public_name_is_in_the_reference_by_task() -> None:
+    listed = set(re.findall(r"^   ~circsde\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), flags=re.MULTILINE))
+    assert listed == set(circsde.__all__) - {"models", "solvers", "studies"}, "docs/api.md lists the names of circsde"
 
 
 def test_a_dead_link_is_noticed() -> None:
