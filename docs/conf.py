@@ -13,6 +13,11 @@ from typing import Any
 from urllib.request import urlopen
 
 from docutils import nodes
+from jupyter_cache.executors.utils import single_nb_execution
+from jupyter_client import AsyncKernelManager
+from jupyter_core.utils import run_sync
+from myst_nb.core.execute import direct
+from nbformat.v4 import new_code_cell
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -169,9 +174,24 @@ def skip_imported(app: Sphinx, what: str, name: str, member: object, skip: bool,
     return ("", name) not in ModuleAnalyzer.for_module(module).find_attr_docs() or None
 
 
+KERNEL = AsyncKernelManager(kernel_name="python3")
+
+
+def run_in_one_process(notebook: Any, **options: Any) -> Any:
+    """Run all tutorials in one process, each from an empty namespace: each would take seconds to import torch."""
+    notebook.cells.insert(0, new_code_cell("%reset -f"))
+    result = single_nb_execution(notebook, km=KERNEL, **options)
+    notebook.cells.pop(0)
+    return result
+
+
+direct.single_nb_execution = run_in_one_process
+
+
 def keep_notebooks(app: Sphinx, error: Exception | None) -> None:
     """The tutorials as executed notebooks, for downloads."""
     if error is None and app.builder.name == "html":
+        run_sync(KERNEL.shutdown_kernel)(now=True)
         shutil.copytree(app.outdir.parent / "jupyter_execute", app.outdir / "notebooks", dirs_exist_ok=True)
 
 

@@ -124,7 +124,8 @@ def test_no_tex_is_left_outside_of_formulas() -> None:
 
 @site
 def test_every_picture_has_words_for_those_who_do_not_see_it() -> None:
-    assert {name: found for name in PAGES if (found := nameless_pictures(page(name)))} == {}
+    nameless = {name: found for name in PAGES if (found := nameless_pictures(page(name)))}
+    assert nameless == {}, "a cell of a tutorial names its picture by the option `mystnb: {image: {alt: words}}`"
 
 
 @site
