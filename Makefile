@@ -35,7 +35,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 docs: $(INSTALLED)
-	rm -rf docs/reference
+	rm -rf docs/_build docs/reference
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --quiet -W --keep-going -E docs docs/_build/html
 	$(BIN)/pytest --quiet --noconftest tests/test_site.py
 	@echo "The first page is $(CURDIR)/docs/_build/html/index.html"
