@@ -14,7 +14,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from circsde.cli import app
+from circsde.commands import train_angles, train_images
+from circsde.commands.answer import Answer
 from circsde.distributions import WrappedNormal
+from circsde.models.settings import Settings
 from circsde.models.training import trained
 
 TINY = "--epochs 2 --updates 3 --batch 16 --width 8 --depth 1 --steps 6 --device cpu"
@@ -210,6 +213,50 @@ def test_bad_input_is_answered_by_one_message(line: str, message: str, made: Pat
     said = bad(line.format(made, tmp_path))
     assert message in " ".join(said.split())
     assert said.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds", "epochs", "updates", "patience"),
+    [
+        ("", 300.0, 40, 25, None),
+        ("--seconds 20", 20.0, 40, 25, None),
+        ("--epochs 40", None, 40, 500, None),
+        ("--updates 70", None, 40, 70, None),
+        ("--patience 3", None, 40, 500, 3),
+        ("--seconds 20 --patience 3", 20.0, 40, 25, 3),
+    ],
+)
+@pytest.mark.parametrize("data", ["a table", "images"])
+def test_training_on_a_table_ends_in_minutes_unless_an_end_is_given(
+    data: str,
+    options: str,
+    seconds: float | None,
+    epochs: int,
+    updates: int,
+    patience: int | None,
+    made: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept: list[Settings] = []
+
+    def fit(*arguments: object) -> Answer:
+        kept.extend(x for x in arguments if isinstance(x, Settings))
+        return Answer([], {}, {})
+
+    monkeypatch.setattr(train_angles, "fit", fit)
+    monkeypatch.setattr(train_images, "fit", fit)
+    table = f"{made}/table.csv --unit deg"
+    good(f"train {table if data == 'a table' else 'texture:brick --crop 16'} --out {made}/none {options}")
+    if data == "images" and not options:
+        seconds, updates = None, 500
+    (found,) = kept
+    assert (found.seconds, found.epochs, found.updates, found.patience) == (seconds, epochs, updates, patience)
+
+
+def test_training_says_when_it_ends_at_the_latest(made: Path, tmp_path: Path) -> None:
+    table = f"{made}/table.csv --unit deg --columns phi,psi --drop-missing"
+    said = good(f"train {table} --out {tmp_path}/run {TINY} --patience 2")
+    assert "ends after 2 epochs of 3 updates at the latest, or after 2 epochs without a lower validation loss" in said
 
 
 def test_a_checkpoint_that_is_cut_off_is_answered_by_a_message(made: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,6 +51,9 @@ class ObjectiveName(StrEnum):
 
 
 MODEL, IMAGES, TRAINING = "Model", "Images", "Training"
+
+EPOCHS, UPDATES, SECONDS = 40, 500, 300.0
+"""The epochs and updates per epoch by default; and the time, instead, where tables of angles are trained on."""
 
 OF_ANGLES = (
     "unit",
@@ -147,10 +151,17 @@ def train(
     sheets: Annotated[
         int | None, option(IMAGES, "Draw samples after every so many epochs, to RUN/sheets.", least=1)
     ] = None,
-    epochs: Annotated[int, option(TRAINING, "Epochs; each ends with validation and a checkpoint.", least=1)] = 40,
-    updates: Annotated[int, option(TRAINING, "Updates per epoch.", least=1)] = 500,
+    epochs: Annotated[
+        int | None, option(TRAINING, f"Epochs, {EPOCHS}; each ends with validation and a checkpoint.", least=1)
+    ] = None,
+    updates: Annotated[int | None, option(TRAINING, f"Updates per epoch, {UPDATES}.", least=1)] = None,
     seconds: Annotated[
-        float | None, option(TRAINING, "Instead, the time for all, preparation included; epochs are short.")
+        float | None,
+        option(
+            TRAINING,
+            "Instead, the time for all, preparation included; epochs are short. Angles: 300, unless epochs, updates or"
+            " patience are given.",
+        ),
     ] = None,
     batch: Annotated[int | None, option(TRAINING, "Pairs per update: 256, of images 64.", least=1)] = None,
     learning_rate: Annotated[float | None, option(TRAINING, "Its peak: 0.001, of images 0.002.")] = None,
@@ -177,9 +188,11 @@ def train(
     from circsde.models.settings import Settings
 
     is_images = holds_images(source)
+    if not is_images and (seconds, epochs, updates, patience) == (None, None, None, None):
+        seconds = SECONDS
     settings = Settings(
-        epochs,
-        updates if seconds is None else 25,
+        EPOCHS if epochs is None else epochs,
+        25 if seconds is not None else UPDATES if updates is None else updates,
         (64 if is_images else 256) if batch is None else batch,
         (2e-3 if is_images else 1e-3) if learning_rate is None else learning_rate,
         warmup=100 if is_images else 500,
@@ -214,6 +227,25 @@ def train(
     return train_angles.fit(table, model, objective, settings, *place, begin)
 
 
+def end(settings: "Settings", begin: datetime) -> str:
+    """What ends a training at the latest.
+
+    >>> from circsde.models.settings import Settings
+    >>> end(Settings(epochs=40, updates=500), datetime(2026, 1, 1, 12))
+    'ends after 40 epochs of 500 updates at the latest'
+    >>> end(Settings(seconds=300.0, patience=3), datetime(2026, 1, 1, 12))
+    'ends after 300 s, at 12:05:00, at the latest, or after 3 epochs without a lower validation loss'
+    """
+    if settings.seconds is None:
+        said = f"ends after {settings.epochs} epochs of {settings.updates} updates at the latest"
+    else:
+        last = begin + timedelta(seconds=settings.seconds)
+        said = f"ends after {settings.seconds:g} s, at {last:%H:%M:%S}, at the latest"
+    if settings.patience is not None:
+        said += f", or after {settings.patience} epochs without a lower validation loss"
+    return said
+
+
 @contextmanager
 def training_bar(
     settings: "Settings", notes: Sequence[str], begin: float
@@ -222,12 +254,13 @@ def training_bar(
 
     Args:
         settings: Of the training: updates, or a time, are what the bar counts.
-        notes: Of the work.
+        notes: Of the work; what ends it is added.
         begin: When the command began, by the monotonic clock.
 
     Yields:
         What takes the number of finished updates, and what takes a text that says what is prepared.
     """
+    notes = [*notes, end(settings, datetime.now() - timedelta(seconds=time.monotonic() - begin))]
     if settings.seconds is None:
         bar = console.progress_bar("training", settings.epochs * settings.updates, notes)
     else:
