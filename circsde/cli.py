@@ -11,9 +11,9 @@ from circsde.commands.console import Program, version_line
 EXAMPLES = """
 [bold]Examples[/]
 
-Phases of a texture synchronise, drawn beside theory:
+Phases of a fingerprint synchronise, drawn beside theory:
 
-  [cyan]circsde simulate texture:brick --crop 320 --size 128[/]
+  [cyan]circsde simulate fingerprint --scale 0.5[/]
 
 Which method is cheapest for a tolerance:
 

@@ -118,7 +118,7 @@ def _order_parameter(ax: Axes, result: xr.Dataset, shown: int = 8) -> None:
     if "mean_field_order_parameter" in result:
         kappa = torch.tensor(result.attrs["terminal_concentration"])
         settled = float(torch.special.i1e(kappa) / torch.special.i0e(kappa))
-        ax.axhline(settled, color=SETTLED, lw=0.8, ls=":", label="stationary at the final rates")
+        ax.axhline(settled, color=SETTLED, lw=0.8, ls=":", label=f"stationary at the final rates: R = {settled:.2f}")
     ax.set(xlabel="time t", ylabel="order parameter R", ylim=(0, 1.02), xlim=(0, float(time[-1])))
     ax.legend(loc="best", fontsize=8)
 
@@ -128,7 +128,9 @@ def _terminal_law(ax: Axes, result: xr.Dataset) -> None:
     edges, last = np.linspace(-math.pi, math.pi, 73), f"t = {float(result['time'][-1]):g}"
     start, end = (np.histogram(result["theta"].isel(time=i), edges, density=True)[0] for i in (0, -1))
     ax.stairs(end, edges, fill=True, color=SIMULATED, alpha=0.35, label=f"simulated, {last}")
-    ax.stairs(start, edges, color=START, label="at the start")
+    top = 1.5 * end.max()
+    cut = ", peaks cut off" if start.max() > top else ""  # the start may be a spike, as of a white margin
+    ax.stairs(start, edges, color=START, lw=1.2, label=f"at the start{cut}")
     if "mean_field_density" in result:
         ax.plot(result["angle"], result["mean_field_density"], "--", color=LIMIT, label=f"mean-field limit, {last}")
     if "terminal_density" in result:
@@ -136,9 +138,9 @@ def _terminal_law(ax: Axes, result: xr.Dataset) -> None:
         label = f"stationary at the final rates\n(many oscillators): von Mises, {kappa}"
         ax.plot(result["angle"], result["terminal_density"], ":", color=SETTLED, lw=1.5, label=label)
     ax.set(xlabel=PHASE, ylabel=DENSITY, xlim=(-math.pi, math.pi))
-    ax.set_ylim(0, 2.0 * end.max())  # the start may be a spike, as of a white margin
+    ax.set_ylim(0, top)
     _phase_axis(ax.xaxis)
-    ax.legend(loc="upper right", fontsize=8)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)  # above: peaks may be anywhere
 
 
 def _once(label: str, lines: int) -> list[str]:

@@ -2,12 +2,17 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
 
+from circsde.cli import app
 from circsde.solvers import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -299,3 +304,30 @@ def test_every_script_and_result_is_in_the_list_of_benchmarks() -> None:
     scripts = {path.name for path in folder.glob("*.py")} - {"__main__.py", "report.py"}
     results = {path.name for path in (folder / "results").glob("*.json")}
     assert [name for name in sorted(scripts | results) if name not in said] == []
+
+
+def command_of_the_figure() -> str:
+    """What drew the first picture, by the picture itself."""
+    with Image.open(ROOT / "docs" / "figures" / "forward.png") as picture:
+        return str(picture.info["Comment"])
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/index.md"])
+def test_the_command_beside_the_first_picture_is_the_one_that_drew_it(document: str) -> None:
+    said = (ROOT / document).read_text()
+    assert "figures/forward.png" in said
+    assert f"\n{command_of_the_figure()}\n" in said
+
+
+@pytest.mark.slow
+def test_the_order_parameter_rises_as_the_documents_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(app, [*shlex.split(command_of_the_figure())[1:], "--json"])
+    assert answer.exit_code == 0, answer.output
+    result = json.loads(answer.stdout)["result"]
+    R, limit = (result[name] for name in ("order_parameter", "mean_field_order_parameter"))
+    for document in ("README.md", "docs/index.md"):
+        assert f"the order parameter R rises from {R[0]:.2f} to {R[-1]:.2f}" in text(document)
+    assert max(abs(a - b) for a, b in zip(R, limit, strict=True)) < 0.02
+    kappa = torch.tensor(result["terminal_concentration"])
+    assert R[-1] == pytest.approx(float(torch.special.i1(kappa) / torch.special.i0(kappa)), abs=0.005)

@@ -63,3 +63,17 @@ def test_of_single_angles_the_resultant_length_is_drawn() -> None:
     assert axes.get_ylabel() == "mean resultant length"
     moment = np.exp(1j * result["theta"].values).mean((1, 2))
     np.testing.assert_allclose(np.asarray(axes.get_lines()[0].get_ydata()), np.abs(moment), atol=1e-6)  # float32
+
+
+def test_the_legend_of_the_histograms_hides_none_of_them_and_a_spike_is_cut_off() -> None:
+    result = result_of(2, (8, 8))
+    spike = result.copy(deep=True)
+    spike["theta"][0] = 0.0
+    for drawn, label in ((result, "at the start"), (spike, "at the start, peaks cut off")):
+        figure = plots.forward_process(drawn)
+        figure.draw_without_rendering()
+        axes = figure.get_axes()[-1]
+        legend = axes.get_legend()
+        assert legend is not None
+        assert legend.get_window_extent().y0 >= axes.get_window_extent().y1
+        assert label in [entry.get_text() for entry in legend.get_texts()]

@@ -41,6 +41,10 @@ Four windows of a texture, global coupling, the published schedule:
 
   [cyan]circsde simulate texture:brick -n 4 --crop 256 --size 64[/]
 
+Black and white ridges at opposite phases, which fall into step; rates of your own:
+
+  [cyan]circsde simulate fingerprint --scale 0.5 --coupling-rate 6 --diffusion-rate 1[/]
+
 A folder of photographs, local coupling, 300 steps:
 
   [cyan]circsde simulate photos/ --size 96 --coupling local --steps 300[/]
@@ -150,7 +154,7 @@ def simulate(
     if result.attrs["status"] != "success":
         console.fail(f"{result.attrs['message']}; what was computed until then is in {netcdf}", phases=netcdf)
     with replacing(picture, force=force) as temporary:
-        forward_process(result).savefig(temporary, dpi=150)
+        forward_process(result).savefig(temporary, dpi=150, metadata={"Comment": result.attrs["command"]})
     return Answer([_summary(result)], _values(result), {"phases": netcdf, "picture": picture})
 
 
