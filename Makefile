@@ -1,7 +1,9 @@
-# One environment in $(VENV), made anew whenever pyproject.toml or constraints.txt change.
+# One environment in $(VENV), made anew whenever pyproject.toml or constraints.txt change: first what running needs, then
+# what development adds.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+RUNS := $(VENV)/runs
 INSTALLED := $(VENV)/installed
 TEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
@@ -11,8 +13,9 @@ TOUCHES := angles cli cli_conventions console
 
 .PHONY: demo test test-slow test-lowest check types docs bench bench-quick clean
 
-demo: $(INSTALLED)
-	$(BIN)/circsde train texture:brick --process local --crop 64 --size 16 --seconds 150 --out out/demo
+demo: $(RUNS)
+	@echo "Train a small model of bricks for 75 seconds, then draw 128 samples and compare them, in about 30 more:"
+	$(BIN)/circsde train texture:brick --process local --crop 64 --size 16 --steps 40 --seconds 75 --out out/demo
 	$(BIN)/circsde diagnose out/demo --force
 	@echo "Held-out windows, how they synchronise, and samples: $(CURDIR)/out/demo/diagnosis.png"
 
@@ -50,8 +53,14 @@ bench-quick: $(INSTALLED)
 clean:
 	rm -rf $(VENV) $(LOWEST) build dist out docs/_build docs/reference .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(RUNS): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	@echo "Install circsde and what it runs on, some 70 packages with torch, into $(VENV): a minute, or what the network takes"
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(INSTALLED): $(RUNS)
+	@echo "Install what tests, checks and documents need, some 100 packages, into $(VENV): another minute"
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
