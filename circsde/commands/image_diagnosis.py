@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import xarray as xr
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from torch import Tensor
 
@@ -73,38 +74,58 @@ def _forward(model: "Trained", start: "Tensor", seed: int) -> Any:
 
 
 def draw(result: "xr.Dataset") -> "Figure":
-    """Data, the forward process from top to bottom, and samples, side by side."""
-    import math
-
+    """Data, the forward process from top to bottom, and samples, side by side, and what to compare."""
     import numpy as np
     import torch
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     from circsde.data.sheet import sheet
-    from circsde.plots import CYCLIC
 
+    titles = {"data": "held-out windows", "forward": "how four of them synchronise", "sampled": "samples of the model"}
+    panels = [name for name in titles if name in result]
     with rc_context({"font.size": 9}):
-        panels = ["data", *(["forward"] if "forward" in result else []), "sampled"]
-        figure = Figure(figsize=(3.4 * len(panels) + 0.4, 4.1), layout="constrained")
+        figure = Figure(figsize=(3.4 * len(panels) + 0.4, 4.6), layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, len(panels)))
         for ax, name in zip(axes, panels, strict=True):
-            ax.set(xticks=[], yticks=[])
+            ax.set(xticks=[], yticks=[], title=titles[name])
             ax.spines[:].set_visible(False)
-            if name != "forward":
-                ax.imshow(
-                    sheet(torch.from_numpy(result[name].values[:SHOWN]), columns=4), cmap="gray", vmin=0, vmax=255
-                )
-                ax.set_title("held-out windows" if name == "data" else "samples")
-                continue
-            phases = result["forward"]
-            phases = phases.isel(channel=0) if "channel" in phases.dims else phases
-            tiles = [[np.pad(one, 1, constant_values=np.nan) for one in row[:4]] for row in phases.values]
-            drawn = ax.imshow(np.block(tiles), cmap=CYCLIC, vmin=-math.pi, vmax=math.pi, interpolation="nearest")
-            ax.set_title("forward process, downwards in time")
-            bar = figure.colorbar(drawn, ax=ax, fraction=0.04, pad=0.02, label="phase [rad]")
-            bar.set_ticks([-math.pi, 0.0, math.pi], labels=["-\u03c0", "0", "\u03c0"])
+            if name == "forward":
+                _draw_forward(ax, result["forward"])
+            else:
+                shown = sheet(torch.from_numpy(result[name].values[:SHOWN]), columns=4)
+                ax.imshow(shown, cmap="gray", vmin=0, vmax=255)
+        said = "Compare right with left: a good model draws samples that could be held-out windows."
+        if "forward" in result:
+            said += "\nIn the middle, nothing of the windows should be left in the last row: samples start there."
+        figure.supxlabel(said, fontsize=9)
     return figure
+
+
+def _draw_forward(ax: "Axes", phases: "xr.DataArray") -> None:
+    """A row of a few windows for each time, in colours that fit the range of their phases."""
+    import math
+
+    import numpy as np
+
+    from circsde.plots import CYCLIC
+
+    shown = phases.isel(start=slice(4), **({"channel": 0} if "channel" in phases.dims else {}))
+    tiles = [[np.pad(one, 1, constant_values=np.nan) for one in row] for row in shown.values]
+    most = float(np.quantile(np.abs(shown), 0.995))
+    wide = most > 0.6 * math.pi  # then phases fill the circle, on which -pi and pi are one
+    limit, colours = (math.pi, CYCLIC) if wide else (most, "RdBu_r")
+    drawn = ax.imshow(np.block(tiles), cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
+    height = len(tiles[0][0])
+    middles = [(i + 0.5) * height - 0.5 for i in range(len(tiles))]
+    ax.set_yticks(middles, [f"t = {float(t):.2g}" for t in shown["time"]])
+    ax.tick_params(length=0)
+    assert ax.figure is not None
+    bar = ax.figure.colorbar(
+        drawn, ax=ax, fraction=0.04, pad=0.02, label="phase [rad]", extend="neither" if wide else "both"
+    )
+    if wide:
+        bar.set_ticks([-math.pi, 0.0, math.pi], labels=["-\u03c0", "0", "\u03c0"])
 
 
 def verdicts(result: "xr.Dataset") -> list[str]:
