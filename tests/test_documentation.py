@@ -331,3 +331,12 @@ def test_the_order_parameter_rises_as_the_documents_say(tmp_path: Path, monkeypa
     assert max(abs(a - b) for a, b in zip(R, limit, strict=True)) < 0.02
     kappa = torch.tensor(result["terminal_concentration"])
     assert R[-1] == pytest.approx(float(torch.special.i1(kappa) / torch.special.i0(kappa)), abs=0.005)
+
+
+def test_the_demo_without_make_is_that_of_make() -> None:
+    makefile, readme = (text(name) for name in ("Makefile", "README.md"))
+    (made,) = re.findall(r"circsde (train \S+ .*?) --out out/demo", makefile)
+    assert f".venv/bin/circsde {made} --out demo" in readme
+    (seconds,) = re.findall(r"--seconds (\d+)", made)
+    assert f"trains a texture for {seconds} seconds" in readme
+    assert f"for {seconds} seconds" in makefile

@@ -130,3 +130,29 @@ def test_phases_that_are_attracted_settle_unless_asked(
 )
 def test_bad_input_is_one_message(line: str, message: str, tmp_path: Path) -> None:
     assert message in ran(line.format(tmp_path), status=2)
+
+
+@pytest.mark.parametrize(("most", "limit", "colours"), [(0.4, 0.4, "RdBu_r"), (3.0, np.pi, "twilight_shifted")])
+def test_the_colours_of_the_forward_process_fit_the_range_of_its_phases(
+    most: float, limit: float, colours: str
+) -> None:
+    pictures = np.zeros((8, 4, 4))
+    phases = most * np.linspace(-1, 1, 6 * 6 * 16).reshape(6, 6, 4, 4)
+    result = xr.Dataset(
+        {
+            "data": (("image", "row", "column"), pictures),
+            "sampled": (("image", "row", "column"), pictures),
+            "forward": (("time", "start", "row", "column"), phases),
+        },
+        {"time": np.linspace(0, 1, 6)},
+    )
+    figure = image_diagnosis.draw(result)
+    titles = {axes.get_title(): axes for axes in figure.get_axes()}
+    drawn = titles["how four of them synchronise"]
+    (image,) = drawn.get_images()
+    assert image.get_clim() == pytest.approx((-limit, limit), rel=0.02)
+    assert image.get_cmap().name == colours
+    assert [label.get_text() for label in drawn.get_yticklabels()][:2] == ["t = 0", "t = 0.2"]
+    assert {"held-out windows", "samples of the model"} < titles.keys()
+    assert "left in the last row" in figure.get_supxlabel()
+    assert "last row" not in image_diagnosis.draw(result.drop_vars("forward")).get_supxlabel()
