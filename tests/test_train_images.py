@@ -132,7 +132,7 @@ def test_bad_input_is_one_message(line: str, message: str, tmp_path: Path) -> No
     assert message in ran(line.format(tmp_path), status=2)
 
 
-@pytest.mark.parametrize(("most", "limit", "colours"), [(0.4, 0.4, "RdBu_r"), (3.0, np.pi, "twilight_shifted")])
+@pytest.mark.parametrize(("most", "limit", "colours"), [(0.4, 0.38, "RdBu_r"), (3.0, np.pi, "twilight_shifted")])
 def test_the_colours_of_the_forward_process_fit_the_range_of_its_phases(
     most: float, limit: float, colours: str
 ) -> None:

@@ -112,7 +112,7 @@ def _draw_forward(ax: "Axes", phases: "xr.DataArray") -> None:
 
     shown = phases.isel(start=slice(4), **({"channel": 0} if "channel" in phases.dims else {}))
     tiles = [[np.pad(one, 1, constant_values=np.nan) for one in row] for row in shown.values]
-    most = float(np.quantile(np.abs(shown), 0.995))
+    most = float(np.quantile(np.abs(shown), 0.95))
     wide = most > 0.6 * math.pi  # then phases fill the circle, on which -pi and pi are one
     limit, colours = (math.pi, CYCLIC) if wide else (most, "RdBu_r")
     drawn = ax.imshow(np.block(tiles), cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
