@@ -14,8 +14,8 @@ TOUCHES := angles cli cli_conventions console
 .PHONY: demo test test-slow test-lowest check types docs bench bench-quick clean
 
 demo: $(RUNS)
-	@echo "Train a small model of bricks for 75 seconds, then draw 128 samples and compare them, in about 30 more:"
-	$(BIN)/circsde train texture:brick --process local --crop 64 --size 16 --steps 40 --seconds 75 --out out/demo
+	@echo "Train a small model of bricks for 80 seconds, then draw 128 samples and compare them, in about 30 more:"
+	$(BIN)/circsde train texture:brick --process local --crop 64 --size 16 --steps 25 --seconds 80 --out out/demo
 	$(BIN)/circsde diagnose out/demo --force
 	@echo "Held-out windows, how they synchronise, and samples: $(CURDIR)/out/demo/diagnosis.png"
 
