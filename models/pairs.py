@@ -119,13 +119,20 @@ def check_time(
     step, generator = walk if objective is Objective.ONE_STEP else advance, torch.Generator()
 
     def timed(count: int) -> float:
-        """The least processor time of three steps, as the first takes longer, and others may use the machine, too."""
-        followed, taken = start(*begin(data, count, generator)), []
-        for _ in range(3):
-            at = process_time()
-            followed = step(chain, followed, generator)
-            taken.append(process_time() - at)
-        return min(taken) / torch.get_num_threads()
+        """The least processor time of three steps, as the first takes longer, and others may use the machine, too.
+
+        On one thread: several spin while they wait for one another where others use the machine.
+        """
+        followed, taken, threads = start(*begin(data, count, generator)), [], torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for _ in range(3):
+                at = process_time()
+                followed = step(chain, followed, generator)
+                taken.append(process_time() - at)
+        finally:
+            torch.set_num_threads(threads)
+        return min(taken) / threads
 
     few, many = 16, max(64, min(4096, 2**16 // angles))
     each = max(0.0, timed(many) - timed(few)) / (many - few)
