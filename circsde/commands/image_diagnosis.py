@@ -110,7 +110,9 @@ def _draw_forward(ax: "Axes", phases: "xr.DataArray") -> None:
 
     from circsde.plots import CYCLIC
 
-    shown = phases.isel(start=slice(4), **({"channel": 0} if "channel" in phases.dims else {}))
+    shown = phases.isel(start=slice(4))
+    if "channel" in shown.dims:
+        shown = shown.isel(channel=0)
     tiles = [[np.pad(one, 1, constant_values=np.nan) for one in row] for row in shown.values]
     most = float(np.quantile(np.abs(shown), 0.95))
     wide = most > 0.6 * math.pi  # then phases fill the circle, on which -pi and pi are one
