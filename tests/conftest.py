@@ -1,8 +1,12 @@
-"""Shared by every test: reproducible hypothesis profiles, one thread per worker, and the data beside the checkout."""
+"""Shared by every test: reproducible hypothesis profiles, one thread per worker, checked types, the data beside it all."""
 
+import inspect
 import os
 from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
+from types import CodeType
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -15,21 +19,51 @@ settings.register_profile("default", deadline=None, derandomize=True, print_blob
 settings.register_profile("ci", settings.get_profile("default"), max_examples=50, derandomize=False, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+ALWAYS, ONE_IN = 20, 50
+calls: dict[CodeType, list[int]] = {}  # of each function of circsde, in the present test
+check_every_call = jaxtyping.jaxtyped
 
-class CheckedUnlessCompiling:
-    """The settings of jaxtyping under which torch.compile sees functions without the shape checks around them."""
 
-    jaxtyping_remove_typechecker_stack = False
+def checked(function: Any = None, *, typechecker: Any) -> Any:
+    """As ``jaxtyping.jaxtyped``, but of a function's calls in a test only the first 20 are checked, and then one in 50.
 
-    @property
-    def jaxtyping_disable(self) -> bool:
-        return torch.compiler.is_compiling()
+    A check takes longer than the work of most functions, and a loop repeats the same types. What is checked depends on
+    the test alone. The checks of a function are made at its first call; torch.compile sees it without them.
+    """
+    if function is None:
+        return partial(checked, typechecker=typechecker)
+    if inspect.isclass(function):
+        return check_every_call(function, typechecker=typechecker)
+    count = calls.setdefault(function.__code__, [0])
+    with_checks: Callable[..., Any] | None = None
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal with_checks
+        if torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        count[0] += 1
+        if count[0] > ALWAYS and count[0] % ONE_IN:
+            return function(*args, **kwargs)
+        if with_checks is None:
+            with_checks = check_every_call(function, typechecker=typechecker)
+        return with_checks(*args, **kwargs)
+
+    return call
+
+
+jaxtyping.jaxtyped = checked  # type: ignore[assignment]
 
 
 def pytest_configure() -> None:
-    """One thread per worker, as workers share the cores; shapes and types are checked, but not inside torch.compile."""
+    """One thread per worker, as workers share the cores."""
     torch.set_num_threads(1)
-    jaxtyping._decorator.config = CheckedUnlessCompiling()  # type: ignore[assignment, attr-defined]
+
+
+def pytest_runtest_setup() -> None:
+    """Each test counts its calls from zero."""
+    for count in calls.values():
+        count[0] = 0
 
 
 @pytest.fixture(scope="session")
