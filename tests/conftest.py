@@ -1,4 +1,4 @@
-"""Shared by every test: reproducible hypothesis profiles, one thread per worker, checked types, the data beside it all."""
+"""Shared by every test: hypothesis profiles, one thread per worker, checked types, the data beside the checkout."""
 
 import inspect
 import os

@@ -1,9 +1,8 @@
 """What surrounds every command: output in any encoding, usage errors in JSON, warnings, long names."""
 
+import io
 import json
-import os
 import shlex
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -13,12 +12,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from circsde.cli import app
+from circsde.cli import app, main
 from circsde.commands import tables
 from circsde.commands.answer import Answer
 from circsde.solvers.solution import Solution, SolveError, Stats
 
-PROGRAM = [sys.executable, "-c", "from circsde.cli import main; main()"]
 SMALL = "simulate angles.npy --unit rad --coupling none --steps 2 --frames 2"
 
 
@@ -28,17 +26,20 @@ def in_a_folder_with_angles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     np.save("angles.npy", np.random.default_rng(0).normal(0.0, 0.4, (5, 2)))
 
 
-def in_ascii(line: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    return subprocess.run([*PROGRAM, *shlex.split(line)], capture_output=True, text=True, env=environment)
-
-
 @pytest.mark.parametrize("form", ["", "--json"])
-def test_an_answer_is_printed_where_only_ascii_can_be(form: str) -> None:
-    said = in_ascii(f"{SMALL} --out ä {form}")
-    assert said.returncode == 0, said.stderr
-    assert (json.loads(said.stdout)["files"]["phases"] == "ä.nc") if form else ("\\xe4.nc" in said.stdout)
-    assert "Traceback" not in said.stderr
+def test_an_answer_is_printed_where_only_ascii_can_be(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, notes = (io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", notes)
+    monkeypatch.setattr(sys, "argv", ["circsde", *shlex.split(f"{SMALL} --out ä {form}")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    for stream in (out, notes):
+        stream.seek(0)
+    said = out.read()
+    assert (json.loads(said)["files"]["phases"] == "ä.nc") if form else ("\\xe4.nc" in said)
+    assert "Traceback" not in notes.read()
 
 
 @pytest.mark.parametrize(
