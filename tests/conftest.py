@@ -4,6 +4,7 @@ import inspect
 import os
 from collections.abc import Callable
 from functools import partial, wraps
+from importlib import import_module
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -12,6 +13,8 @@ import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
+from matplotlib.figure import Figure
+from PIL import Image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -55,15 +58,25 @@ def checked(function: Any = None, *, typechecker: Any) -> Any:
 jaxtyping.jaxtyped = checked  # type: ignore[assignment]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """One thread per worker, as workers share the cores."""
     torch.set_num_threads(1)
+    if hasattr(config, "workerinput"):
+        # what circsde imports in any run of all tests: first here, as below a checked module it would be compiled anew
+        for package in ("lightning", "netCDF4", "scipy.stats", "torchdiffeq", "torchsde", "xarray"):
+            import_module(package)
 
 
 def pytest_runtest_setup() -> None:
     """Each test counts its calls from zero."""
     for count in calls.values():
         count[0] = 0
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every figure is saved as one pixel, as to draw one takes longer than most commands; others look at pictures."""
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **options: Image.new("L", (1, 1)).save(path))
 
 
 @pytest.fixture(scope="session")

@@ -160,6 +160,7 @@ def score_of_all(t: float, theta: Tensor) -> Tensor:
     return (weights[..., None, None] * scores).sum(0)
 
 
+@pytest.mark.slow
 def test_a_network_learns_the_score_of_each_class_and_of_all_together(tmp_path: Path) -> None:
     """Of images of one pixel, where it is known, to a sixth of its size; that of another class is off by three such."""
     torch.manual_seed(0)

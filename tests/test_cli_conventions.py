@@ -73,7 +73,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> None:  # noqa: ARG001
     monkeypatch.chdir(tmp_path)
 
 
@@ -402,7 +402,7 @@ def test_names_that_are_written_down_for_completion_are_the_real_ones(
 @pytest.mark.parametrize("name", completion.BACK_IN_TIME)
 def test_methods_that_go_back_in_time_are_for_reversed_equations(name: str) -> None:
     assert name in str(next(p.help for p in _parameters("sample") if "--method" in p.opts))
-    assert answered(f"study reverse --methods {name} --steps 5")["result"]["errors"][0]["solver"] == name
+    assert answered(f"study reverse --methods {name} --steps 5 --paths 512")["result"]["errors"][0]["solver"] == name
 
 
 def test_a_folder_that_is_a_file_is_named_as_that(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ SMALL = "simulate angles.npy --unit rad --coupling none --steps 2 --frames 2"
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_with_angles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_a_folder_with_angles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> None:  # noqa: ARG001
     monkeypatch.chdir(tmp_path)
     np.save("angles.npy", np.random.default_rng(0).normal(0.0, 0.4, (5, 2)))
 

@@ -186,7 +186,10 @@ def test_a_diagnosis_integrates_a_narrow_density_on_as_fine_a_grid_as_it_takes(m
     assert "do not resolve the density" in lost.attrs["comment"]
 
 
-@pytest.mark.parametrize(("process", "points"), [(Process.DIFFUSION, 64), (Process.GLOBAL, 128)])
+@pytest.mark.parametrize(
+    ("process", "points"),
+    [(Process.DIFFUSION, 64), pytest.param(Process.GLOBAL, 128, marks=pytest.mark.slow)],
+)
 def test_the_density_of_a_trained_network_on_the_torus_is_normalised(
     process: Process, points: int, tmp_path: Path
 ) -> None:

@@ -83,6 +83,7 @@ def test_samples_are_angles_in_a_file_and_a_picture(made: Path, tmp_path: Path) 
     assert size(tmp_path / "drawn.png")[0] > 200
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("unit", "turn", "least"), [("hours", 24.0, 0.0), ("deg", 360.0, -180.0), ("7", 7.0, 0.0)])
 def test_samples_come_back_in_the_unit_of_the_data(unit: str, turn: float, least: float, tmp_path: Path) -> None:
     """The same samples as in radians, on the turn that people count in, and the model finds them equally likely."""
@@ -103,6 +104,7 @@ def test_samples_come_back_in_the_unit_of_the_data(unit: str, turn: float, least
     np.testing.assert_allclose(first, second, atol=0.02)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_samples_may_be_a_table(made: Path, tmp_path: Path) -> None:
     good(f"sample {made}/run -n 7 --steps 3 --out {tmp_path}/a.csv")
     good(f"sample {made}/run -n 7 --steps 3 --out {tmp_path}/b")
@@ -161,6 +163,7 @@ def test_training_again_goes_on_and_other_options_are_refused(made: Path) -> Non
     assert "settings.batch was 16 and is now 32" in bad(line + TINY.replace("--batch 16", "--batch 32"))
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("process", ["reference", "global"])
 @pytest.mark.parametrize("objective", ["best", "one-step"])
 def test_every_process_trains_and_samples(process: str, objective: str, made: Path, tmp_path: Path) -> None:
@@ -170,6 +173,7 @@ def test_every_process_trains_and_samples(process: str, objective: str, made: Pa
     assert opened(tmp_path / "run" / "samples.nc")["theta"].shape == (3, 2)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_single_angle_is_drawn_as_histograms(made: Path, tmp_path: Path) -> None:
     good(f"train {made}/table.csv --unit deg --columns psi --out {tmp_path}/run {TINY}")
     good(f"diagnose {tmp_path}/run")
