@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 RUNS := $(VENV)/runs
 INSTALLED := $(VENV)/installed
 TEST := OMP_NUM_THREADS=1 $(BIN)/pytest
+WORKERS := -n 2 --dist worksteal
 
 # What exercises other packages: files, the command line, plots, peers, numerics, training.
 LOWEST := $(VENV)-lowest
@@ -20,10 +21,10 @@ demo: $(RUNS)
 	@echo "Held-out windows, how they synchronise, and samples: $(CURDIR)/out/demo/diagnosis.png"
 
 test: $(INSTALLED)
-	$(TEST) -n 2 -m "not slow"
+	$(TEST) $(WORKERS) -m "not slow"
 
 test-slow: $(INSTALLED)
-	$(TEST) -n 2 -m slow
+	$(TEST) $(WORKERS) -m slow
 
 test-lowest: $(LOWEST)/installed
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -n 2 -m "not slow" -W ignore::DeprecationWarning \

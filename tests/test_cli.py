@@ -121,13 +121,13 @@ def test_images_that_cannot_be_used_are_left_out_and_named(run: Run) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (size, size), dtype=np.uint8)
         Image.fromarray(pixels).save(f"photos/{name}.png")
     Path("photos/bad.png").write_text("no picture")
-    result = run("simulate photos --crop 8 --steps 2 --frames 1")
+    result = run("simulate photos --crop 5 --steps 2 --frames 1")
     assert result.exit_code == 0, result.output
     assert "left out 2 images: " in result.stderr
     assert "cannot read photos/bad.png as an image" in result.stderr
     assert "small.png: the image has 4x4 pixels, fewer than the crop" in result.stderr
     assert opened("photos-forward.nc").sizes["sample"] == 2
-    run("simulate photos --crop 8 -n 5 --steps 2 --frames 1 --force")
+    run("simulate photos --crop 5 -n 5 --steps 2 --frames 1 --force")
     assert opened("photos-forward.nc")["image"].values.tolist() == [*["photos/a.png"] * 3, *["photos/b.png"] * 2]
     assert "2 images of photos can be used, 4 are asked for" in run("simulate photos --crop 8 -n 4 --force").stderr
 

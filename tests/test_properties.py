@@ -208,9 +208,7 @@ def test_the_same_seed_gives_the_same_result(name: str, method: str, seed: int) 
 @pytest.mark.parametrize(
     ("coupling", "event"), [(NoCoupling(), (999,)), (GlobalCoupling(), (9999,)), (LocalCoupling(3), (3, 50, 50))]
 )
-def test_the_number_of_threads_is_of_no_consequence(
-    coupling: GlobalCoupling, event: tuple[int, ...], method: str
-) -> None:
+def test_the_number_of_threads_changes_no_bit(coupling: GlobalCoupling, event: tuple[int, ...], method: str) -> None:
     """Samples of 33,000 numbers in all, which torch shares among threads."""
     batch = -(-33_000 // math.prod(event))
     sde, theta0 = KuramotoSDE(event, coupling), random_angles(batch, *event).float()
