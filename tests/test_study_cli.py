@@ -185,6 +185,7 @@ def test_study_prints_a_table_and_writes_numbers_and_a_picture() -> None:
     assert Path("von_mises_well-weak.png").stat().st_size > 10_000
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
@@ -201,16 +202,20 @@ def test_every_kind_of_study_runs(arguments: list[str], name: str) -> None:
     assert Path(f"{name}.png").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_adaptive_methods_are_timed_on_a_flow() -> None:
-    said = run("study", "probability_flow", "--kind", "work-precision", "--methods", "bosh3", "--atol", "0.1,0.01")
+    offered = ["--methods", "bosh3", "--atol", "0.1,0.01", "--paths", "256"]
+    said = run("study", "probability_flow", "--kind", "work-precision", *offered)
     assert re.search(r"bosh3 \S+ 0.01 \S+ \d\d ", said)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_stationary_errors_need_a_stationary_law() -> None:
     run("study", "von_mises_well", "--kind", "stationary", *SMALL)
     assert "the stationary law of drifting is not known" in run("study", "drifting", "--kind", "stationary", status=2)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_results_are_not_overwritten_unless_asked() -> None:
     run("study", "von_mises_well", *SMALL)
     assert "exists already" in run("study", "von_mises_well", *SMALL, status=2)
@@ -238,12 +243,14 @@ def test_the_choice_is_in_the_table_and_alone_in_bold(monkeypatch: pytest.Monkey
     assert re.fullmatch(r"\d cheaper candidates are in the file", str(table.caption))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_select_says_what_would_be_needed() -> None:
     said = run("select", "published", "--tolerance", "1e-3", "--methods", "heun", "--steps", "5,10,20")
     assert "nothing on offer qualifies" in said
     assert "at order 2 about 43 do" in said
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_select_offers_tolerances_for_a_flow() -> None:
     said = run(
         "select",
