@@ -46,7 +46,8 @@ from circsde.data import ImageSet, RandomWindows, image_set
 from circsde.data.sheet import sheet
 from circsde.encoding import PhaseEncoding
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain
+from circsde.matching.chain import Chain
+from circsde.metrics.images import compare
 from circsde.models.loop import BEST, LAST, METRICS
 from circsde.models.settings import Settings
 from circsde.models.training import Trained, train
@@ -57,11 +58,10 @@ from circsde.models.values import sample as sample_vp
 from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
 from circsde.models.wiener import Wiener
 from circsde.record import provenance, replacing
+from circsde.sampling.choose_start import FILE, choose, load_law, save_law
+from circsde.sampling.generate import generate
+from circsde.sampling.reverse import Recipe
 from circsde.schedule import Schedule
-from circsde.studies.image_metrics import compare
-from circsde.studies.reverse_sampling import Recipe
-from circsde.studies.synthesis import generate
-from circsde.studies.terminal import FILE, choose, load_law, save_law
 
 SIZE, EPOCHS = 32, 10
 EVALUATIONS = (25, 100, 10, 50, 300)

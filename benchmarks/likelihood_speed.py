@@ -29,7 +29,7 @@ from report import Record, Row, keep, machine, options
 from torch import Tensor
 
 from circsde.data.torsion import torsion
-from circsde.matching import denoising, loss
+from circsde.matching.chain import denoising, loss
 from circsde.models.mlp import ScoreMLP
 from circsde.models.presets import Process, forward_process, settled
 from circsde.solvers.likelihood import log_prob

@@ -9,8 +9,8 @@ Intervals are of 95 %; ``theory`` is the 1/N correction of the expansion about t
 from report import Record, Row, keep, options
 
 from circsde import Schedule
-from circsde.finite_size import finite_size
-from circsde.problems import normal
+from circsde.exact.finite_size import finite_size
+from circsde.exact.problems import normal
 from circsde.studies.limit import limit_convergence
 
 SCHEDULE, START = Schedule.linear((1.0, 0.5, 0.5), (4.0, 0.5, 1.0)), normal(2.0, 0.8)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from report import Record, Row, keep, options
 
-from circsde import problems, reverse
+from circsde import reverse
+from circsde.exact import problems
 from circsde.sde import ReverseSDE
 from circsde.solvers.methods import METHODS
 from circsde.studies import flow_convergence

@@ -18,13 +18,13 @@ from torch import nn
 
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain
+from circsde.matching.chain import Chain
 from circsde.models.unet import PRESETS, ScoreUNet
 from circsde.models.wiener import Wiener
+from circsde.sampling.generate import generate
+from circsde.sampling.reverse import Recipe, reverse_times
+from circsde.sampling.start_laws import settled
 from circsde.schedule import Schedule
-from circsde.studies.reverse_sampling import Recipe, reverse_times
-from circsde.studies.start_laws import settled
-from circsde.studies.synthesis import generate
 from circsde.typing import Angles, Tangent, Time
 
 SHAPE, COUNT, STEPS = (32, 32), 64, 50

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain, Pairs, Paths, advance, loss, one_step, pathwise, start, unlabelled, walk
+from circsde.matching.chain import Chain, Pairs, Paths, advance, loss, one_step, pathwise, start, unlabelled, walk
 from circsde.models.transitions import Objective, Rows, Transitions
 from circsde.models.unet import PRESETS, ScoreUNet
 from circsde.models.variance_preserving import EpsilonUNet, NoisedData, VariancePreserving

@@ -2,10 +2,10 @@ from . import models as models
 from . import solvers as solvers
 from . import studies as studies
 from .coupling import GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
-from .distributions import VonMises, WrappedNormal
 from .encoding import PhaseEncoding
-from .gibbs import MeanFieldGibbs
 from .kuramoto import KuramotoSDE
+from .laws.distributions import VonMises, WrappedNormal
+from .laws.gibbs import MeanFieldGibbs
 from .schedule import Schedule
 from .sde import SDE, reverse, transition
 from .solvers import LogProb, Solution, SolveError, log_prob, normalisation, odeint, sdeint

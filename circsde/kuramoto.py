@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from circsde.breakpoints import breakpoints
 from circsde.coupling import Coupling, GlobalCoupling, NoCoupling
-from circsde.distributions import VonMises
+from circsde.laws.distributions import VonMises
+from circsde.laws.settled import SettledLaw, mean_field_law, settled_law
 from circsde.schedule import Rates, Schedule
 from circsde.sde import SDE, evaluate
-from circsde.settled import SettledLaw, mean_field_law, settled_law
 from circsde.typing import Amplitude, Angles, PerSample, Tangent, Time
 
 
@@ -145,8 +145,8 @@ class KuramotoSDE(SDE):
     def terminal_law(self, t: float | None = None) -> VonMises:
         """The von Mises law that many oscillators in one mean field settle to when the rates freeze at ``t`` (eq. 3).
 
-        An approximation to be chosen by name: :func:`circsde.settled.mean_field_law` says how good it is. The default
-        of likelihoods and of sampling is :meth:`settled_law`.
+        An approximation to be chosen by name: :func:`circsde.laws.settled.mean_field_law` says how good it is. The
+        default of likelihoods and of sampling is :meth:`settled_law`.
 
         Raises:
             ValueError: If there is no noise, or the mean field is not the same for all oscillators.
@@ -156,7 +156,8 @@ class KuramotoSDE(SDE):
     def settled_law(self, t: float | None = None) -> SettledLaw:
         """The stationary law of a sample when the rates freeze at ``t``, exact, for any number of oscillators (eq. 3).
 
-        See :func:`circsde.settled.settled_law`. The default ``t`` is the horizon, by which the law is nearly reached.
+        See :func:`circsde.laws.settled.settled_law`. The default ``t`` is the horizon, by which the law is nearly
+        reached.
 
         Raises:
             ValueError: If there is no noise, or the law is not known.

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from circsde.contracts import COMPANIONS, check_arguments, drop_companions
-from circsde.distributions import WrappedNormal
 from circsde.integral import integral_of_square
+from circsde.laws.distributions import WrappedNormal
 from circsde.typing import Amplitude, Angles, Field, PerSample, Tangent, Time
 
 T = TypeVar("T", float, Tensor, float | Tensor)

@@ -10,9 +10,9 @@ from typing import Any
 from unittest import mock
 
 import circsde
-from circsde import problems
+from circsde.exact import problems
+from circsde.exact.problems import Problem
 from circsde.kuramoto import KuramotoSDE
-from circsde.problems import Problem
 from circsde.schedule import Linear, Rate
 from circsde.sde import ReverseSDE
 from circsde.solvers import METHODS, Method

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from circsde.coupling import GlobalCoupling
-from circsde.distributions import VonMises
-from circsde.fokker_planck import CircleLaw, Law, fokker_planck
-from circsde.fokker_planck_torus import TorusLaw, fokker_planck_torus
+from circsde.exact.fokker_planck import CircleLaw, Law, fokker_planck
+from circsde.exact.fokker_planck_torus import TorusLaw, fokker_planck_torus
 from circsde.kuramoto import KuramotoSDE, has_closed_form
-from circsde.mixture import WrappedNormalMixture
+from circsde.laws.distributions import VonMises
+from circsde.laws.mixture import WrappedNormalMixture
 from circsde.schedule import Rate
 from circsde.typing import Angles, Field, Tangent, Time
 

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from circsde.matching import Pairs, loss
+from circsde.matching.chain import Pairs, loss
 from circsde.models.transitions import PairStream
 from circsde.record import replacing
 from circsde.streams import seed_torch

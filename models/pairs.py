@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from circsde.matching import Chain, Pairs, advance, start, walk
+from circsde.matching.chain import Chain, Pairs, advance, start, walk
 from circsde.models import wiener
 from circsde.models.settings import Settings
 from circsde.models.transitions import Objective, PairStream, Starts, Transitions, begin

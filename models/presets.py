@@ -5,9 +5,9 @@ from enum import StrEnum
 
 from circsde.coupling import GlobalCoupling, NoCoupling
 from circsde.kuramoto import KuramotoSDE
+from circsde.laws.settled import SettledLaw
 from circsde.models.transitions import Objective
 from circsde.schedule import Schedule
-from circsde.settled import SettledLaw
 
 
 class Process(StrEnum):

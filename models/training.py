@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain
+from circsde.matching.chain import Chain
 from circsde.models import checkpoint
 from circsde.models.loop import (
     BEST,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain, Pairs, Paths, advance, denoising, one_step, pathwise, start, unlabelled, walk
+from circsde.matching.chain import Chain, Pairs, Paths, advance, denoising, one_step, pathwise, start, unlabelled, walk
 from circsde.torus import require_finite
 from circsde.typing import Angles, Labels
 
@@ -44,7 +44,7 @@ def begin(starts: Starts, count: int, generator: torch.Generator) -> tuple[Angle
 
 
 class Objective(StrEnum):
-    """What the network regresses on; see :mod:`circsde.matching`."""
+    """What the network regresses on; see :mod:`circsde.matching.chain`."""
 
     DENOISING = "denoising"
     ONE_STEP = "one-step"

@@ -8,8 +8,8 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
+from circsde.data_prediction import Towards
 from circsde.models.variance_preserving import VariancePreserving
-from circsde.prediction import Towards
 from circsde.streams import torch_stream
 from circsde.torus import require_finite
 from circsde.typing import Angles, Field, Time
@@ -86,7 +86,7 @@ def denoise(
 
     ``"ancestral"`` draws ``x_s`` from its law given ``x_t`` and the estimate of ``x_0`` (Ho et al.), at any times
     ``s < t``. ``"multistep"`` and ``"ddim"`` (Song et al. 2021, arXiv:2010.02502) are steps of the same kind towards
-    that estimate, see :class:`circsde.prediction.Towards`. The others follow the probability flow: with
+    that estimate, see :class:`circsde.data_prediction.Towards`. The others follow the probability flow: with
     ``y = x / alpha`` and ``u = sigma / alpha`` it is ``dy / du = eps_hat``, whose Euler steps are those of DDIM.
 
     Args:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from circsde.linearisation import spread
-from circsde.matching import Pairs, unlabelled
+from circsde.matching.chain import Pairs, unlabelled
+from circsde.matching.jacobian import spread
 from circsde.models.transitions import Starts, begin
 from circsde.models.unet import UNet
 from circsde.schedule import Linear
@@ -62,7 +62,8 @@ class VariancePreserving:
     def pairs(self, x0: Angles, t: PerSample, generator: torch.Generator | None = None) -> Pairs:
         """``x_t`` at times of their own, with ``-eps / sigma``, whose mean given ``x_t`` is the score there.
 
-        Its variance is given as ``sigma^2``: then :func:`circsde.matching.loss` is the mean of ``(eps_hat - eps)^2``.
+        Its variance is given as ``sigma^2``: then :func:`circsde.matching.chain.loss` is the mean of
+        ``(eps_hat - eps)^2``.
         """
         alpha, sigma = self.scales(t)
         eps = torch.randn(x0.shape, dtype=x0.dtype, device=x0.device, generator=generator)

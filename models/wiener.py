@@ -9,7 +9,7 @@ from scipy.fft import dct
 from torch import Tensor
 
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain, advance, pathwise, start
+from circsde.matching.chain import Chain, advance, pathwise, start
 from circsde.models.periodic import Periodic
 from circsde.models.transitions import Starts, begin
 from circsde.models.unet import ScoreUNet

@@ -125,7 +125,7 @@ def denoised(sde: SDE, score: Field, t: float, theta: Angles) -> Angles:
 
     Source: Tweedie's formula, Efron 2011, doi:10.1198/jasa.2011.tm11181.
 
-    >>> from circsde.distributions import WrappedNormal
+    >>> from circsde.laws.distributions import WrappedNormal
     >>> sde = SDE(lambda t, theta: 0.0 * theta, lambda t: 1.0, horizon=1.0)  # data near 0, noise variance 0.04
     >>> denoised(sde, lambda t, theta: WrappedNormal(0.0, 0.2).score(theta), 0.04, torch.tensor([[0.3]])).abs() < 1e-6
     tensor([[True]])

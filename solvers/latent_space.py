@@ -45,7 +45,7 @@ def latent(sde: SDE, score: Field, theta: Angles, *, method: str = "dopri5", ato
         SolveError: If one of the two solves cannot go on.
 
     >>> import torch
-    >>> from circsde.distributions import VonMises
+    >>> from circsde.laws.distributions import VonMises
     >>> from circsde.kuramoto import KuramotoSDE
     >>> from circsde.schedule import Schedule
     >>> sde = KuramotoSDE((1,), schedule=Schedule.constant(reference=2.0))

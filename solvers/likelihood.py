@@ -110,7 +110,7 @@ def log_prob(
         score: ``(t, theta) -> grad log p_t(theta)``, 1/rad; differentiable by ``torch.func``.
         theta: Angles ``(batch, *event)``, radians. Whole turns are of no consequence.
         prior: The law at the horizon, of one angle, of every oscillator, or joint; by default ``sde.settled_law()``.
-            That a finite horizon does not reach it is an error of the model: see :mod:`circsde.studies.mismatch`.
+            That a finite horizon does not reach it is an error of the model: see :mod:`circsde.sampling.mismatch`.
         divergence: ``"exact"``, at the cost of one backward pass per angle, or ``"hutchinson"``, of one per probe.
         probes: The number of probes per sample, each the same along the whole path. As many as there are angles cost
             what the exact trace costs, which is then taken.
@@ -140,7 +140,7 @@ def log_prob(
     Sources: Chen et al. 2018, arXiv 1806.07366; Song et al. 2021, arXiv 2011.13456; for weighting residuals by the
     adjoint, here the score, Becker and Rannacher 2001, doi:10.1017/S0962492901000010.
 
-    >>> from circsde.distributions import VonMises
+    >>> from circsde.laws.distributions import VonMises
     >>> from circsde.kuramoto import KuramotoSDE
     >>> from circsde.schedule import Schedule
     >>> sde = KuramotoSDE((3,), schedule=Schedule.constant(reference=2.0))

@@ -1,7 +1,7 @@
 r"""Multistep steps back in time: second order at one evaluation of the score a step.
 
-With ``sigma(t)^2 = int_0^t g^2`` in time ``t`` of the forward equation, a step of :class:`circsde.prediction.Towards`
-leads towards ::
+With ``sigma(t)^2 = int_0^t g^2`` in time ``t`` of the forward equation, a step of
+:class:`circsde.data_prediction.Towards` leads towards ::
 
     x(t, theta) = theta + sigma^2 (score - (2 / p) f / g^2),    p = 1 + l^2.
 
@@ -15,7 +15,7 @@ Given ``theta_0`` and without drift every state has the law of the forward proce
 Source: Lu et al. 2022, arXiv 2211.01095 (DPM-Solver++ 2M).
 """
 
-from circsde.prediction import Towards
+from circsde.data_prediction import Towards
 from circsde.sde import SDE
 from circsde.solvers.ancestral import backwards, noise_variances
 from circsde.solvers.brownian import Noise

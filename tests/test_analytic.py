@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
-from circsde.distributions import VonMises, WrappedNormal
 from circsde.kuramoto import KuramotoSDE
-from circsde.mixture import WrappedNormalMixture
+from circsde.laws.distributions import VonMises, WrappedNormal
+from circsde.laws.mixture import WrappedNormalMixture
 from circsde.models.analytic import DiffusedMixtureScore, FokkerPlanckScore, IndependentScore, VonMisesScore, zero
 from circsde.schedule import Linear, Schedule
 

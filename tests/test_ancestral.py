@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from circsde.coupling import NoCoupling
-from circsde.distributions import WrappedNormal
 from circsde.kuramoto import KuramotoSDE
+from circsde.laws.distributions import WrappedNormal
 from circsde.schedule import Linear, Schedule
 from circsde.sde import SDE, ReverseSDE, reverse
 from circsde.solvers import Noise, sdeint

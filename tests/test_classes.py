@@ -16,10 +16,10 @@ from torch import Tensor
 from circsde.commands.image_samples import Request
 from circsde.coupling import NoCoupling
 from circsde.data import RandomWindows, image_set
-from circsde.distributions import WrappedNormal
 from circsde.encoding import PhaseEncoding
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain
+from circsde.laws.distributions import WrappedNormal
+from circsde.matching.chain import Chain
 from circsde.models.guidance import Conditioned
 from circsde.models.settings import Settings
 from circsde.models.training import train, trained
@@ -27,9 +27,9 @@ from circsde.models.transitions import Objective, PairStream, Transitions
 from circsde.models.unet import ScoreUNet
 from circsde.models.variance_preserving import EpsilonUNet, NoisedData, VariancePreserving
 from circsde.models.wiener import Wiener
+from circsde.sampling.generate import generate
+from circsde.sampling.reverse import Recipe
 from circsde.schedule import Schedule
-from circsde.studies.reverse_sampling import Recipe
-from circsde.studies.synthesis import generate
 from circsde.typing import Angles, Labels
 
 SHAPE = (4, 4)

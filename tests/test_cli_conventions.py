@@ -17,12 +17,13 @@ import typer
 import xarray as xr
 from typer.testing import CliRunner, Result
 
-from circsde import problems, record
-from circsde.catalogue import PROBLEMS
+from circsde import record
 from circsde.cli import app
 from circsde.commands import completion, fetch, options, tables
 from circsde.commands.answer import Answer
 from circsde.data import torsion
+from circsde.exact import problems
+from circsde.exact.catalogue import PROBLEMS
 from circsde.models import checkpoint
 from circsde.solvers.methods import METHODS
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from circsde import problems
 from circsde.coupling import GraphCoupling, LocalCoupling
+from circsde.exact import problems
+from circsde.exact.problems import Observable
 from circsde.kuramoto import KuramotoSDE
 from circsde.models.mlp import ScoreMLP
-from circsde.problems import Observable
 from circsde.schedule import Schedule
 from circsde.sde import SDE, reverse
 from circsde.solvers.interop import find_method
@@ -34,7 +34,7 @@ import torch
 from functools import partial
 from circsde import KuramotoSDE, SDE, Schedule
 from circsde.studies import Simulation
-from circsde.problems import Observable
+from circsde.exact.problems import Observable
 from circsde.solvers.methods import HEUN
 from dataclasses import replace
 

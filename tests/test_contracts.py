@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from circsde.coupling import GlobalCoupling, NoCoupling
-from circsde.distributions import VonMises
 from circsde.kuramoto import KuramotoSDE, has_closed_form
-from circsde.linearisation import drift_step
-from circsde.matching import Chain, denoising
+from circsde.laws.distributions import VonMises
+from circsde.matching.chain import Chain, denoising
+from circsde.matching.jacobian import drift_step
+from circsde.matching.steps import drift
 from circsde.models.analytic import FokkerPlanckScore
 from circsde.models.checkpoint import describe
 from circsde.schedule import Schedule
@@ -18,7 +19,6 @@ from circsde.sde import SDE, reverse
 from circsde.solvers.integrate import sdeint
 from circsde.solvers.likelihood import log_prob
 from circsde.solvers.normalisation import normalisation
-from circsde.steps import drift
 from circsde.typing import Angles, PerSample, Tangent, Time
 from strategies import assert_agree, random_angles
 

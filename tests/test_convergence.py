@@ -13,10 +13,10 @@ from scipy import stats as scipy_stats
 from scipy.integrate import quad
 from torch import Tensor
 
-from circsde import problems
+from circsde.exact import problems
+from circsde.exact.problems import Observable
 from circsde.kuramoto import KuramotoSDE
 from circsde.models.mlp import ScoreMLP
-from circsde.problems import Observable
 from circsde.record import save_netcdf
 from circsde.schedule import Schedule
 from circsde.sde import SDE, reverse
@@ -26,9 +26,9 @@ from circsde.studies import Simulation, exact_convergence, strong_convergence, s
 from circsde.studies.convergence import enough, plan
 from circsde.studies.estimates import strong_errors, weak_errors
 from circsde.studies.experiment import Wave
+from circsde.studies.monte_carlo import simulate
 from circsde.studies.paths import KnownPath, uniform_grid
 from circsde.studies.result import STRONG, WEAK, verdict
-from circsde.studies.sampling import simulate
 from circsde.studies.statistics import Moments, Order, fit_order, quantile
 from circsde.typing import Angles
 

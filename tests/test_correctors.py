@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from circsde.coupling import NoCoupling
-from circsde.distributions import VonMises, WrappedNormal
 from circsde.kuramoto import KuramotoSDE
-from circsde.mixture import WrappedNormalMixture
+from circsde.laws.distributions import VonMises, WrappedNormal
+from circsde.laws.mixture import WrappedNormalMixture
 from circsde.models.analytic import DiffusedMixtureScore, VonMisesScore, zero
+from circsde.sampling.mismatch import kuiper, kuiper_p_value
 from circsde.schedule import Linear, Schedule
 from circsde.sde import reverse
 from circsde.solvers.brownian import Noise
 from circsde.solvers.correctors import clamped, denoised, langevin
 from circsde.solvers.integrate import sdeint
 from circsde.solvers.methods import HEUN, METHODS, Method
-from circsde.studies.mismatch import kuiper, kuiper_p_value
 from circsde.torus import wrap
 from circsde.typing import Angles, Field, Tangent, Time
 from strategies import recorded

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from matplotlib.figure import Figure
 
-from circsde import problems
+from circsde.exact import problems
 from circsde.kuramoto import KuramotoSDE
 from circsde.record import save_netcdf
 from circsde.solvers.integrate import sdeint

@@ -9,9 +9,9 @@ import torch
 from scipy import stats
 from torch.distributions import Distribution, Independent, kl_divergence
 
-from circsde.distributions import VonMises, WrappedNormal
-from circsde.gibbs import MeanFieldGibbs
-from circsde.special import concentration_from_length
+from circsde.laws.distributions import VonMises, WrappedNormal
+from circsde.laws.gibbs import MeanFieldGibbs
+from circsde.laws.special import concentration_from_length
 
 SCALES = [1e-4, 1e-2, 0.1, 0.3, 0.353, 0.354, 1.0, 2.0, 2.5066, 2.5067, 3.0, 5.0, 10.0, 50.0]  # sqrt(2 pi) = 2.50663
 OFFSETS = [0.0, 1e-25, 1e-17, 1e-12, 1e-8, 1e-5, 1e-4, 1e-3, 0.1, 0.7, math.pi / 2, 2.5, 3.0, 3.1, 3.1415, 3.14159265]

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from circsde.coupling import GlobalCoupling, NoCoupling
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain
-from circsde.mixture import WrappedNormalMixture
+from circsde.laws.mixture import WrappedNormalMixture
+from circsde.matching.chain import Chain
 from circsde.models.analytic import DiffusedMixtureScore, FokkerPlanckScore
+from circsde.sampling.editing import inpaint, interpolate, reconstruct
+from circsde.sampling.mismatch import kuiper, kuiper_p_value
+from circsde.sampling.reverse import Recipe
+from circsde.sampling.start_laws import Independent
 from circsde.schedule import Linear, Schedule
 from circsde.solvers.solution import SolveError
-from circsde.studies.editing import inpaint, interpolate, reconstruct
-from circsde.studies.mismatch import kuiper, kuiper_p_value
-from circsde.studies.reverse_sampling import Recipe
-from circsde.studies.start_laws import Independent
 from circsde.torus import difference, distance
 from circsde.typing import Angles, Field, Tangent, Time
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.special import ive
 
-from circsde.finite_size import FiniteSizeLaw, finite_size
-from circsde.fokker_planck import fokker_planck
-from circsde.fokker_planck_torus import fokker_planck_torus
-from circsde.mixture import WrappedNormalMixture
+from circsde.exact.finite_size import FiniteSizeLaw, finite_size
+from circsde.exact.fokker_planck import fokker_planck
+from circsde.exact.fokker_planck_torus import fokker_planck_torus
+from circsde.laws.mixture import WrappedNormalMixture
 from circsde.schedule import Schedule
 
 START = WrappedNormalMixture((1.0,), (1.5,), (0.8,))

@@ -11,9 +11,9 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from circsde.coupling import NoCoupling
-from circsde.distributions import VonMises, WrappedNormal
-from circsde.fokker_planck import fokker_planck
+from circsde.exact.fokker_planck import fokker_planck
 from circsde.kuramoto import KuramotoSDE
+from circsde.laws.distributions import VonMises, WrappedNormal
 from circsde.schedule import Linear, Schedule
 from circsde.sde import SDE, reverse
 from circsde.solvers.flow import odeint, richardson

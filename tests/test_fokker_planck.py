@@ -12,7 +12,7 @@ from scipy.linalg import expm
 from scipy.special import ive
 from torch import Tensor
 
-from circsde.fokker_planck import CircleLaw, fokker_planck, moments
+from circsde.exact.fokker_planck import CircleLaw, fokker_planck, moments
 from circsde.schedule import Custom, Linear, Schedule
 from strategies import pulse
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from circsde.fokker_planck import fokker_planck
-from circsde.fokker_planck_torus import TorusLaw, fokker_planck_torus
+from circsde.exact.fokker_planck import fokker_planck
+from circsde.exact.fokker_planck_torus import TorusLaw, fokker_planck_torus
 from circsde.schedule import Schedule
 
 COUPLED = Schedule.linear((0.5, 0.1, 0.2), (6.0, 1.0, 0.8))

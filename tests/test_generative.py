@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from circsde.coupling import NoCoupling
-from circsde.distributions import WrappedNormal
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain
+from circsde.laws.distributions import WrappedNormal
+from circsde.matching.chain import Chain
 from circsde.models.mlp import ScoreMLP
 from circsde.models.presets import Process, forward_process, objective, settled
 from circsde.models.relative import Relative
 from circsde.models.training import Settings, Trained, train
 from circsde.models.transitions import Objective
+from circsde.sampling.diagnose import diagnose, log_likelihood, sample, samples
+from circsde.sampling.mismatch import energy_test
 from circsde.schedule import Schedule
 from circsde.solvers.likelihood import LogProb
 from circsde.solvers.solution import SolveError
-from circsde.studies.generative import diagnose, log_likelihood, sample, samples
-from circsde.studies.mismatch import energy_test
 from circsde.torus import wrap
 from circsde.typing import Angles, Field, Tangent, Time
 
@@ -173,7 +173,7 @@ def test_a_diagnosis_integrates_a_narrow_density_on_as_fine_a_grid_as_it_takes(m
         value, none = law.log_prob(theta.double()).sum(1), torch.zeros(len(theta), dtype=torch.float64)
         return LogProb(value, none, none, none.long(), none.long(), ("success",) * len(theta))
 
-    monkeypatch.setattr("circsde.studies.generative.log_likelihood", known)
+    monkeypatch.setattr("circsde.sampling.diagnose.log_likelihood", known)
     data = law.sample((20,), generator=generator()).float()
     result = diagnose(model(), data, generator=generator(), points=48)
     assert float(result["normalisation"]) == pytest.approx(1.0, abs=1e-5)

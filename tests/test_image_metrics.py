@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.signal import correlate2d
 from torch import Tensor
 
-from circsde.studies.gabor import (
+from circsde.metrics.gabor import (
     GREY_LEVEL,
     N_ORIENTATIONS,
     WAVELENGTHS,
@@ -22,7 +22,7 @@ from circsde.studies.gabor import (
     gabor_frechet,
     grey,
 )
-from circsde.studies.image_metrics import (
+from circsde.metrics.images import (
     MEASURES,
     bootstrap,
     compare,
@@ -32,7 +32,7 @@ from circsde.studies.image_metrics import (
     near_share,
     spectrum_distance,
 )
-from circsde.studies.texture import coherence, gaussian_kernels, grey_levels, nearness, radial_power, ridge_frequency
+from circsde.metrics.texture import coherence, gaussian_kernels, grey_levels, nearness, radial_power, ridge_frequency
 from strategies import random
 
 N_FILTERS = len(WAVELENGTHS) * N_ORIENTATIONS

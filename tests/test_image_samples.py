@@ -15,14 +15,14 @@ from PIL import Image
 from circsde.coupling import GlobalCoupling
 from circsde.encoding import PhaseEncoding
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain
+from circsde.matching.chain import Chain
 from circsde.models.settings import Settings
 from circsde.models.training import train, trained
 from circsde.models.transitions import Objective
 from circsde.models.unet import ScoreUNet
 from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
+from circsde.sampling.choose_start import FILE, choose, save_law
 from circsde.schedule import Schedule
-from circsde.studies.terminal import FILE, choose, save_law
 
 SIZES = {"grey": (8, 8), "colour": (3, 8, 8)}
 TINY = {"width": 8, "multipliers": (1, 2), "attention": ()}

@@ -27,7 +27,7 @@ from circsde.data.sheet import sheet
 from circsde.data.windows import RandomWindows
 from circsde.encoding import Encoding, PhaseEncoding
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain
+from circsde.matching.chain import Chain
 from circsde.models.transitions import Objective, Transitions
 from circsde.schedule import Schedule
 

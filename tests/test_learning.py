@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from circsde.cli import app
 from circsde.commands import train_angles, train_images
 from circsde.commands.answer import Answer
-from circsde.distributions import WrappedNormal
+from circsde.laws.distributions import WrappedNormal
 from circsde.models.settings import Settings
 from circsde.models.training import trained
 

@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.distributions import Uniform
 
 from circsde.coupling import LocalCoupling, NoCoupling
-from circsde.distributions import VonMises, WrappedNormal
 from circsde.encoding import PhaseEncoding
-from circsde.fokker_planck import CircleLaw, fokker_planck, grid
-from circsde.fokker_planck_torus import TorusLaw, fokker_planck_torus
-from circsde.gibbs import MeanFieldGibbs
+from circsde.exact.fokker_planck import CircleLaw, fokker_planck, grid
+from circsde.exact.fokker_planck_torus import TorusLaw, fokker_planck_torus
 from circsde.kuramoto import KuramotoSDE
-from circsde.mixture import WrappedNormalMixture
+from circsde.laws.distributions import VonMises, WrappedNormal
+from circsde.laws.gibbs import MeanFieldGibbs
+from circsde.laws.mixture import WrappedNormalMixture
+from circsde.sampling.mismatch import energy_test, fit_prior, kuiper, kuiper_p_value, mismatch, p_value
 from circsde.schedule import Linear, Schedule
 from circsde.sde import SDE
 from circsde.solvers.dequantisation import bits_per_dim
@@ -29,7 +30,6 @@ from circsde.solvers.divergence import FlowField
 from circsde.solvers.hutchinson import standard_error
 from circsde.solvers.likelihood import LogProb, log_density, log_prob
 from circsde.solvers.normalisation import normalisation
-from circsde.studies.mismatch import energy_test, fit_prior, kuiper, kuiper_p_value, mismatch, p_value
 from circsde.torus import TWO_PI
 from circsde.typing import Angles, Field, Tangent, Time
 from strategies import assert_agree, pulse, random, random_angles

@@ -14,14 +14,15 @@ from scipy.special import jv
 from scipy.stats import chi2
 from torch import Tensor
 
-from circsde import matching, steps
 from circsde.coupling import Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
-from circsde.distributions import WrappedNormal
-from circsde.fokker_planck import fokker_planck
-from circsde.fokker_planck_torus import fokker_planck_torus
+from circsde.exact.fokker_planck import fokker_planck
+from circsde.exact.fokker_planck_torus import fokker_planck_torus
 from circsde.kuramoto import KuramotoSDE
-from circsde.linearisation import DriftStep, _dense, drift_step
-from circsde.matching import Chain, Pairs, Paths, advance, denoising, one_step, pathwise, start, walk
+from circsde.laws.distributions import WrappedNormal
+from circsde.matching import chain as matching
+from circsde.matching import steps
+from circsde.matching.chain import Chain, Pairs, Paths, advance, denoising, one_step, pathwise, start, walk
+from circsde.matching.jacobian import DriftStep, _dense, drift_step
 from circsde.schedule import Schedule
 from circsde.sde import SDE
 from circsde.typing import Angles, Time

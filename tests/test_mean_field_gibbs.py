@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy import stats
 
-from circsde.distributions import VonMises, self_consistent_concentration
-from circsde.gibbs import MeanFieldGibbs
-from circsde.special import bessel_ratio
+from circsde.laws.distributions import VonMises, self_consistent_concentration
+from circsde.laws.gibbs import MeanFieldGibbs
+from circsde.laws.special import bessel_ratio
 from circsde.torus import order_parameter, wrap
 
 RATES = [(0.0, 0.0, 1.0), (0.0, 2.0, 1.0), (1e-6, 1.0, 1.0), (2.0, 0.0, 1.0), (3.0, 7.0, 0.5), (20.0, 0.1, 1.0)]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import stats
 
-from circsde.distributions import WrappedNormal
-from circsde.mixture import WrappedNormalMixture
+from circsde.laws.distributions import WrappedNormal
+from circsde.laws.mixture import WrappedNormalMixture
 
 
 def test_a_component_of_weight_zero_takes_no_part() -> None:

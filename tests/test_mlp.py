@@ -8,7 +8,7 @@ from torch import Tensor
 
 from circsde.coupling import NoCoupling
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import denoising, loss
+from circsde.matching.chain import denoising, loss
 from circsde.models.mlp import ScoreMLP
 from circsde.schedule import Linear, Schedule
 

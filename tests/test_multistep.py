@@ -8,11 +8,11 @@ from test_ancestral import HORIZON_VARIANCE, SDE_, gaussian_score, variance
 from torch import Tensor
 
 from circsde.coupling import NoCoupling
-from circsde.fokker_planck import CircleLaw
+from circsde.data_prediction import Towards
+from circsde.exact.fokker_planck import CircleLaw
 from circsde.kuramoto import KuramotoSDE
-from circsde.mixture import WrappedNormalMixture
+from circsde.laws.mixture import WrappedNormalMixture
 from circsde.models.analytic import FokkerPlanckScore
-from circsde.prediction import Towards
 from circsde.schedule import Schedule
 from circsde.sde import SDE, ReverseSDE, reverse
 from circsde.solvers import Noise, sdeint

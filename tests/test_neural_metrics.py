@@ -10,7 +10,7 @@ import torchmetrics.image.fid
 import torchmetrics.image.lpip
 from torch import Tensor, nn
 
-from circsde.studies.neural_metrics import explained, inception_distances, lpips
+from circsde.metrics.neural import explained, inception_distances, lpips
 from strategies import random
 
 

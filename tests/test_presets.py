@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from circsde.distributions import WrappedNormal
-from circsde.fokker_planck import fokker_planck, moments
-from circsde.fokker_planck_torus import fokker_planck_torus
+from circsde.exact.fokker_planck import fokker_planck, moments
+from circsde.exact.fokker_planck_torus import fokker_planck_torus
+from circsde.laws.distributions import WrappedNormal
 from circsde.models.presets import FASTEST, SLOWEST, Process, forward_process, objective, settled
 from circsde.models.transitions import Objective
 from circsde.torus import TWO_PI

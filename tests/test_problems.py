@@ -11,12 +11,12 @@ import pytest
 import torch
 from scipy import stats
 
-from circsde import problems
-from circsde.finite_size import finite_size
-from circsde.fokker_planck import Snapshot, fokker_planck, grid
-from circsde.gibbs import MeanFieldGibbs
+from circsde.exact import problems
+from circsde.exact.finite_size import finite_size
+from circsde.exact.fokker_planck import Snapshot, fokker_planck, grid
+from circsde.exact.problems import Problem
 from circsde.kuramoto import KuramotoSDE
-from circsde.problems import Problem
+from circsde.laws.gibbs import MeanFieldGibbs
 from circsde.sde import ReverseSDE
 from circsde.solvers import sdeint
 from circsde.torus import TWO_PI

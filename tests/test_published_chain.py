@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circsde.coupling import Coupling, GlobalCoupling
-from circsde.distributions import WrappedNormal
 from circsde.kuramoto import KuramotoSDE
+from circsde.laws.distributions import WrappedNormal
 from circsde.schedule import Schedule
 from circsde.sde import reverse
 from circsde.solvers import sdeint

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
-from circsde.gibbs import MeanFieldGibbs
 from circsde.kuramoto import KuramotoSDE
+from circsde.laws.gibbs import MeanFieldGibbs
 from circsde.models.mlp import ScoreMLP
 from circsde.models.relative import Relative
 from circsde.schedule import Schedule

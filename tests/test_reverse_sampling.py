@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from circsde.coupling import NoCoupling
-from circsde.distributions import WrappedNormal
-from circsde.fokker_planck import CircleLaw
+from circsde.exact.fokker_planck import CircleLaw
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain
-from circsde.mixture import WrappedNormalMixture
+from circsde.laws.distributions import WrappedNormal
+from circsde.laws.mixture import WrappedNormalMixture
+from circsde.matching.chain import Chain
 from circsde.models.analytic import DiffusedMixtureScore, FokkerPlanckScore
+from circsde.sampling.generate import StartLaw, generate
+from circsde.sampling.mismatch import kuiper, kuiper_p_value
+from circsde.sampling.reverse import Recipe, Spacing, _mirrored, reverse_times
+from circsde.sampling.start_laws import Independent
 from circsde.schedule import Linear, Schedule
 from circsde.solvers.solution import Solution, SolveError, Stats
-from circsde.studies.mismatch import kuiper, kuiper_p_value
-from circsde.studies.reverse_sampling import Recipe, Spacing, _mirrored, reverse_times
-from circsde.studies.start_laws import Independent
-from circsde.studies.synthesis import StartLaw, generate
 from circsde.typing import Angles, Tangent, Time
 
 MIXTURE = WrappedNormalMixture((0.6, 0.4), (-1.5, 1.2), (0.3, 0.5))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from circsde.distributions import WrappedNormal
-from circsde.matching import Chain
+from circsde.laws.distributions import WrappedNormal
+from circsde.matching.chain import Chain
 from circsde.models.mlp import ScoreMLP
 from circsde.models.presets import Process, forward_process
 from circsde.models.training import Settings, train

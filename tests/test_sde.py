@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
 
-from circsde.distributions import VonMises, WrappedNormal
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain
+from circsde.laws.distributions import VonMises, WrappedNormal
+from circsde.matching.chain import Chain
 from circsde.schedule import Schedule
 from circsde.sde import SDE, reverse, transition
 from circsde.solvers import sdeint

@@ -11,11 +11,11 @@ import torch
 import xarray as xr
 from scipy.special import ive
 
-from circsde import problems
 from circsde.coupling import NoCoupling
+from circsde.exact import problems
+from circsde.exact.problems import Observable
 from circsde.kuramoto import KuramotoSDE
 from circsde.models.mlp import ScoreMLP
-from circsde.problems import Observable
 from circsde.schedule import Schedule
 from circsde.sde import SDE, reverse
 from circsde.solvers.flow import odeint
@@ -32,7 +32,7 @@ from circsde.studies.advice import best, describe_choice, worse_when_finer
 from circsde.studies.convergence import plan
 from circsde.studies.experiment import Wave
 from circsde.studies.flows import plan_flow
-from circsde.studies.sampling import simulate
+from circsde.studies.monte_carlo import simulate
 from circsde.torus import distance
 from circsde.typing import Angles
 

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from circsde.coupling import Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
-from circsde.distributions import VonMises, WrappedNormal
-from circsde.fokker_planck import fokker_planck
-from circsde.gibbs import MeanFieldGibbs
+from circsde.exact.fokker_planck import fokker_planck
 from circsde.kuramoto import KuramotoSDE
+from circsde.laws.distributions import VonMises, WrappedNormal
+from circsde.laws.gibbs import MeanFieldGibbs
+from circsde.laws.tilted import TiltedVonMises
 from circsde.models.presets import settled
+from circsde.sampling import start_laws
 from circsde.schedule import Schedule
 from circsde.solvers.likelihood import log_density, log_prob
-from circsde.studies import start_laws
-from circsde.tilted import TiltedVonMises
 from circsde.torus import TWO_PI
 from strategies import assert_agree, random_angles
 

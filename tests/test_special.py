@@ -10,8 +10,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from circsde.distributions import self_consistent_concentration
-from circsde.special import (
+from circsde.laws.distributions import self_consistent_concentration
+from circsde.laws.special import (
     bessel_ratio,
     bessel_ratio_complement,
     bessel_ratio_slope,
@@ -19,7 +19,7 @@ from circsde.special import (
     concentration_from_variance,
     log_i0e,
 )
-from circsde.unimodal import UnimodalDensity
+from circsde.laws.unimodal import UnimodalDensity
 
 
 def double(*values: float) -> torch.Tensor:

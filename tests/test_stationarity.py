@@ -8,8 +8,8 @@ from scipy import special, stats
 from torch import Tensor
 
 from circsde.coupling import Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
-from circsde.gibbs import MeanFieldGibbs
 from circsde.kuramoto import KuramotoSDE
+from circsde.laws.gibbs import MeanFieldGibbs
 from circsde.schedule import Schedule
 from circsde.solvers import METHODS, sdeint
 from circsde.torus import order_parameter

@@ -16,9 +16,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
-from circsde import problems
 from circsde.cli import app
 from circsde.commands import tables
+from circsde.exact import problems
 from circsde.kuramoto import KuramotoSDE
 from circsde.schedule import Schedule
 from circsde.studies import Runner, Simulation, plots, select, strong_convergence, weak_convergence

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from circsde.distributions import VonMises
-from circsde.tilted import TiltedVonMises
+from circsde.laws.distributions import VonMises
+from circsde.laws.tilted import TiltedVonMises
 from circsde.torus import TWO_PI
 
 PARAMETERS = [(2.0, 5.0), (1.0, 0.1), (10.0, -3.0), (40.0, 20.0)]

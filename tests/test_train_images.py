@@ -17,8 +17,8 @@ from circsde.models.training import trained
 from circsde.models.transitions import Objective
 from circsde.models.variance_preserving import VariancePreserving
 from circsde.models.wiener import Wiener
+from circsde.sampling.choose_start import FILE, load_law
 from circsde.schedule import Schedule
-from circsde.studies.terminal import FILE, load_law
 
 SMALL = "--crop 16 --epochs 1 --updates 2 --batch 4 --steps 6 --device cpu"
 

@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from circsde.coupling import Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
-from circsde.distributions import WrappedNormal
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain, Paths, advance
+from circsde.laws.distributions import WrappedNormal
+from circsde.matching.chain import Chain, Paths, advance
 from circsde.models import checkpoint, pairs, training
 from circsde.models.loop import BEST, LAST, METRICS, averaging
 from circsde.models.mlp import ScoreMLP

@@ -11,11 +11,11 @@ import xarray as xr
 from scipy.integrate import dblquad, quad
 from torch import Tensor
 
-from circsde import problems
 from circsde.coupling import GlobalCoupling
-from circsde.gibbs import MeanFieldGibbs
+from circsde.exact import problems
 from circsde.kuramoto import KuramotoSDE
-from circsde.mixture import WrappedNormalMixture
+from circsde.laws.gibbs import MeanFieldGibbs
+from circsde.laws.mixture import WrappedNormalMixture
 from circsde.schedule import Schedule
 from circsde.sde import SDE
 from circsde.solvers import METHODS, Method, Noise, sdeint

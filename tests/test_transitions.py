@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
-from circsde.distributions import WrappedNormal
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain, Pairs, advance, denoising, one_step, pathwise, start
+from circsde.laws.distributions import WrappedNormal
+from circsde.matching.chain import Chain, Pairs, advance, denoising, one_step, pathwise, start
 from circsde.models.transitions import Objective, Rows, Transitions
 from circsde.schedule import Schedule
 

@@ -8,7 +8,7 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from circsde.matching import loss
+from circsde.matching.chain import loss
 from circsde.models import checkpoint
 from circsde.models.settings import Settings
 from circsde.models.training import train, trained

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
-from circsde.distributions import VonMises
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain, advance, pathwise, start
+from circsde.laws.distributions import VonMises
+from circsde.matching.chain import Chain, advance, pathwise, start
 from circsde.models.loop import BEST, LAST
 from circsde.models.settings import Settings
 from circsde.models.training import train, trained

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from circsde.matching import Chain, Pairs, loss
+from circsde.matching.chain import Chain, Pairs, loss
 from circsde.models.mlp import ScoreMLP
 from circsde.models.presets import Process, forward_process, settled
 from circsde.models.relative import Relative

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from circsde.coupling import NoCoupling
-from circsde.distributions import VonMises
 from circsde.kuramoto import KuramotoSDE
+from circsde.laws.distributions import VonMises
+from circsde.laws.special import concentration_from_length
 from circsde.models.transitions import Rows
 from circsde.schedule import Linear, Schedule
 from circsde.solvers.likelihood import log_prob
-from circsde.special import concentration_from_length
 from circsde.torus import TWO_PI, difference, wrap
 from torsion.fitting import Answer, Task, fit
 from torsion.ours import BATCH, HELD_OUT, RATE, network

@@ -1,6 +1,6 @@
 """Names that the shell completes, written down so that it need not wait for libraries, and how they begin."""
 
-from circsde.catalogue import PROBLEMS
+from circsde.exact.catalogue import PROBLEMS
 
 METHODS = ("euler_maruyama", "heun", "sra1", "mobius_strang", "leimkuhler_matthews")
 """Names to complete and to list in the help, where importing ``circsde.solvers.METHODS`` would take a second."""

@@ -81,8 +81,8 @@ def _angles(
     """The same of a model of angles."""
     from circsde.commands import angles
     from circsde.commands.pictures import pair_densities
+    from circsde.sampling.diagnose import diagnose as examine
     from circsde.streams import torch_stream
-    from circsde.studies.generative import diagnose as examine
 
     theta = angles.known(model, source or model.about["source"], None, None, True)
     notes = [f"{counted(len(theta), 'row')} of {counted(theta.shape[1], 'angle')}"]

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from circsde.commands.console import check_memory
 from circsde.coupling import GlobalCoupling, NoCoupling
-from circsde.distributions import VonMises
-from circsde.fokker_planck import CircleLaw, fokker_planck, grid
+from circsde.exact.fokker_planck import CircleLaw, fokker_planck, grid
 from circsde.kuramoto import KuramotoSDE
+from circsde.laws.distributions import VonMises
 from circsde.solvers.integrate import sdeint
 from circsde.torus import order_parameter
 from circsde.typing import Angles

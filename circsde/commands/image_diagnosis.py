@@ -27,7 +27,7 @@ def examine(
     """Distances of samples to held-out windows with intervals and floors, and what was compared.
 
     Returns:
-        As :func:`circsde.studies.image_metrics.compare`, with ``data`` and ``sampled``, values in [-1, 1]; for a model
+        As :func:`circsde.metrics.images.compare`, with ``data`` and ``sampled``, values in [-1, 1]; for a model
         of phases also ``forward``, the phases of a few windows over the time of the forward process, rad.
     """
     import torch
@@ -35,9 +35,9 @@ def examine(
 
     from circsde.commands import image_samples
     from circsde.commands.train_images import Windows
+    from circsde.metrics.images import compare
+    from circsde.sampling.reverse import Recipe
     from circsde.streams import torch_stream
-    from circsde.studies.image_metrics import compare
-    from circsde.studies.reverse_sampling import Recipe
 
     windows = Windows(**model.about["windows"], cache=None)
     if source is not None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from circsde.encoding import Encoding
     from circsde.models.training import Trained
-    from circsde.studies.reverse_sampling import Recipe
+    from circsde.sampling.reverse import Recipe
 
 SUCCESS = "success"
 
@@ -102,8 +102,8 @@ def draw(
 ) -> "xr.Dataset":
     """Draw them; which law they started from is the attribute ``start_law``."""
     from circsde.models.variance_preserving import VariancePreserving
-    from circsde.studies.synthesis import generate
-    from circsde.studies.terminal import start_law
+    from circsde.sampling.choose_start import start_law
+    from circsde.sampling.generate import generate
 
     known: Mapping[str, int] = model.about.get("classes") or {}
     labels = request.labels(known)
@@ -231,7 +231,7 @@ def save_sheet(result: "xr.Dataset", path: Path, *, force: bool) -> None:
 
 def training_sheet(model: "Trained", out: Path, seed: int) -> None:
     """Samples of a network that is being trained, in the folder ``sheets`` of the run, named by the update."""
-    from circsde.studies.reverse_sampling import Recipe
+    from circsde.sampling.reverse import Recipe
 
     device = next(model.network.parameters()).device.type
     request = Request(SHEET, 0, SHEET, seed, "auto", device, 0)

@@ -51,7 +51,7 @@ def loglik(
     from circsde.commands import angles
     from circsde.models.training import trained
     from circsde.record import provenance, save_netcdf
-    from circsde.studies.generative import log_likelihood
+    from circsde.sampling.diagnose import log_likelihood
 
     model = trained(run)
     if model.about.get("kind") == "images":

@@ -126,7 +126,7 @@ def sample(
 
     from circsde.commands import image_samples
     from circsde.record import provenance, save_netcdf
-    from circsde.studies.reverse_sampling import Recipe, Spacing
+    from circsde.sampling.reverse import Recipe, Spacing
 
     recipe = Recipe(None if flow else method, steps, Spacing(spacing), stochasticity, corrector, not noisy, flow)
     frames = 0 if video is None else image_samples.FRAMES
@@ -162,7 +162,7 @@ def sample(
 
 def _refuse_inert(model: "Trained", given: dict[str, Any]) -> None:
     """Refuse options that a model of images, or the flow that is asked for, does not read."""
-    from circsde.matching import Chain
+    from circsde.matching.chain import Chain
     from circsde.solvers.trajectory import ADAPTIVE
 
     reverse, flow = ("method", "stochasticity"), given["flow"]
@@ -215,9 +215,9 @@ def _angles(
     from circsde.commands.angles import in_unit, unit_name
     from circsde.commands.pictures import pair_densities
     from circsde.record import provenance, replacing, save_netcdf
+    from circsde.sampling.diagnose import sample as draw
+    from circsde.sampling.diagnose import samples
     from circsde.streams import torch_stream
-    from circsde.studies.generative import sample as draw
-    from circsde.studies.generative import samples
 
     names = model.about["names"]
     _check_memory(model, count)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from circsde.catalogue import PROBLEMS
 from circsde.commands.answer import records
+from circsde.exact.catalogue import PROBLEMS
 
 if TYPE_CHECKING:
     import xarray as xr

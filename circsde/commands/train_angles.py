@@ -72,7 +72,7 @@ def fit(
     training, validation = table.parts(data, settings.seed)
 
     from circsde.commands.train import training_bar
-    from circsde.matching import Chain
+    from circsde.matching.chain import Chain
     from circsde.models.mlp import ScoreMLP
     from circsde.models.presets import Process, forward_process
     from circsde.models.presets import objective as best

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from circsde.commands.train import ObjectiveName, Preset, ProcessName, RatesName
     from circsde.data import ImageSet
     from circsde.kuramoto import KuramotoSDE
-    from circsde.matching import Chain
+    from circsde.matching.chain import Chain
     from circsde.models.settings import Settings
     from circsde.models.transitions import Objective, Starts
 
@@ -162,7 +162,7 @@ def fit(
     from circsde.commands.image_samples import encoding_of, training_sheet
     from circsde.commands.train import training_bar
     from circsde.data import RandomWindows
-    from circsde.matching import Chain
+    from circsde.matching.chain import Chain
     from circsde.models.loop import LAST
     from circsde.models.pairs import check_time
     from circsde.models.training import Trained, train
@@ -171,8 +171,8 @@ def fit(
     from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
     from circsde.models.wiener import Wiener
     from circsde.record import check_writable, held
+    from circsde.sampling.choose_start import FILE
     from circsde.streams import seed_torch
-    from circsde.studies.terminal import FILE
 
     training, held_out = windows.part("train"), windows.part("test")
     _check_windows(windows, training, held_out, 2 ** (len(PRESETS[preset]["multipliers"]) - 1))
@@ -270,7 +270,7 @@ def _objective(process: str, name: "ObjectiveName") -> "Objective":
 
 def _start_law(chain: "Chain", starts: "Starts", out: Path) -> "xr.Dataset":
     """Choose the law and keep it in the run, unless it is there; how far each candidate is from the truth."""
-    from circsde.studies.terminal import FILE, choose, load_law, save_law
+    from circsde.sampling.choose_start import FILE, choose, load_law, save_law
 
     if (out / FILE).exists():
         return load_law(out / FILE)[1]

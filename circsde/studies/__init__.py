@@ -1,6 +1,6 @@
 """Accuracy studies as xarray Datasets: errors with intervals, orders, cost, and the choice of a method."""
 
-from circsde.fokker_planck import fokker_planck
+from circsde.exact.fokker_planck import fokker_planck
 from circsde.studies.accuracy import exact_convergence, study
 from circsde.studies.convergence import strong_convergence, weak_convergence
 from circsde.studies.cost import work_precision

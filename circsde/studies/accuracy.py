@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from circsde.problems import Problem
+from circsde.exact.problems import Problem
 from circsde.sde import SDE
 from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method

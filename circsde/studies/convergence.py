@@ -15,10 +15,10 @@ from circsde.sde import SDE
 from circsde.solvers.methods import Method
 from circsde.studies.candidates import check_methods, check_start, default_methods, steepness
 from circsde.studies.experiment import Experiment, experiment
+from circsde.studies.monte_carlo import Block, angles_per_path, simulate
 from circsde.studies.paths import PathBlock
 from circsde.studies.result import STRONG, WEAK
 from circsde.studies.runner import Runner
-from circsde.studies.sampling import Block, angles_per_path, simulate
 
 STEPS = (5, 10, 20, 40, 80)
 

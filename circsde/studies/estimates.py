@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from circsde.problems import Observable
+from circsde.exact.problems import Observable
 from circsde.studies.experiment import Experiment
 from circsde.studies.result import STRONG, ByObservable, Errors
 from circsde.studies.statistics import RESOLUTION, Array, Moments, paths_needed, quantile, rare
@@ -20,14 +20,14 @@ def estimate(
     confidence: float,
     target: float | None = None,
 ) -> tuple[Errors, ByObservable]:
-    """Strong or weak errors with intervals, from the moments of :meth:`~circsde.studies.sampling.Block.features`."""
+    """Strong or weak errors with intervals, from the moments of :meth:`~circsde.studies.monte_carlo.Block.features`."""
     if kind == STRONG:
         return strong_errors(moments, confidence, target)
     return weak_errors(moments, subject.observables, confidence, target, subject.uncertainty)
 
 
 def strong_errors(moments: Moments, confidence: float, target: float | None) -> tuple[Errors, ByObservable]:
-    """Root-mean-square distances from mean squared ones; see :meth:`~circsde.studies.sampling.Block.features`.
+    """Root-mean-square distances from mean squared ones; see :meth:`~circsde.studies.monte_carlo.Block.features`.
 
     The interval is that of the logarithm; its upper end leaves room for :func:`rare` paths with much of the error.
     """
@@ -66,7 +66,7 @@ def weak_errors(
     target: float | None,
     uncertainty: float = 0.0,
 ) -> tuple[Errors, ByObservable]:
-    """Errors of expectations from coupled differences; see :meth:`~circsde.studies.sampling.Block.features`.
+    """Errors of expectations from coupled differences; see :meth:`~circsde.studies.monte_carlo.Block.features`.
 
     With ``D = phi(theta_n) - phi(Y)`` and ``C = phi(Y) - E phi`` for the reference Y, the estimate is the mean of
     ``D + (1 - b) C`` with the ``b`` of least variance; it is off by ``b`` times the reference's bias and ``1 - b``

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
-from circsde import problems
-from circsde.fokker_planck import Law
-from circsde.problems import Problem
+from circsde.exact import problems
+from circsde.exact.fokker_planck import Law
+from circsde.exact.problems import Problem
 from circsde.record import provenance
 from circsde.solvers.interop import find_method
 from circsde.solvers.methods import METHODS, Method

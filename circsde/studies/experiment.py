@@ -8,8 +8,8 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from circsde import problems
-from circsde.problems import ORDERS, Observable, Problem
+from circsde.exact import problems
+from circsde.exact.problems import ORDERS, Observable, Problem
 from circsde.sde import SDE, ReverseSDE, reverse
 from circsde.torus import TWO_PI
 from circsde.typing import Angles, PerSample

@@ -13,9 +13,9 @@ from circsde.solvers.trajectory import ADAPTIVE
 from circsde.studies.candidates import check_start
 from circsde.studies.estimates import estimate
 from circsde.studies.experiment import Experiment, experiment
+from circsde.studies.monte_carlo import Block, End, Sample, Solved, block_size, simulate
 from circsde.studies.result import STRONG, error_dataset
 from circsde.studies.runner import Runner
-from circsde.studies.sampling import Block, End, Sample, Solved, block_size, simulate
 
 REFERENCE = "dopri8"
 

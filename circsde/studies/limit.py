@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from circsde.fokker_planck import CircleLaw, SampledLaw, fokker_planck
+from circsde.exact.fokker_planck import CircleLaw, SampledLaw, fokker_planck
 from circsde.kuramoto import KuramotoSDE
 from circsde.record import provenance
 from circsde.schedule import Schedule

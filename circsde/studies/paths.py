@@ -18,8 +18,8 @@ from circsde.solvers.integrate import sdeint
 from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method
 from circsde.studies.estimates import estimate
+from circsde.studies.monte_carlo import Block, End, Sample, Solved, angles_per_path
 from circsde.studies.result import assemble
-from circsde.studies.sampling import Block, End, Sample, Solved, angles_per_path
 from circsde.typing import Angles
 
 REFERENCE = "sra1"

@@ -8,7 +8,7 @@ from typing import Any
 
 import xarray as xr
 
-from circsde.problems import Problem
+from circsde.exact.problems import Problem
 from circsde.sde import SDE
 from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method
@@ -19,9 +19,9 @@ from circsde.studies.candidates import check_methods, default_methods
 from circsde.studies.convergence import STEPS, check_steps, plan
 from circsde.studies.experiment import Experiment, Variation, experiment
 from circsde.studies.flows import is_flow, plan_flow
+from circsde.studies.monte_carlo import Block, block_size, simulate
 from circsde.studies.result import KINDS, STATIONARY, STRONG, WEAK
 from circsde.studies.runner import Runner
-from circsde.studies.sampling import Block, block_size, simulate
 
 LEAST = {WEAK: 64, STRONG: 512}
 """Paths at the first look; the mean of a squared distance is often carried by few of them."""

@@ -20,11 +20,11 @@ from jaxtyping import Int
 from scipy.optimize import brentq
 from torch import Tensor
 
-from circsde.distributions import WrappedNormal
 from circsde.kuramoto import has_closed_form
-from circsde.linearisation import spread
+from circsde.laws.distributions import WrappedNormal
+from circsde.matching.jacobian import spread
+from circsde.matching.steps import euler, kick, normal, transport, wrapped
 from circsde.sde import SDE, transition
-from circsde.steps import euler, kick, normal, transport, wrapped
 from circsde.typing import Amplitude, Angles, Field, Labels, PerSample, Tangent, Time
 
 NARROW = 0.15

@@ -8,7 +8,7 @@ sqrt(2 D) dW_1`` with ``h = K_ref e^{i psi}``, and the like for ``theta_2``, the
     ``+ (b/2) (h m_{a,b-1} - conj(h) m_{a,b+1}) + (K/4) (a - b) (m_{a-1,b+1} - m_{a+1,b-1})``.
 
 The modes of a half-disc are carried, as ``m_{-a,-b} = conj(m_ab)``. The accuracy is that of
-:mod:`circsde.fokker_planck`.
+:mod:`circsde.exact.fokker_planck`.
 """
 
 import cmath
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from circsde.fokker_planck import Law, grid, moments
+from circsde.exact.fokker_planck import Law, grid, moments
+from circsde.exact.spectral import Complex, Derivative, Spectrum, march, significant
 from circsde.schedule import Schedule
-from circsde.spectral import Complex, Derivative, Spectrum, march, significant
 from circsde.torus import TWO_PI
 from circsde.typing import Angles, PerSample, Tangent, Time
 

@@ -1,14 +1,14 @@
 r"""What each image of a set is like: how coherent its orientations, how fine its ridges, its spectrum and grey levels.
 
 Sets compare by the distributions of these over the images; every function takes what
-:func:`circsde.studies.gabor.grey` takes.
+:func:`circsde.metrics.gabor.grey` takes.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circsde.studies.gabor import GREY_LEVEL, Images, grey
+from circsde.metrics.gabor import GREY_LEVEL, Images, grey
 
 LEVELS = 256
 

@@ -5,8 +5,8 @@ The moments ``z_k = (1/N) sum_j e^{ik theta_j}`` of N identical, globally couple
     ``dz_k = [(ikw - D k^2) z_k + (k/2) (h z_{k-1} - conj(h) z_{k+1})] dt + noise,   h = K z_1 + K_ref e^{i psi}``
 
 exactly, with noise of covariance ``-2 D k l z_{k+l} dt / N`` (eq. 19; Dean 1996,
-doi:10.1088/0305-4470/29/24/001). Expanding in 1/N about the limit m of :mod:`circsde.fokker_planck` (van Kampen), for
-oscillators that start independent,
+doi:10.1088/0305-4470/29/24/001). Expanding in 1/N about the limit m of :mod:`circsde.exact.fokker_planck` (van Kampen),
+for oscillators that start independent,
 
     ``E z_k = m_k + c_k / N,   E z_k z_l = E z_k E z_l + (m_{k+l} - m_k m_l + G_kl) / N,`` up to 1/N^2,
     ``c' = A c + (k K/2) (X_{1,k-1} - X_{-1,k+1}),   X_kl = m_{k+l} - m_k m_l + G_kl,``
@@ -22,10 +22,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circsde.fokker_planck import Law, moments
-from circsde.fokker_planck_torus import Modes, half_disc
+from circsde.exact.fokker_planck import Law, moments
+from circsde.exact.fokker_planck_torus import Modes, half_disc
+from circsde.exact.spectral import Complex, Derivative, Spectrum, march
 from circsde.schedule import Schedule
-from circsde.spectral import Complex, Derivative, Spectrum, march
 from circsde.typing import Time
 
 LIMIT, CORRECTION, PAIRS = 0, 1, 2

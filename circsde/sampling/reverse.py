@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from circsde.matching import Chain
+from circsde.matching.chain import Chain
 from circsde.sde import reverse
 from circsde.solvers.correctors import clamped, denoised, langevin
 from circsde.solvers.flow import odeint

@@ -15,11 +15,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from circsde.matching import Chain
+from circsde.matching.chain import Chain
 from circsde.models.guidance import Conditioned
+from circsde.sampling.reverse import Recipe, decode
 from circsde.solvers.solution import SUCCESS, OnFailure, Solution, SolveError
 from circsde.streams import key, torch_stream
-from circsde.studies.reverse_sampling import Recipe, decode
 from circsde.typing import Field, Labels
 
 _BLOCK = 1 << 14  # angles that a block of starts draws: part of what a seed means

@@ -24,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from circsde.exact.spectral import NEGLIGIBLE, Complex, Derivative, Spectrum, march, significant
 from circsde.schedule import Schedule
-from circsde.spectral import NEGLIGIBLE, Complex, Derivative, Spectrum, march, significant
 from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles, Tangent, Time
 

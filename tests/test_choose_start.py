@@ -10,14 +10,14 @@ import xarray as xr
 from torch import Tensor
 
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
-from circsde.distributions import VonMises
-from circsde.gibbs import MeanFieldGibbs
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching import Chain
+from circsde.laws.distributions import VonMises
+from circsde.laws.gibbs import MeanFieldGibbs
+from circsde.laws.special import concentration_from_length
+from circsde.matching.chain import Chain
 from circsde.models import checkpoint
-from circsde.schedule import Schedule
-from circsde.special import concentration_from_length
-from circsde.studies.start_laws import (
+from circsde.sampling.choose_start import candidates, choose, compare, load_law, save_law, simulated
+from circsde.sampling.start_laws import (
     Coherent,
     Independent,
     Law,
@@ -28,7 +28,7 @@ from circsde.studies.start_laws import (
     fit_patterned,
     settled,
 )
-from circsde.studies.terminal import candidates, choose, compare, load_law, save_law, simulated
+from circsde.schedule import Schedule
 from circsde.torus import difference
 
 IMAGE, COLOUR, ROW = (8, 8), (3, 6, 6), (5,)
@@ -191,6 +191,6 @@ def test_a_candidate_is_given_one_error_probability_for_all_its_tests(monkeypatc
     """The least of three p-values of 0.02 each is 0.06 (Bonferroni), which is not below 0.05; of 0.01 each it is."""
     for p, chosen in ((0.02, "settled"), (0.01, "resampled")):
         rows = {name: (1.0, p) for name in ("marginal", "order", "pattern")}
-        monkeypatch.setattr("circsde.studies.terminal.compare", lambda *_, rows=rows, **__: rows)
+        monkeypatch.setattr("circsde.sampling.choose_start.compare", lambda *_, rows=rows, **__: rows)
         _, table = choose(chain(ROW, 1.0), torch.zeros(4, *ROW), fitted=20, compared=10)
         assert table.attrs["chosen"] == chosen

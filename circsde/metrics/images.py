@@ -17,8 +17,8 @@ from jaxtyping import Float
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from circsde.studies.gabor import GREY_LEVEL, Images, gabor_features, gabor_frechet, grey
-from circsde.studies.texture import ROUNDING, coherence, grey_levels, nearness, radial_power, ridge_frequency
+from circsde.metrics.gabor import GREY_LEVEL, Images, gabor_features, gabor_frechet, grey
+from circsde.metrics.texture import ROUNDING, coherence, grey_levels, nearness, radial_power, ridge_frequency
 
 Interval: TypeAlias = tuple[float, float, float]
 """A value, the lower and the upper end of its interval."""
@@ -43,7 +43,7 @@ def log_power(powers: Float[Tensor, "n bins"]) -> Float[Tensor, " bins"]:
 def spectrum_distance(x: Float[Tensor, "n bins"], y: Float[Tensor, "m bins"]) -> float:
     """The mean over radial frequencies of ``|log mean power_x - log mean power_y|``, in nats.
 
-    As of :func:`log_power`; powers are those of :func:`circsde.studies.texture.radial_power`.
+    As of :func:`log_power`; powers are those of :func:`circsde.metrics.texture.radial_power`.
     """
     log_x, log_y = (log_power(powers) for powers in (x, y))
     return float((log_x - log_y).abs().mean())
@@ -52,7 +52,7 @@ def spectrum_distance(x: Float[Tensor, "n bins"], y: Float[Tensor, "m bins"]) ->
 def grey_distance(x: Float[Tensor, "n level"], y: Float[Tensor, "m level"]) -> float:
     """The Wasserstein-1 distance of the grey values of all pixels, in units of [-1, 1].
 
-    Takes shares as of :func:`circsde.studies.texture.grey_levels`.
+    Takes shares as of :func:`circsde.metrics.texture.grey_levels`.
     """
     below_x, below_y = (shares.mean(0).cumsum(0) for shares in (x, y))
     return float((below_x - below_y).abs().sum() * GREY_LEVEL)
@@ -61,14 +61,14 @@ def grey_distance(x: Float[Tensor, "n level"], y: Float[Tensor, "m level"]) -> f
 def near_share(held_out: Float[Tensor, " n"], samples: Float[Tensor, " m"]) -> float:
     """The share of samples nearer to the training images than the 5 % quantile of held-out images; 0.05 if fresh.
 
-    Takes what :func:`circsde.studies.texture.nearness` returns. Samples with less contrast or detail than real images
+    Takes what :func:`circsde.metrics.texture.nearness` returns. Samples with less contrast or detail than real images
     are nearer, too, without being copies.
     """
     return float((samples < held_out.quantile(NEAR_QUANTILE)).double().mean())
 
 
 def copy_share(samples: Float[Tensor, " n"]) -> float:
-    """The share of samples whose :func:`circsde.studies.texture.nearness` to the training images is below 1/2."""
+    """The share of samples whose :func:`circsde.metrics.texture.nearness` to the training images is below 1/2."""
     return float((samples < COPY).double().mean())
 
 

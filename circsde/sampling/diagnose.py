@@ -7,17 +7,17 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from circsde.fokker_planck import grid
+from circsde.exact.fokker_planck import grid
 from circsde.models.presets import settled
 from circsde.models.training import Trained
+from circsde.sampling.mismatch import energy_test, mismatch
+from circsde.sampling.reverse import evaluating, reverse_times
 from circsde.sde import reverse
 from circsde.solvers.brownian import draw_seed
 from circsde.solvers.integrate import sdeint
 from circsde.solvers.likelihood import LogProb, log_prob
 from circsde.solvers.normalisation import normalisation
 from circsde.solvers.solution import Solution
-from circsde.studies.mismatch import energy_test, mismatch
-from circsde.studies.reverse_sampling import evaluating, reverse_times
 from circsde.torus import difference, wrap
 from circsde.typing import Angles
 

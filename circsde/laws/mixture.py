@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circsde.distributions import WrappedNormal
+from circsde.laws.distributions import WrappedNormal
 from circsde.torus import wrap
 
 _ROUNDING = 1e-6  # by which weights in float32, such as those of a softmax, may miss one

@@ -8,13 +8,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from circsde.matching import Chain
+from circsde.matching.chain import Chain
 from circsde.models import checkpoint
 from circsde.models.transitions import Rows, Starts
-from circsde.solvers.integrate import sdeint
-from circsde.streams import torch_stream
-from circsde.studies.mismatch import energy_of_points, p_value, permuted_labels
-from circsde.studies.start_laws import (
+from circsde.sampling.mismatch import energy_of_points, p_value, permuted_labels
+from circsde.sampling.start_laws import (
     Coherent,
     Gibbs,
     Independent,
@@ -27,6 +25,8 @@ from circsde.studies.start_laws import (
     fit_patterned,
     settled,
 )
+from circsde.solvers.integrate import sdeint
+from circsde.streams import torch_stream
 from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles
 
@@ -88,7 +88,7 @@ def compare(
 
 
 def candidates(chain: Chain, states: Angles) -> dict[str, Law]:
-    """Laws fitted to simulated states, the simplest first; see :mod:`circsde.studies.start_laws`."""
+    """Laws fitted to simulated states, the simplest first; see :mod:`circsde.sampling.start_laws`."""
     laws: dict[str, Law] = {
         "settled": settled(chain.sde),  # type: ignore[arg-type]  # every chain of a trained model is a Kuramoto one
         "independent": fit_independent(states),

@@ -11,15 +11,15 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from circsde.catalogue import PROBLEMS
 from circsde.coupling import GlobalCoupling, NoCoupling
-from circsde.distributions import VonMises
-from circsde.finite_size import finite_size
-from circsde.fokker_planck import CircleLaw, Law, SampledLaw, fokker_planck
-from circsde.fokker_planck_torus import fokker_planck_torus
-from circsde.gibbs import MeanFieldGibbs
+from circsde.exact.catalogue import PROBLEMS
+from circsde.exact.finite_size import finite_size
+from circsde.exact.fokker_planck import CircleLaw, Law, SampledLaw, fokker_planck
+from circsde.exact.fokker_planck_torus import fokker_planck_torus
 from circsde.kuramoto import KuramotoSDE
-from circsde.mixture import WrappedNormalMixture
+from circsde.laws.distributions import VonMises
+from circsde.laws.gibbs import MeanFieldGibbs
+from circsde.laws.mixture import WrappedNormalMixture
 from circsde.schedule import Schedule
 from circsde.sde import SDE, reverse
 from circsde.typing import Angles, PerSample

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
-from circsde.distributions import Shape, VonMises, as_parameters, broadcast_shape, common_dtype
-from circsde.special import log_i0e
+from circsde.laws.distributions import Shape, VonMises, as_parameters, broadcast_shape, common_dtype
+from circsde.laws.special import log_i0e
+from circsde.laws.unimodal import UnimodalDensity
 from circsde.torus import TWO_PI, to_circle
-from circsde.unimodal import UnimodalDensity
 
 STEEPEST = 500.0
 """The largest sum of concentration and tilt that 640 nodes resolve."""

@@ -21,9 +21,9 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from circsde.breakpoints import between, breakpoints
-from circsde.fokker_planck import attraction
+from circsde.exact.fokker_planck import attraction
+from circsde.exact.spectral import Complex
 from circsde.schedule import Schedule
-from circsde.spectral import Complex
 from circsde.torus import wrap
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from circsde.coupling import LocalCoupling
-from circsde.distributions import VonMises
-from circsde.gibbs import MeanFieldGibbs
 from circsde.kuramoto import KuramotoSDE
-from circsde.special import concentration_from_length
+from circsde.laws.distributions import VonMises
+from circsde.laws.gibbs import MeanFieldGibbs
+from circsde.laws.special import concentration_from_length
 from circsde.torus import require_finite, wrap
 from circsde.typing import Angles
 
@@ -131,7 +131,7 @@ def settled(sde: KuramotoSDE) -> Law:
     """The stationary law of the final rates, as :meth:`circsde.KuramotoSDE.settled_law` knows it (eq. 3).
 
     With a local coupling, whose law is not known, that of many oscillators in one mean field: an approximation, to be
-    compared with simulated states as :mod:`circsde.studies.terminal` does.
+    compared with simulated states as :mod:`circsde.sampling.choose_start` does.
 
     Raises:
         ValueError: If neither is known.

@@ -13,14 +13,14 @@ import xarray as xr
 from jaxtyping import Bool
 from torch import Tensor
 
-from circsde.matching import Chain
+from circsde.matching.chain import Chain
+from circsde.sampling.generate import StartLaw, draw, in_batches, streams
+from circsde.sampling.reverse import Known, Recipe, decode, evaluating, on_chain, walked_times
 from circsde.solvers.flow import odeint
 from circsde.solvers.integrate import sdeint
 from circsde.solvers.latent_space import geodesic
 from circsde.solvers.solution import OnFailure, Solution
 from circsde.solvers.trajectory import ADAPTIVE
-from circsde.studies.reverse_sampling import Known, Recipe, decode, evaluating, on_chain, walked_times
-from circsde.studies.synthesis import StartLaw, draw, in_batches, streams
 from circsde.typing import Angles, Field
 from circsde.velocity import probability_flow
 
@@ -41,7 +41,7 @@ def reconstruct(
     """Carry data forward to ``time``, by default the horizon, and back: what a state at that time still knows.
 
     With ``recipe.flow`` both ways follow the probability flow, which loses nothing but its errors; otherwise both are
-    random. Arguments, result and errors are those of :func:`circsde.studies.synthesis.generate`; ``theta`` is data,
+    random. Arguments, result and errors are those of :func:`circsde.sampling.generate.generate`; ``theta`` is data,
     radians. A ``time`` that is one of the chain's to rounding is that one.
     """
     recipe = Recipe() if recipe is None else recipe
@@ -92,7 +92,7 @@ def inpaint(
         seed: Of everything.
         first_sample: The index of the first sample.
         batch_size: Samples at a time.
-        on_failure: As for :func:`circsde.studies.synthesis.generate`.
+        on_failure: As for :func:`circsde.sampling.generate.generate`.
         progress: Called with the number of finished steps.
     """
     recipe = Recipe() if recipe is None else recipe

@@ -16,7 +16,7 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints, register_kl
 
-from circsde.special import (
+from circsde.laws.special import (
     bessel_ratio,
     bessel_ratio_complement,
     bessel_ratio_slope,

@@ -7,10 +7,10 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
-from circsde.distributions import Shape, VonMises, as_parameters, broadcast_shape, common_dtype
-from circsde.special import bessel_ratio, log_i0e
+from circsde.laws.distributions import Shape, VonMises, as_parameters, broadcast_shape, common_dtype
+from circsde.laws.special import bessel_ratio, log_i0e
+from circsde.laws.unimodal import UnimodalDensity
 from circsde.torus import TWO_PI, Finite, to_circle
-from circsde.unimodal import UnimodalDensity
 
 
 class MeanFieldGibbs(Distribution):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from circsde.fokker_planck import fokker_planck
+from circsde.exact.fokker_planck import fokker_planck
+from circsde.exact.noiseless import ott_antonsen, watanabe_strogatz
 from circsde.schedule import Linear, Schedule
-from circsde.synchrony import ott_antonsen, watanabe_strogatz
 from circsde.torus import wrap
 from strategies import pulse
 

@@ -1,6 +1,6 @@
 r"""FID, KID and LPIPS by torchmetrics, whose networks' weights are downloaded on first use.
 
-They need the extra ``metrics``. The measures of :mod:`circsde.studies.image_metrics` need neither network nor download.
+They need the extra ``metrics``. The measures of :mod:`circsde.metrics.images` need neither network nor download.
 """
 
 import warnings
@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from circsde.studies.gabor import GREY_LEVEL, Images, grey
+from circsde.metrics.gabor import GREY_LEVEL, Images, grey
 
 SUBSETS = 100
 """Of the images, over which the kernel distance is averaged."""
@@ -126,7 +126,7 @@ def explained(measure: str) -> Iterator[None]:
         ImportError: In place of an import that failed.
         RuntimeError: In place of a download that failed.
     """
-    instead = "the measures of circsde.studies.image_metrics need neither"
+    instead = "the measures of circsde.metrics.images need neither"
     try:
         yield
     except ImportError as error:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from circsde.coupling import Coupling, GlobalCoupling, NoCoupling
-from circsde.distributions import VonMises, self_consistent_concentration
-from circsde.gibbs import MeanFieldGibbs
+from circsde.laws.distributions import VonMises, self_consistent_concentration
+from circsde.laws.gibbs import MeanFieldGibbs
+from circsde.laws.tilted import TiltedVonMises
 from circsde.schedule import Rates
-from circsde.tilted import TiltedVonMises
 
 SettledLaw = VonMises | TiltedVonMises | MeanFieldGibbs
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from circsde.kuramoto import has_closed_form
-from circsde.linearisation import drift_step, kuramoto_drift, spread
+from circsde.matching.jacobian import drift_step, kuramoto_drift, spread
 from circsde.sde import SDE, evaluate
 from circsde.torus import TWO_PI, half_open_bounds
 from circsde.typing import Angles, PerSample, Tangent, Time

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from circsde.distributions import VonMises, WrappedNormal
+from circsde.laws.distributions import VonMises, WrappedNormal
 from circsde.torus import circular_variance, mean_direction, require_finite, wrap
 from circsde.typing import Angles
 
@@ -43,7 +43,7 @@ def mismatch(
     Raises:
         ValueError: If samples of the two have different shapes, or an angle is not finite.
 
-    >>> from circsde.distributions import VonMises
+    >>> from circsde.laws.distributions import VonMises
     >>> law, generator = VonMises(torch.zeros(3), 2.0), torch.Generator().manual_seed(0)
     >>> result = mismatch(law.sample((200,), generator=generator), law, generator=generator)
     >>> bool((result.kuiper_p > 0.01).all() and result.energy_p > 0.01)
