@@ -16,10 +16,12 @@ from circsde.exact import problems
 from circsde.exact.problems import Observable
 from circsde.kuramoto import KuramotoSDE
 from circsde.models.mlp import ScoreMLP
+from circsde.record import save_netcdf
 from circsde.schedule import Schedule
 from circsde.sde import SDE, reverse
-from circsde.solvers.flow import odeint
+from circsde.solvers import odeint, sdeint
 from circsde.studies import (
+    Choice,
     Runner,
     Simulation,
     exact_convergence,
@@ -28,7 +30,7 @@ from circsde.studies import (
     study,
     work_precision,
 )
-from circsde.studies.advice import best, describe_choice, worse_when_finer
+from circsde.studies.advice import best, worse_when_finer
 from circsde.studies.convergence import plan
 from circsde.studies.experiment import Wave
 from circsde.studies.flows import plan_flow
@@ -46,9 +48,10 @@ def truth(name: str, methods: Sequence[str], steps: Sequence[int], runner: Runne
     return study["error"].assign_coords(nfe=study["nfe"])
 
 
-def is_right(choice: xr.Dataset, errors: xr.DataArray, tolerance: float) -> bool:
+def is_right(choice: Choice, errors: xr.DataArray, tolerance: float) -> bool:
     """Within the tolerance, while two notches down (a quarter of the steps), where that is offered, is not."""
-    method, n = choice.attrs["selected_method"], choice.attrs["selected_steps"]
+    method, n = choice.method, choice.n_steps
+    assert n is not None
     cheaper = errors.sel(solver=method).sel(steps=errors["steps"] <= n // 4)
     return bool(errors.sel(solver=method, steps=n) <= tolerance and (cheaper > tolerance).all())
 
@@ -67,14 +70,14 @@ def test_the_choice_is_the_cheapest_that_is_good_enough(name: str, tmp_path: Pat
         choice = select(name, tolerance, methods=OURS, steps=steps, runner=runner)
         good = errors["nfe"].where(errors <= tolerance)
         if good.isnull().all():
-            assert choice.attrs["selected_method"] == ""
+            assert choice.method is None
             continue
         assert is_right(choice, errors, tolerance)
-        assert choice.attrs["selected_nfe"] == good.min()
-        assert choice.attrs["verdict"] == "resolved"
+        assert choice.nfe == good.min()
+        assert choice.verdict == "resolved"
 
 
-def sampled_choice(name: str, tolerance: float) -> tuple[xr.Dataset, xr.DataArray]:
+def sampled_choice(name: str, tolerance: float) -> tuple[Choice, xr.DataArray]:
     """A choice by Monte Carlo, and the truth."""
     steps = [n for n in problems.get(name).steps if n <= 40]
     methods = OURS[:3]
@@ -85,10 +88,10 @@ def sampled_choice(name: str, tolerance: float) -> tuple[xr.Dataset, xr.DataArra
 @pytest.mark.parametrize(("name", "tolerance"), [("von_mises_well", 3e-2), ("noise_dominated", 1e-2)])
 def test_a_sampled_choice_is_right(name: str, tolerance: float) -> None:
     choice, errors = sampled_choice(name, tolerance)
-    assert choice.attrs["verdict"] == "resolved"
+    assert choice.verdict == "resolved"
     assert is_right(choice, errors, tolerance)
-    assert not (choice["accepted"] & (errors > tolerance)).any()
-    assert not (choice["rejected"] & (errors <= tolerance)).any()
+    assert not (choice.dataset["accepted"] & (errors > tolerance)).any()
+    assert not (choice.dataset["rejected"] & (errors <= tolerance)).any()
 
 
 @pytest.mark.slow
@@ -97,8 +100,8 @@ def test_a_sampled_choice_is_right(name: str, tolerance: float) -> None:
 def test_a_sampled_choice_is_right_everywhere(name: str, tolerance: float) -> None:
     """By Monte Carlo, 24 pairs of a problem and a tolerance; each may fail in 5 % of seeds at most (seeded)."""
     choice, errors = sampled_choice(name, tolerance)
-    if not choice.attrs["selected_method"]:
-        assert choice.attrs["advice"]
+    if not choice.method:
+        assert choice.advice
         assert not (errors <= 0.8 * tolerance).any()
         return
     assert is_right(choice, errors, tolerance)
@@ -112,8 +115,8 @@ def test_a_candidate_beyond_the_tolerance_is_hardly_ever_chosen() -> None:
         select(name, tolerance, methods=methods, steps=[2], monte_carlo=True, budget=5e5, seed=seed, confidence=0.95)
         for seed in range(25)
     ]
-    assert sum(choice.attrs["selected_method"] != "" for choice in chosen) <= 4
-    assert {int(choice["paths"].max()) for choice in chosen} == {4096}
+    assert sum(choice.method is not None for choice in chosen) <= 4
+    assert {int(choice.dataset["paths"].max()) for choice in chosen} == {4096}
 
 
 def test_strong_errors_can_be_asked_for() -> None:
@@ -121,43 +124,44 @@ def test_strong_errors_can_be_asked_for() -> None:
     choice = select(
         "wrapped_brownian_motion", 0.15, metric="strong", methods=["euler_maruyama"], steps=[2, 4, 8, 16, 32]
     )
-    assert choice.attrs["selected_steps"] == 8
-    assert choice["error"].attrs["units"] == "rad"
+    assert choice.n_steps == 8
+    assert choice.dataset["error"].attrs["units"] == "rad"
 
 
 def test_stationary_errors_can_be_asked_for() -> None:
     choice = select("von_mises_well", 1e-3, metric="stationary")
-    assert choice.attrs["selected_method"] == "leimkuhler_matthews"
+    assert choice.method == "leimkuhler_matthews"
 
 
 def test_a_method_of_torchsde_can_be_chosen() -> None:
     choice = select("published", 2e-2, methods=["heun", "torchsde:srk"])
-    assert (choice.attrs["selected_method"], choice.attrs["selected_steps"]) == ("torchsde:srk", 5)
+    assert (choice.method, choice.n_steps) == ("torchsde:srk", 5)
 
 
 def test_a_flow_gets_a_method_and_a_tolerance() -> None:
     """The chosen pair is as accurate as promised against Runge-Kutta with 500 steps, on fresh starts."""
     problem = problems.get("probability_flow")
     choice = select(problem, 1e-3, metric="strong", methods=["dopri5"], atol=(1e-2, 1e-3, 1e-4))
-    method, atol = choice.attrs["selected_method"], choice.attrs["selected_atol"]
+    assert choice.settings == {"method": "dopri5", "atol": choice.atol}
+    atol = choice.settings["atol"]
     theta = problem.sample(200, torch.Generator().manual_seed(77))
-    chosen = odeint(problem.sde.drift, theta, (0.0, 1.0), method=method, atol=atol).theta[-1]
+    chosen = odeint(problem.sde.drift, theta, (0.0, 1.0), **choice.settings).theta[-1]
     exact = odeint(problem.sde.drift, theta, (0.0, 1.0), method="rk4", n_steps=500).theta[-1]
     assert distance(chosen, exact).square().mean().sqrt() < 1e-3
-    assert choice.attrs["verdict"] == "resolved"
-    study = flow_convergence(problem, [method], (atol, 100 * atol), paths=100)
+    assert choice.verdict == "resolved"
+    study = flow_convergence(problem, ["dopri5"], (atol, 100 * atol), paths=100)
     assert study["error"].sel(atol=100 * atol).item() > 1e-3
 
 
 def test_a_sampler_gets_steps_and_stochasticity() -> None:
     choice = select("reverse", 5e-2, methods=["euler_maruyama", "heun"], steps=[5, 10, 20], stochasticity=(0.0, 1.0))
-    assert choice["solver"].values.tolist() == [
+    assert choice.dataset["solver"].values.tolist() == [
         f"{method}, l = {level}" for level in (0, 1) for method in ("euler_maruyama", "heun")
     ]
-    price = choice["nfe"].where(choice["upper"] <= 5e-2).min().item()
-    assert choice.attrs["selected_nfe"] == price
-    assert choice.attrs["selected_stochasticity"] in (0.0, 1.0)
-    assert f"l = {choice.attrs['selected_stochasticity']:g}" in describe_choice(choice)
+    price = choice.dataset["nfe"].where(choice.dataset["upper"] <= 5e-2).min().item()
+    assert choice.nfe == price
+    assert choice.stochasticity in (0.0, 1.0)
+    assert f"l = {choice.stochasticity:g}" in str(choice)
 
 
 def test_a_learned_sampler_can_be_chosen_for() -> None:
@@ -165,31 +169,29 @@ def test_a_learned_sampler_can_be_chosen_for() -> None:
     network = ScoreMLP((4,), forward.schedule.diffusion).eval()
     sampler = Simulation(reverse(forward, network), lambda n, gen: 6 * torch.rand(n, 4, generator=gen) - 3)
     choice = select(sampler, 0.1, methods=["heun"], steps=[4, 8], stochasticity=(0.0, 1.0), budget=1e7)
-    assert choice.attrs["selected_method"] == "heun"
+    assert choice.method == "heun"
 
 
 def test_where_nothing_qualifies_it_says_how_many_steps_would() -> None:
     choice = select("published", 1e-3, methods=["heun"], steps=[5, 10, 20])
-    assert choice.attrs["selected_method"] == ""
+    assert choice.method is None
     assert "nothing on offer qualifies: the least error is 0.0045, with heun, 20 steps; at order 2 about 43 do" in (
-        describe_choice(choice)
+        str(choice)
     )
-    assert select("published", 1e-3, methods=["heun"], steps=[43]).attrs["selected_steps"] == 43
+    assert select("published", 1e-3, methods=["heun"], steps=[43]).n_steps == 43
 
 
 def test_where_errors_do_not_fall_at_their_order_yet_no_number_of_steps_is_promised() -> None:
     choice = select("stiff_well", 1e-3, methods=["heun"], steps=[10, 20])
-    assert (
-        "not yet at the 2 of the method, so that no number of steps can be told: offer more" in choice.attrs["advice"]
-    )
+    assert "not yet at the 2 of the method, so that no number of steps can be told: offer more" in choice.advice
 
 
 def test_where_the_budget_is_too_small_it_says_how_many_paths_would_do() -> None:
     poor = select("published", 1e-2, methods=["heun"], steps=[10, 20], monte_carlo=True, budget=1e5)
-    assert poor.attrs["verdict"] == "not resolved"
-    assert "paths would tell, within a larger budget" in poor.attrs["advice"]
+    assert poor.verdict == "not resolved"
+    assert "paths would tell, within a larger budget" in poor.advice
     rich = select("published", 1e-2, methods=["heun"], steps=[10, 20], monte_carlo=True)
-    assert (rich.attrs["verdict"], rich.attrs["selected_steps"]) == ("resolved", 20)
+    assert (rich.verdict, rich.n_steps) == ("resolved", 20)
 
 
 @pytest.mark.parametrize(
@@ -220,10 +222,10 @@ def test_a_reference_takes_steps_that_are_stable() -> None:
     cosine = (Observable("E cos theta", Wave("cos", 1), math.nan),)
     methods = ["euler_maruyama", "heun", "mobius_strang"]
     choice = select(Simulation(well, observables=cosine), 0.1, methods=methods, steps=[5])
-    assert choice.attrs["selected_method"] == "mobius_strang"
-    assert choice.attrs["verdict"] == "resolved"
+    assert choice.method == "mobius_strang"
+    assert choice.verdict == "resolved"
     mean = ive(1, 20.0) / ive(0, 20.0)
-    euler = choice.sel(solver="euler_maruyama", steps=5)
+    euler = choice.dataset.sel(solver="euler_maruyama", steps=5)
     assert euler["lower"] - 0.05 < mean < euler["upper"] + 0.05
     block = plan(Simulation(well), "weak", methods, [5], 8, 0)
     assert block.reference >= 600  # a step of 1/2, and of 1 in the coarser solution
@@ -246,11 +248,11 @@ def test_unstable_methods_are_rejected_by_a_stable_reference(rates: tuple[float,
     cosine = (Observable("E cos theta", Wave("cos", 1), math.nan),)
     subject = Simulation(sde, observables=cosine)
     choice = select(subject, tolerance, methods=["euler_maruyama", "heun"], steps=[5, 10], budget=1e8)
-    assert choice.attrs["verdict"] != "resolved"
-    assert not choice["accepted"].any()
+    assert choice.verdict != "resolved"
+    assert not choice.dataset["accepted"].any()
     mean = ive(1, kappa) / ive(0, kappa)
-    assert (choice["lower"] < mean).all()
-    assert (choice["upper"] > mean).all()
+    assert (choice.dataset["lower"] < mean).all()
+    assert (choice.dataset["upper"] > mean).all()
 
 
 def test_more_steps_that_are_worse_are_no_resolved_choice() -> None:
@@ -273,9 +275,9 @@ def test_every_look_spends_its_share_of_the_error_probability() -> None:
     )
     block = replace(plan("wrapped_brownian_motion", "weak", methods, steps, 8, 3), first=1024)
     second = block.tabulate(simulate(block, 4096), 1 - 0.05 * 6 / (2 * math.pi) ** 2)
-    assert choice["paths"].item() == 4096
-    assert choice["upper"].item() == second["upper"].item()
-    assert choice["lower"].item() == second["lower"].item()
+    assert choice.dataset["paths"].item() == 4096
+    assert choice.dataset["upper"].item() == second["upper"].item()
+    assert choice.dataset["lower"].item() == second["lower"].item()
     assert second["upper"].item() > block.tabulate(simulate(block, 4096), 0.95)["upper"].item()
 
 
@@ -297,8 +299,8 @@ def test_an_equation_of_ones_own_gets_a_choice_by_default() -> None:
     backward = reverse(own, own_drift)
     for sde in (own, backward):
         choice = select(sde, 0.5, steps=[2, 4])
-        assert choice.attrs["selected_method"] != ""
-        assert "mobius_strang" not in choice["solver"]
+        assert choice.method is not None
+        assert "mobius_strang" not in choice.dataset["solver"]
     assert "mobius_strang" not in study(own, steps=[2], paths=8)["solver"]
     assert "mobius_strang" not in work_precision(own, steps=[2], paths=8, timed_paths=2, repeats=1)["solver"]
     assert "mobius_strang" in study(KuramotoSDE((2,)), steps=[2], paths=8)["solver"]
@@ -309,10 +311,10 @@ def test_a_network_in_single_precision_gets_a_choice() -> None:
     forward = KuramotoSDE((2,))
     network = ScoreMLP((2,), forward.schedule.diffusion).eval()
     choice = select(reverse(forward, network), 0.5, methods=["heun"], steps=[4])
-    assert choice.attrs["selected_method"] == "heun"
+    assert choice.method == "heun"
     flow = reverse(forward, network, 0.0)
     assert plan_flow(flow, "weak", ["bosh3"], None, 0).tolerances == (1e-2, 1e-3, 1e-4)
-    assert select(flow, 0.5, methods=["bosh3"], atol=[1e-2], budget=1e6).attrs["selected_method"] == "bosh3"
+    assert select(flow, 0.5, methods=["bosh3"], atol=[1e-2], budget=1e6).method == "bosh3"
     wide = Simulation(reverse(forward, network), lambda n, g: torch.rand(n, 2, generator=g, dtype=torch.float64))
     with pytest.raises(ValueError, match="the starts are float64 and the parameters of the equation are float32"):
         select(wide, 0.5, methods=["heun"], steps=[4])
@@ -326,6 +328,32 @@ def test_a_budget_is_kept_or_refused(name: str, methods: list[str] | None) -> No
 
 def test_a_choice_knows_what_it_rests_on() -> None:
     choice = select("von_mises_well", 3e-2, methods=["heun"], steps=[5, 10], monte_carlo=True, budget=1e6)
-    assert {"error", "lower", "upper", "nfe", "paths", "accepted", "rejected"} <= set(choice.data_vars)
-    assert choice.attrs["work"] <= 1e6
-    assert np.array_equal(choice["accepted"], choice["upper"] <= 3e-2)
+    assert {"error", "lower", "upper", "nfe", "paths", "accepted", "rejected"} <= set(choice.dataset.data_vars)
+    assert choice.dataset.attrs["work"] <= 1e6
+    assert np.array_equal(choice.dataset["accepted"], choice.dataset["upper"] <= 3e-2)
+
+
+def test_a_choice_is_the_same_when_read_from_its_file(tmp_path: Path) -> None:
+    for tolerance, methods in ((0.05, ["heun"]), (1e-9, ["heun"])):
+        choice = select("drifting", tolerance, methods=methods, steps=[5, 10, 20])
+        save_netcdf(choice.dataset, tmp_path / "choice.nc", force=True)
+        with xr.open_dataset(tmp_path / "choice.nc") as dataset:
+            again = Choice(dataset.load())
+        for name in ("method", "n_steps", "atol", "stochasticity", "nfe", "verdict", "advice"):
+            assert getattr(again, name) == getattr(choice, name)
+        assert str(again) == str(choice)
+        assert repr(again) == repr(choice)
+
+
+def test_nothing_chosen_has_no_settings() -> None:
+    choice = select("drifting", 1e-9, methods=["heun"], steps=[5])
+    assert (choice.method, choice.n_steps, choice.nfe) == (None, None, None)
+    with pytest.raises(ValueError, match="nothing was chosen: nothing on offer qualifies: the least error is"):
+        _ = choice.settings
+
+
+def test_a_choice_goes_straight_into_a_solve() -> None:
+    choice = select("drifting", 1e-2, methods=["euler_maruyama", "heun"])
+    problem = problems.get("drifting")
+    solution = sdeint(problem.sde, torch.zeros(1, 1), (0.0, problem.sde.horizon), **choice.settings, generator=0)
+    assert solution.stats.nfe == choice.nfe

@@ -227,7 +227,7 @@ def test_select_names_its_choice() -> None:
     assert "mobius_strang, 20 steps: 40 drift evaluations, weak error at most" in said  # as many as Heun's, nearer
     assert re.search(r"heun \S+ 10 \S+ 20 .* too large", said)
     with xr.open_dataset("published-select.nc") as choice:
-        assert (choice.attrs["selected_method"], choice.attrs["selected_steps"]) == ("mobius_strang", 20)
+        assert (choice.method, choice.n_steps) == ("mobius_strang", 20)
     assert Path("published-select.png").stat().st_size > 10_000
 
 
@@ -238,7 +238,7 @@ def test_the_choice_is_in_the_table_and_alone_in_bold(monkeypatch: pytest.Monkey
     table = tables.selection_table(choice)
     names = list(table.columns[0].cells)
     (bold,) = [i for i, row in enumerate(table.rows) if row.style]
-    assert names[bold] == f"heun, l = {choice.attrs['selected_stochasticity']:g}"
+    assert names[bold] == f"heun, l = {choice.stochasticity:g}"
     assert len(names) == 3
     assert re.fullmatch(r"\d cheaper candidates are in the file", str(table.caption))
 

@@ -199,7 +199,6 @@ def select(
 
     from circsde.commands import tables
     from circsde.studies import plots
-    from circsde.studies.advice import describe_choice
     from circsde.studies.selection import select as choose
 
     with _runner(netcdf, workers, dask) as runner:
@@ -217,8 +216,8 @@ def select(
             confidence=confidence,
             runner=runner,
         )
-    files = _written(choice, plots.selection(choice), netcdf, picture, given)
-    said = Text(describe_choice(choice), "bold" if choice.attrs["selected_method"] else "")
+    files = _written(choice.dataset, plots.selection(choice), netcdf, picture, given)
+    said = Text(str(choice), "bold" if choice.method else "")
     return Answer([tables.selection_table(choice), said], tables.selection_values(choice), files)
 
 

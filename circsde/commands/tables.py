@@ -12,7 +12,10 @@ from circsde.exact.catalogue import PROBLEMS
 if TYPE_CHECKING:
     import xarray as xr
 
+    from circsde.studies.choice import Choice
+
 _SHOWN = 24  # candidates of a selection
+_EVIDENCE = ("error", "lower", "upper", "nfe", "paths", "accepted", "rejected")
 
 
 def study_table(study: "xr.Dataset") -> Table:
@@ -63,19 +66,20 @@ def cost_table(study: "xr.Dataset") -> Table:
     return table
 
 
-def selection_table(choice: "xr.Dataset") -> Table:
+def selection_table(choice: "Choice") -> Table:
     """Candidates, cheapest first, as many as there is room for around the choice, which is bold."""
-    setting = str(choice["error"].dims[1])
-    table = Table(title=f"{_title(choice)}, tolerance {choice.attrs['tolerance']:g}")
+    evidence = choice.dataset
+    setting = str(evidence["error"].dims[1])
+    table = Table(title=f"{_title(evidence)}, tolerance {evidence.attrs['tolerance']:g}")
     for name in ("method", setting, "drift evaluations", "error", "interval", "paths", "verdict"):
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
-    flat = choice.stack(candidate=("solver", setting)).dropna("candidate", subset=["error"]).sortby("nfe")
+    flat = evidence.stack(candidate=("solver", setting)).dropna("candidate", subset=["error"]).sortby("nfe")
     rows = [flat.isel(candidate=i) for i in range(flat.sizes["candidate"])]
     picked = [_is_chosen(row, choice) for row in rows]
     first = max(0, picked.index(True) + 3 - _SHOWN) if any(picked) else 0
     table.caption = f"{first} cheaper candidates are in the file" if first else None
     for one, bold in list(zip(rows, picked, strict=True))[first : first + _SHOWN]:
-        if float(one["nfe"]) > 2 * choice.attrs["selected_nfe"]:
+        if choice.nfe is not None and float(one["nfe"]) > 2 * choice.nfe:
             break
         verdict = "meets it" if one["accepted"] else "too large" if one["rejected"] else "open"
         table.add_row(
@@ -91,12 +95,10 @@ def selection_table(choice: "xr.Dataset") -> Table:
     return table
 
 
-def _is_chosen(candidate: "xr.Dataset", choice: "xr.Dataset") -> bool:
-    chosen = choice.attrs
-    if float(candidate["nfe"]) != chosen["selected_nfe"] or candidate["method"].item() != chosen["selected_method"]:
+def _is_chosen(candidate: "xr.Dataset", choice: "Choice") -> bool:
+    if float(candidate["nfe"]) != choice.nfe or candidate["method"].item() != choice.method:
         return False
-    level = float(candidate["stochasticity"])
-    return math.isnan(level) or level == chosen["selected_stochasticity"]
+    return choice.stochasticity is None or float(candidate["stochasticity"]) == choice.stochasticity
 
 
 def problem_table() -> Table:
@@ -119,15 +121,18 @@ def study_values(study: "xr.Dataset") -> dict[str, object]:
     }
 
 
-def selection_values(choice: "xr.Dataset") -> dict[str, object]:
+def selection_values(choice: "Choice") -> dict[str, object]:
     """The choice, empty where nothing qualifies, and all candidates that were looked at, cheapest first."""
     names = ("problem", "kind", "tolerance", "evidence", "confidence", "verdict", "advice")
-    selected = {name.removeprefix("selected_"): v for name, v in choice.attrs.items() if name.startswith("selected_")}
-    rows = records(choice, "method", "stochasticity", "error", "lower", "upper", "nfe", "paths", "accepted", "rejected")
+    evidence, chosen = choice.dataset, ("method", "n_steps", "atol", "stochasticity", "nfe")
+    selected = {name: value for name in chosen if (value := getattr(choice, name)) is not None}
+    rows = records(
+        evidence, "method", "stochasticity", "error", "lower", "upper", "nfe", "paths", "accepted", "rejected"
+    )
     looked_at = [row for row in rows if not math.isnan(row["error"])]
     return {
-        **{name: choice.attrs.get(name) for name in names},
-        "selected": selected if selected["method"] else None,
+        **{name: evidence.attrs.get(name) for name in names},
+        "selected": selected or None,
         "candidates": sorted(looked_at, key=lambda row: row["nfe"]),
     }
 

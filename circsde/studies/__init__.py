@@ -2,6 +2,7 @@
 
 from circsde.exact.fokker_planck import fokker_planck
 from circsde.studies.accuracy import exact_convergence, study
+from circsde.studies.choice import Choice
 from circsde.studies.convergence import strong_convergence, weak_convergence
 from circsde.studies.cost import work_precision
 from circsde.studies.experiment import Simulation
@@ -11,6 +12,7 @@ from circsde.studies.selection import select
 from circsde.studies.transfer import transfer_operator
 
 __all__ = [
+    "Choice",
     "Runner",
     "Simulation",
     "exact_convergence",

@@ -71,15 +71,3 @@ def describe(candidate: xr.Dataset) -> str:
         f"{candidate['steps'].item()} steps" if "steps" in candidate.coords else f"atol {candidate['atol'].item():g}"
     )
     return f"{candidate['solver'].item()}, {setting}"
-
-
-def describe_choice(choice: xr.Dataset) -> str:
-    """What :func:`select` found, in a sentence or two."""
-    if not choice.attrs["selected_method"]:
-        return str(choice.attrs["advice"])
-    chosen = best(choice, choice["accepted"])
-    said = (
-        f"{describe(chosen)}: {float(chosen['nfe']):g} drift evaluations, {choice.attrs['metric']} error at most"
-        f" {float(chosen['upper']):.2g}"
-    )
-    return f"{said}\n{choice.attrs['advice']}" if choice.attrs["advice"] else said

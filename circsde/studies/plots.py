@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from circsde.studies.advice import describe
+from circsde.studies.advice import best, describe
+from circsde.studies.choice import Choice
 from circsde.studies.statistics import Array
 
 COLOURS = ("#2a6f97", "#d1495b", "#6a994e", "#7b4fa3", "#e08e1b", "#5c6770", "#17868b", "#a3566f", "#222222")
@@ -59,12 +60,13 @@ def work_precision(study: xr.Dataset) -> Figure:
     return figure
 
 
-def selection(study: xr.Dataset) -> Figure:
+def selection(choice: Choice) -> Figure:
     """Errors with their intervals against drift evaluations, the tolerance, and what was chosen.
 
     Args:
-        study: From ``select``; what is neither accepted nor rejected is hollow.
+        choice: From ``select``; what is neither accepted nor rejected is hollow.
     """
+    study = choice.dataset
     with _style():
         figure = Figure(figsize=(8.4, 4.6), layout="constrained")
         ax = figure.subplots()
@@ -72,11 +74,11 @@ def selection(study: xr.Dataset) -> Figure:
         _errors(ax, study.assign(resolved=study["accepted"] | study["rejected"]), study["nfe"].to_numpy(), labels=names)
         tolerance = float(study.attrs["tolerance"])
         ax.axhline(tolerance, color=BLACK, lw=1, ls="--", label=f"tolerance {tolerance:g}")
-        if study.attrs["selected_method"]:
-            price = study["nfe"].where(study["accepted"])
-            best = study.isel(price.argmin(...))
-            label = "chosen: " + describe(best).replace(", ", ",\n")
-            ax.plot(float(best["nfe"]), float(best["error"]), "o", ms=14, mfc="none", mec=BLACK, mew=1.5, label=label)
+        if choice.method is not None:
+            chosen = best(study, study["accepted"])
+            label = "chosen: " + describe(chosen).replace(", ", ",\n")
+            at = float(chosen["nfe"]), float(chosen["error"])
+            ax.plot(*at, "o", ms=14, mfc="none", mec=BLACK, mew=1.5, label=label)
         _ticks(ax, study["nfe"].to_numpy())
         ax.set(xlabel="drift evaluations per path", ylabel=_error_label(study), title=title(study))
         figure.legend(loc="outside right center")

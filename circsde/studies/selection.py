@@ -16,6 +16,7 @@ from circsde.solvers.trajectory import ADAPTIVE
 from circsde.studies.accuracy import exact_convergence, has_law
 from circsde.studies.advice import NEAR, advice, best, worse_when_finer
 from circsde.studies.candidates import check_methods, default_methods
+from circsde.studies.choice import Choice
 from circsde.studies.convergence import STEPS, check_steps, plan
 from circsde.studies.experiment import Experiment, Variation, experiment
 from circsde.studies.flows import is_flow, plan_flow
@@ -46,7 +47,7 @@ def select(
     seed: int = 0,
     confidence: float = 0.95,
     runner: Runner | None = None,
-) -> xr.Dataset:
+) -> Choice:
     r"""The cheapest method and setting whose error has its upper confidence bound within ``tolerance``.
 
     The cost is counted in drift evaluations per path. Problems with one phase and a known law are decided by transfer
@@ -74,19 +75,16 @@ def select(
         runner: Where cells are computed and kept.
 
     Returns:
-        The evidence: ``error`` with its interval, ``nfe``, ``paths``, ``accepted`` and ``rejected`` over (solver,
-        steps) or (solver, atol). The choice, as attributes: ``selected_method`` (empty where nothing qualifies),
-        ``selected_steps`` or ``selected_atol``, ``selected_stochasticity``, ``selected_nfe``; ``verdict``, which is
-        ``"resolved"`` where all that is cheaper is ruled out, and more steps are not worse; and ``advice``: what is
-        open, and what would settle it. On a flow ``nfe`` is that of a batch of starts (the attribute ``batch``).
+        The choice: ``method``, ``n_steps`` or ``atol``, ``stochasticity``, ``nfe``, ``verdict``, ``advice``,
+        ``settings`` for :func:`~circsde.sdeint`, and the evidence as ``dataset``. On a flow ``nfe`` is that of a batch
+        of starts (the attribute ``batch`` of the dataset).
 
     Raises:
         ValueError: For a tolerance that is not positive, an unknown metric, method or problem, nothing on offer, or a
             budget below that of the first look.
 
-    >>> choice = select("drifting", 0.01, methods=["euler_maruyama", "heun"]).attrs
-    >>> choice["selected_method"], choice["selected_steps"], choice["verdict"]
-    ('heun', 20, 'resolved')
+    >>> select("drifting", 0.01, methods=["euler_maruyama", "heun"])
+    Choice(method='heun', n_steps=20, verdict='resolved')
     """
     subject = experiment(subject)
     if not 0.0 < tolerance < math.inf:
@@ -97,7 +95,7 @@ def select(
     names = list(ADAPTIVE) if methods is None else list(methods)
     if is_flow(subject) and stochasticity is None and names and all(name in ADAPTIVE for name in names):
         flow = plan_flow(subject, metric, [str(name) for name in names], atol, seed)
-        return _choose(_sample([flow], tolerance, budget, confidence, runner), tolerance, confidence, budget)
+        return Choice(_choose(_sample([flow], tolerance, budget, confidence, runner), tolerance, confidence, budget))
     default = subject.steps if isinstance(subject, Problem) else STEPS
     ladder = check_steps(default if steps is None else steps)
     chosen = default_methods(subject, metric) if methods is None else list(methods)
@@ -107,7 +105,7 @@ def select(
     else:
         blocks = [plan(one, metric, chosen, ladder, refinement, seed) for one in subjects]
         table = _sample(blocks, tolerance, budget, confidence, runner)
-    return _choose(table, tolerance, confidence, budget)
+    return Choice(_choose(table, tolerance, confidence, budget))
 
 
 def _climb(
@@ -203,20 +201,17 @@ def _open(table: xr.Dataset, tolerance: float) -> xr.DataArray:
 
 
 def _choose(table: xr.Dataset, tolerance: float, confidence: float, budget: float) -> xr.Dataset:
-    """The choice, how certain it is, and what would make it certain, as attributes."""
+    """The evidence, with the choice, how certain it is, and what would make it certain as attributes."""
     setting = str(table["error"].dims[1])
     accepted, rejected = table["upper"] <= tolerance, table["lower"] > tolerance
     strange = worse_when_finer(accepted, rejected)
-    said: dict[str, Any] = {"selected_method": "", f"selected_{setting}": 0, "selected_nfe": math.inf}
+    said: dict[str, Any] = {}
     if accepted.any():
         chosen = best(table, accepted)
-        said = {
-            "selected_method": str(chosen["method"].item()),
-            f"selected_{setting}": chosen[setting].item(),
-            "selected_stochasticity": float(chosen["stochasticity"]),
-            "selected_nfe": float(chosen["nfe"]),
-        }
-    doubtful = ~accepted & ~rejected & table["error"].notnull() & (table["nfe"] < said["selected_nfe"])
+        said = {name: chosen[name].item() for name in ("method", setting, "stochasticity", "nfe")}
+        said = {f"selected_{name}": value for name, value in said.items() if value == value}  # without NaN
+    cheaper = table["nfe"] < said.get("selected_nfe", math.inf)
+    doubtful = ~accepted & ~rejected & table["error"].notnull() & cheaper
     said |= {
         "verdict": "resolved" if accepted.any() and not doubtful.any() and not strange.any() else "not resolved",
         "advice": advice(table, tolerance, accepted, doubtful, strange),

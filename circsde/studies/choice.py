@@ -1,0 +1,106 @@
+"""What a selection answers: the choice, how certain it is, and the evidence behind it."""
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import xarray as xr
+
+from circsde.studies.advice import best, describe
+
+T = TypeVar("T", str, int, float)
+
+
+@dataclass(frozen=True, repr=False)
+class Choice:
+    """The cheapest method and setting that meet a tolerance.
+
+    The choice is kept in the attributes of its Dataset, so that a file of it holds everything:
+    ``Choice(xarray.open_dataset(path))`` is the choice again.
+
+    Attributes:
+        dataset: The evidence: ``error`` with its interval ``lower`` and ``upper``, ``standard_error``, ``nfe``,
+            ``paths``, ``accepted`` and ``rejected`` over (solver, steps) or (solver, atol).
+
+    >>> import torch
+    >>> from circsde import sdeint
+    >>> from circsde.exact import problems
+    >>> from circsde.studies import select
+    >>> choice = select("drifting", 0.01, methods=["euler_maruyama", "heun"])
+    >>> choice.method, choice.n_steps, choice.verdict
+    ('heun', 20, 'resolved')
+    >>> print(choice)
+    heun, 20 steps: 40 drift evaluations, weak error at most 0.0044
+    >>> sde, theta0 = problems.get("drifting").sde, torch.zeros(1, 1)
+    >>> sdeint(sde, theta0, (0.0, sde.horizon), **choice.settings, generator=0).stats.nfe
+    40
+    """
+
+    dataset: xr.Dataset
+
+    @property
+    def method(self) -> str | None:
+        """The method's name; None where nothing on offer qualifies, as of all that was chosen."""
+        return self._chosen("method", str)
+
+    @property
+    def n_steps(self) -> int | None:
+        """The number of steps; None on a flow with an adaptive method."""
+        return self._chosen("steps", int)
+
+    @property
+    def atol(self) -> float | None:
+        """The absolute tolerance, rad; None where steps were chosen."""
+        return self._chosen("atol", float)
+
+    @property
+    def stochasticity(self) -> float | None:
+        """That of the reversed equation; None where it was not to be chosen."""
+        return self._chosen("stochasticity", float)
+
+    @property
+    def nfe(self) -> float | None:
+        """Evaluations of the drift per path, or on a flow those of a batch of starts."""
+        return self._chosen("nfe", float)
+
+    @property
+    def verdict(self) -> str:
+        """``"resolved"`` where all that is cheaper is ruled out and more steps are not worse; or ``"not resolved"``."""
+        return str(self.dataset.attrs["verdict"])
+
+    @property
+    def advice(self) -> str:
+        """What is open, and what would settle it; empty where nothing is."""
+        return str(self.dataset.attrs["advice"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The choice as arguments: of :func:`circsde.sdeint`, or on a flow of :func:`circsde.odeint`.
+
+        Raises:
+            ValueError: If nothing on offer qualifies.
+        """
+        if self.method is None:
+            raise ValueError(f"nothing was chosen: {self.advice}")
+        setting = {"n_steps": self.n_steps} if self.atol is None else {"atol": self.atol}
+        return {"method": self.method, **setting}
+
+    def __str__(self) -> str:
+        """The choice with its cost and error, and the advice, in a sentence or two."""
+        if self.method is None:
+            return self.advice
+        chosen = best(self.dataset, self.dataset["accepted"])
+        said = (
+            f"{describe(chosen)}: {float(chosen['nfe']):g} drift evaluations, {self.dataset.attrs['metric']} error at"
+            f" most {float(chosen['upper']):.2g}"
+        )
+        return f"{said}\n{self.advice}" if self.advice else said
+
+    def __repr__(self) -> str:
+        """The choice and its verdict, without the evidence."""
+        settings = self.settings if self.method is not None else {}
+        shown = "".join(f"{name}={value!r}, " for name, value in settings.items()) or "nothing qualifies, "
+        return f"Choice({shown}verdict={self.verdict!r})"
+
+    def _chosen(self, name: str, kind: type[T]) -> T | None:
+        value = self.dataset.attrs.get(f"selected_{name}")
+        return None if value is None else kind(value)
