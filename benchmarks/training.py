@@ -31,8 +31,19 @@ from torch import Tensor, nn
 
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching.chain import Chain, Pairs, Paths, advance, loss, one_step, pathwise, start, unlabelled, walk
-from circsde.models.transitions import Objective, Rows, Transitions
+from circsde.matching.chain import (
+    Chain,
+    Pairs,
+    Paths,
+    loss,
+    one_step,
+    pathwise,
+    start,
+    step_forward,
+    step_with_adjoint,
+    unlabelled,
+)
+from circsde.models.transitions import Objective, TensorSampler, Transitions
 from circsde.models.unet import PRESETS, ScoreUNet
 from circsde.models.variance_preserving import EpsilonUNet, NoisedData, VariancePreserving
 from circsde.record import provenance, replacing
@@ -121,11 +132,11 @@ def cost(rounds: int, data: Tensor, batch: int, strides: tuple[int, ...]) -> Tab
             for objective in OBJECTIVES:
                 for stride in strides:
                     generator = torch.Generator().manual_seed(0)
-                    source = Transitions(chain, objective, Rows(data), batch, generator, pool=1, stride=stride)
+                    source = Transitions(chain, objective, TensorSampler(data), batch, generator, pool=1, stride=stride)
                     kind = "published chain" if published else "second order"
                     contenders[f"{name}, {objective}, {kind}, stride {stride}"] = updater(network, source.draw)
     process = VariancePreserving(SHAPE)
-    noised = NoisedData(process, Rows(data), batch, torch.Generator().manual_seed(0))
+    noised = NoisedData(process, TensorSampler(data), batch, torch.Generator().manual_seed(0))
     contenders["variance preserving"] = updater(EpsilonUNet(process, padding="zeros", **PRESETS["tiny"]), noised.draw)
     return turns(contenders, rounds)
 
@@ -139,7 +150,9 @@ def against_the_published_loop(rounds: int, data: Tensor, batch: int, lengths: t
             chain = Chain.uniform(sde, steps, published=True)
             network = ScoreUNet(SHAPE, sde.schedule.diffusion, **NETWORK)
             generator, count = torch.Generator().manual_seed(0), batch * STATES
-            source = Transitions(chain, Objective.ONE_STEP, Rows(data), count, generator, pool=1, states=STATES)
+            source = Transitions(
+                chain, Objective.ONE_STEP, TensorSampler(data), count, generator, pool=1, states=STATES
+            )
             contenders[f"{name}, T = {steps}, pool"] = updater(network, source.draw)
             contenders[f"{name}, T = {steps}, published loop"] = updater(
                 network, published_loop(coupling, steps, data, batch)
@@ -178,7 +191,7 @@ def turns(contenders: dict[str, Callable[[], tuple[float, float]]], rounds: int)
 def correlation(pools: int, draws: int, uses: tuple[tuple[int, int], ...], side: int = 12) -> dict[str, float]:
     """How many times the variance of independent pairs a pool has, in means over many draws; on smaller images."""
     result = {}
-    data = Rows(waves(4096, 2, side))
+    data = TensorSampler(waves(4096, 2, side))
     for name, coupling in (("global", GlobalCoupling()), ("local", LocalCoupling(5))):
         shape = (1, side, side)
         chain = chain_of(equation(coupling, STEPS, shape), STEPS, published=True, shape=shape)
@@ -197,11 +210,11 @@ def correlation(pools: int, draws: int, uses: tuple[tuple[int, int], ...], side:
     return result
 
 
-def independent(chain: Chain, objective: Objective, data: Rows, count: int, seed: int) -> Pairs:
+def independent(chain: Chain, objective: Objective, data: TensorSampler, count: int, seed: int) -> Pairs:
     """Pairs with paths of their own, evenly over the steps."""
     generator, steps = torch.Generator().manual_seed(seed), len(chain)
     paths = start(data(count, generator))
-    step, first = (walk, 0) if objective is Objective.ONE_STEP else (advance, 1)
+    step, first = (step_forward, 0) if objective is Objective.ONE_STEP else (step_with_adjoint, 1)
     wanted = torch.arange(count) * steps // count + first
     for n in range(int(wanted.max())):
         rows = (wanted > n).nonzero()[:, 0]

@@ -26,7 +26,7 @@ from torch import Tensor
 from circsde.typing import Amplitude, Angles, Tangent
 
 
-class Towards:
+class ExponentialStep:
     """The steps of one solution by the formula above, for angles on the lift or for any other numbers.
 
     Args:

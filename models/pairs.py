@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from circsde.matching.chain import Chain, Pairs, advance, start, walk
+from circsde.matching.chain import Chain, Pairs, start, step_forward, step_with_adjoint
 from circsde.models import wiener
 from circsde.models.settings import Settings
-from circsde.models.transitions import Objective, PairStream, Starts, Transitions, begin
+from circsde.models.transitions import DataSampler, Objective, PairStream, Transitions, begin
 from circsde.models.variance_preserving import NoisedData, VariancePreserving
 from circsde.streams import torch_stream
 
@@ -24,7 +24,7 @@ CALIBRATION = 2**17
 def pair_stream(
     process: Chain | VariancePreserving,
     objective: Objective,
-    data: Starts,
+    data: DataSampler,
     settings: Settings,
     generator: torch.Generator,
 ) -> PairStream:
@@ -43,7 +43,11 @@ def pair_stream(
 
 
 def held_out_pairs(
-    process: Chain | VariancePreserving, objective: Objective, data: Starts, settings: Settings, device: torch.device
+    process: Chain | VariancePreserving,
+    objective: Objective,
+    data: DataSampler,
+    settings: Settings,
+    device: torch.device,
 ) -> list[Pairs]:
     """The same few batches every time, from a stream of their own."""
     settings = replace(settings, pool=min(settings.pool, VALIDATION))
@@ -52,7 +56,7 @@ def held_out_pairs(
     return [stream.draw() for _ in range(VALIDATION)]
 
 
-def calibrated(chain: Chain, data: Starts, seed: int, saved: Mapping[str, Any] | None) -> Chain:
+def calibrated(chain: Chain, data: DataSampler, seed: int, saved: Mapping[str, Any] | None) -> Chain:
     """The chain with its best discounts; those of the state to go on from, where there is one."""
     steps = None if saved is None else saved["description"]["chain"]
     if steps is not None and steps["discounts"] is not None:
@@ -80,7 +84,7 @@ def check_device(settings: Settings) -> None:
 def check_time(
     process: Chain | VariancePreserving,
     objective: Objective,
-    data: Starts,
+    data: DataSampler,
     settings: Settings,
     linear: bool,
     clock: Callable[[], float],
@@ -116,7 +120,7 @@ def check_time(
     if objective is not Objective.DENOISING and here:  # paths that are spread over the chain are half as long
         paths += 0.5 * settings.batch // settings.states * (settings.pool + min(settings.pool, VALIDATION))
     chain = replace(process, discounts=process.discounts or (0.5,) * steps)
-    step, generator = walk if objective is Objective.ONE_STEP else advance, torch.Generator()
+    step, generator = step_forward if objective is Objective.ONE_STEP else step_with_adjoint, torch.Generator()
 
     def timed(count: int) -> float:
         """The least processor time of three steps, as the first takes longer, and others may use the machine, too.
@@ -145,7 +149,7 @@ def check_time(
         )
 
 
-def digest(data: Starts) -> str:
+def digest(data: DataSampler) -> str:
     """What tells data from others.
 
     Raises:

@@ -34,7 +34,7 @@ from circsde.models.loop import (
 from circsde.models.pairs import calibrated, check_device, check_time, digest, held_out_pairs, pair_stream
 from circsde.models.plugins import SafetensorsIO, quiet
 from circsde.models.settings import Settings as Settings
-from circsde.models.transitions import Objective, Rows, Starts
+from circsde.models.transitions import DataSampler, Objective, TensorSampler
 from circsde.models.variance_preserving import VariancePreserving
 from circsde.models.watch import Counter, Watch
 from circsde.models.wiener import Wiener
@@ -83,8 +83,8 @@ def train(
     network: nn.Module,
     process: Chain | VariancePreserving,
     objective: Objective,
-    theta: Angles | Starts,
-    validation: Float[Tensor, "..."] | Starts,
+    theta: Angles | DataSampler,
+    validation: Float[Tensor, "..."] | DataSampler,
     run: str | Path,
     settings: Settings | None = None,
     *,
@@ -134,7 +134,7 @@ def train(
     settings, run = Settings() if settings is None else settings, Path(run)
     clock = time.perf_counter if settings.cpu_seconds is None else time.process_time
     since, told = clock() - spent, preparing or (lambda _: None)
-    data, held_out = (Rows(given) if isinstance(given, Tensor) else given for given in (theta, validation))
+    data, held_out = (TensorSampler(given) if isinstance(given, Tensor) else given for given in (theta, validation))
     check_device(settings)
     run.mkdir(parents=True, exist_ok=True)
     # Lightning starts the processes of other ranks, which train in the same folder

@@ -10,11 +10,22 @@ import torch
 from torch import Tensor
 
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching.chain import Chain, Pairs, Paths, advance, denoising, one_step, pathwise, start, unlabelled, walk
+from circsde.matching.chain import (
+    Chain,
+    Pairs,
+    Paths,
+    denoising,
+    one_step,
+    pathwise,
+    start,
+    step_forward,
+    step_with_adjoint,
+    unlabelled,
+)
 from circsde.torus import require_finite
 from circsde.typing import Angles, Labels
 
-Starts = Callable[[int, torch.Generator], Angles]
+DataSampler = Callable[[int, torch.Generator], Angles]
 """A function ``(count, generator) -> theta0`` that draws data."""
 
 
@@ -33,7 +44,7 @@ class LabelledStarts(Protocol):
         """``theta0`` and the class of each."""
 
 
-def begin(starts: Starts, count: int, generator: torch.Generator) -> tuple[Angles, Labels]:
+def begin(starts: DataSampler, count: int, generator: torch.Generator) -> tuple[Angles, Labels]:
     """Data and their classes, -1 if they have none, on the device of the generator."""
     if isinstance(starts, LabelledStarts):
         theta0, labels = starts.labelled(count, generator)
@@ -66,7 +77,7 @@ class PairStream(Protocol):
 
 
 @dataclass(frozen=True)
-class Rows:
+class TensorSampler:
     """Draws rows of ``theta``, with replacement.
 
     Raises:
@@ -112,7 +123,7 @@ class Transitions:
 
     chain: Chain
     objective: Objective
-    starts: Starts
+    starts: DataSampler
     batch: int
     generator: torch.Generator
     pool: int = 8
@@ -200,7 +211,7 @@ class Transitions:
 
     def _step(self, paths: Paths) -> Paths:
         paths = self._restarted(paths)
-        step = advance if self.objective is Objective.PATHWISE else walk
+        step = step_with_adjoint if self.objective is Objective.PATHWISE else step_forward
         return step(self.chain, paths, self.generator)
 
     def _restarted(self, paths: Paths) -> Paths:

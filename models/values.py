@@ -8,7 +8,7 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
-from circsde.data_prediction import Towards
+from circsde.data_prediction import ExponentialStep
 from circsde.models.variance_preserving import VariancePreserving
 from circsde.streams import torch_stream
 from circsde.torus import require_finite
@@ -86,7 +86,7 @@ def denoise(
 
     ``"ancestral"`` draws ``x_s`` from its law given ``x_t`` and the estimate of ``x_0`` (Ho et al.), at any times
     ``s < t``. ``"multistep"`` and ``"ddim"`` (Song et al. 2021, arXiv:2010.02502) are steps of the same kind towards
-    that estimate, see :class:`circsde.data_prediction.Towards`. The others follow the probability flow: with
+    that estimate, see :class:`circsde.data_prediction.ExponentialStep`. The others follow the probability flow: with
     ``y = x / alpha`` and ``u = sigma / alpha`` it is ``dy / du = eps_hat``, whose Euler steps are those of DDIM.
 
     Args:
@@ -114,9 +114,9 @@ def denoise(
     eps = _estimator(process, score, clip == "always")
     draw = noise or (lambda: torch.randn_like(x))
     steps = {
-        "ancestral": Towards(1.0, slopes=False),
-        "multistep": Towards(stochasticity),
-        "ddim": Towards(0.0, slopes=False),
+        "ancestral": ExponentialStep(1.0, slopes=False),
+        "multistep": ExponentialStep(stochasticity),
+        "ddim": ExponentialStep(0.0, slopes=False),
     }
     step = _towards(process, eps, steps[method], draw) if method in steps else _flow(process, eps, method)
     for i, (t, s) in enumerate(pairwise(times.tolist())):
@@ -145,7 +145,7 @@ def _estimator(process: VariancePreserving, score: Field, clipped: bool) -> Fiel
     return eps
 
 
-def _towards(process: VariancePreserving, eps: Field, towards: Towards, draw: Callable[[], Tensor]) -> Step:
+def _towards(process: VariancePreserving, eps: Field, towards: ExponentialStep, draw: Callable[[], Tensor]) -> Step:
     """In ``x / alpha``, whose noise level is ``sigma / alpha``."""
 
     def step(t: float, s: float, x: Angles) -> Angles:

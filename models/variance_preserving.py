@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from circsde.matching.chain import Pairs, unlabelled
 from circsde.matching.jacobian import spread
-from circsde.models.transitions import Starts, begin
+from circsde.models.transitions import DataSampler, begin
 from circsde.models.unet import UNet
 from circsde.schedule import Linear
 from circsde.typing import Angles, PerSample, Tangent, Time
@@ -93,7 +93,7 @@ class NoisedData:
     """
 
     process: VariancePreserving
-    starts: Starts
+    starts: DataSampler
     batch: int
     generator: torch.Generator
 

@@ -9,9 +9,9 @@ from scipy.fft import dct
 from torch import Tensor
 
 from circsde.kuramoto import KuramotoSDE
-from circsde.matching.chain import Chain, advance, pathwise, start
+from circsde.matching.chain import Chain, pathwise, start, step_with_adjoint
 from circsde.models.periodic import Periodic
-from circsde.models.transitions import Starts, begin
+from circsde.models.transitions import DataSampler, begin
 from circsde.models.unet import ScoreUNet
 from circsde.typing import Angles, Tangent, Time
 
@@ -92,7 +92,7 @@ class Wiener(Periodic):
         return answer / log_noise.exp().reshape(each) - torch.expm1(2.0 * log_alpha).reshape(each) * linear
 
     @torch.no_grad()
-    def fit(self, chain: Chain, starts: Starts, generator: torch.Generator) -> None:
+    def fit(self, chain: Chain, starts: DataSampler, generator: torch.Generator) -> None:
         """Measure the linear part by least squares on pathwise pairs along a calibrated chain.
 
         Of 2048 paths at 32 x 32 pixels. Where noise is strong targets hardly vary around it, so that it is known much
@@ -113,7 +113,7 @@ class Wiener(Periodic):
         for _ in range(batches):
             followed = start(*begin(starts, BATCH, generator))
             for n in range(len(chain)):
-                followed = advance(chain, followed, generator)
+                followed = step_with_adjoint(chain, followed, generator)
                 pairs = pathwise(chain, followed)
                 x, y = (self._waves(z).double().cpu() for z in (self._sine(pairs.theta), pairs.target))
                 terms = torch.stack((torch.ones_like(x), x, y, x * x, x * y))

@@ -1,7 +1,7 @@
 r"""Multistep steps back in time: second order at one evaluation of the score a step.
 
 With ``sigma(t)^2 = int_0^t g^2`` in time ``t`` of the forward equation, a step of
-:class:`circsde.data_prediction.Towards` leads towards ::
+:class:`circsde.data_prediction.ExponentialStep` leads towards ::
 
     x(t, theta) = theta + sigma^2 (score - (2 / p) f / g^2),    p = 1 + l^2.
 
@@ -15,7 +15,7 @@ Given ``theta_0`` and without drift every state has the law of the forward proce
 Source: Lu et al. 2022, arXiv 2211.01095 (DPM-Solver++ 2M).
 """
 
-from circsde.data_prediction import Towards
+from circsde.data_prediction import ExponentialStep
 from circsde.sde import SDE
 from circsde.solvers.ancestral import backwards, noise_variances
 from circsde.solvers.brownian import Noise
@@ -25,12 +25,12 @@ from circsde.typing import Angles
 
 def multistep() -> Step:
     """The steps of one solution of a reversed equation."""
-    towards: Towards | None = None
+    towards: ExponentialStep | None = None
 
     def step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
         nonlocal towards
         sde, later, earlier = backwards(sde, t, h, "multistep needs")
-        forward, towards = sde.forward_sde, towards or Towards(sde.stochasticity)
+        forward, towards = sde.forward_sde, towards or ExponentialStep(sde.stochasticity)
         sigma, end = (variance**0.5 for variance in noise_variances(forward, later, earlier))
         pull = -2.0 / (1.0 + sde.stochasticity**2) * sigma**2 / forward.diffusion(later) ** 2
         ahead = axpy(sigma**2 * sde.score(later, theta), pull, forward.drift(later, theta))

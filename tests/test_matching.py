@@ -21,7 +21,17 @@ from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import WrappedNormal
 from circsde.matching import chain as matching
 from circsde.matching import steps
-from circsde.matching.chain import Chain, Pairs, Paths, advance, denoising, one_step, pathwise, start, walk
+from circsde.matching.chain import (
+    Chain,
+    Pairs,
+    Paths,
+    denoising,
+    one_step,
+    pathwise,
+    start,
+    step_forward,
+    step_with_adjoint,
+)
 from circsde.matching.jacobian import DriftStep, _dense, drift_step
 from circsde.schedule import Schedule
 from circsde.sde import SDE
@@ -64,7 +74,7 @@ def without_volume_correction(sde: SDE, t: Time, h: Time, theta: Angles) -> Drif
 def paths_at(chain: Chain, theta0: Tensor, n: int, seed: int = 1) -> Paths:
     paths, draws = start(theta0), generator(seed)
     for _ in range(n):
-        paths = advance(chain, paths, draws)
+        paths = step_with_adjoint(chain, paths, draws)
     return paths
 
 
@@ -160,7 +170,7 @@ def test_without_the_gradient_of_the_determinant_the_target_is_biased(
 def test_the_mean_of_a_one_step_target_is_the_score_of_the_chain(draws: int) -> None:
     paths = start(start_from(START, (60_000 // draws, 1)))
     for _ in range(29):
-        paths = walk(PUBLISHED, paths, generator(2 + int(paths.n[0])))
+        paths = step_forward(PUBLISHED, paths, generator(2 + int(paths.n[0])))
     pairs = one_step(PUBLISHED, paths, draws, generator(1))
     assert set(pairs.t.tolist()) == {PUBLISHED.times[30]}
     error = (pairs.target - scheme_score(PUBLISHED, 30)(pairs.theta[:, 0])[:, None])[:, 0]
@@ -195,7 +205,7 @@ def test_a_pathwise_target_varies_less_than_a_one_step_target() -> None:
     deviations = {}
     for n in range(1, 101):
         single = one_step(chain, paths, generator=draws).target.std()
-        paths = advance(chain, paths, draws)
+        paths = step_with_adjoint(chain, paths, draws)
         deviations[n] = float(single), float(pathwise(chain, paths).target.std())
     assert [deviations[n][0] for n in (10, 30, 60, 100)] == pytest.approx([10.4, 5.83, 4.10, 3.16], rel=0.02)
     assert [deviations[n][1] for n in (10, 30, 60, 100)] == pytest.approx([4.61, 1.47, 1.11, 1.17], rel=0.02)
@@ -205,7 +215,7 @@ def test_calibrated_discounts_make_the_mean_square_of_the_target_one_over_its_va
     paths, draws = start(start_from(START, (20_000, 2))), generator(1)
     chain = Chain.uniform(PAIR, 50).calibrated(start_from(START, (20_000, 2), seed=3), generator(2))
     for _ in range(50):
-        paths = advance(chain, paths, draws)
+        paths = step_with_adjoint(chain, paths, draws)
         pairs = pathwise(chain, paths)
         assert float(pairs.target.square().mean() * pairs.variance[0]) == pytest.approx(1.0, abs=0.06)
     losses = matching.loss(lambda t, theta: torch.zeros_like(theta), pairs)
@@ -232,10 +242,10 @@ def test_each_path_advances_at_its_own_step() -> None:
         torch.linspace(1, 2, 20).reshape(10, 2),
         torch.arange(10),
     )
-    together = advance(chain, paths, generator(5))
+    together = step_with_adjoint(chain, paths, generator(5))
     assert together.n.tolist() == list(range(1, 11))
     for n in range(10):
-        alike = advance(chain, paths._replace(n=torch.full((10,), n)), generator(5))
+        alike = step_with_adjoint(chain, paths._replace(n=torch.full((10,), n)), generator(5))
         assert torch.equal(together.theta[n], alike.theta[n])
         assert torch.equal(together.carried[n], alike.carried[n])
     assert together.labels.tolist() == list(range(10))
@@ -327,6 +337,6 @@ def test_the_loss_weighs_the_squared_error_by_the_noise_variance() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_pairs_follow_the_dtype_of_the_angles_and_leave_them_alone(dtype: torch.dtype) -> None:
     theta0 = torch.ones(3, 2, dtype=dtype)
-    pairs = pathwise(Chain.uniform(PAIR, 4), advance(Chain.uniform(PAIR, 4), start(theta0), generator()))
+    pairs = pathwise(Chain.uniform(PAIR, 4), step_with_adjoint(Chain.uniform(PAIR, 4), start(theta0), generator()))
     assert pairs.theta.dtype == pairs.target.dtype == dtype
     assert torch.equal(theta0, torch.ones(3, 2, dtype=dtype))

@@ -8,7 +8,7 @@ from test_ancestral import HORIZON_VARIANCE, SDE_, gaussian_score, variance
 from torch import Tensor
 
 from circsde.coupling import NoCoupling
-from circsde.data_prediction import Towards
+from circsde.data_prediction import ExponentialStep
 from circsde.exact.fokker_planck import CircleLaw
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.mixture import WrappedNormalMixture
@@ -129,9 +129,9 @@ def test_at_the_data_the_weak_order_is_the_one_that_is_claimed(stochasticity: fl
 
 
 def test_a_long_step_after_a_short_one_goes_no_further_than_the_prediction_went_before() -> None:
-    """Towards predictions that moved by 0.1 while the noise variance fell by a hundredth of itself."""
+    """ExponentialStep predictions that moved by 0.1 while the noise variance fell by a hundredth of itself."""
     for stochasticity in (0.0, 1.0):
-        towards, still = Towards(stochasticity), torch.zeros(1, dtype=torch.float64)
+        towards, still = ExponentialStep(stochasticity), torch.zeros(1, dtype=torch.float64)
         theta = towards(still, still + 1.0, 1.0, 0.99**0.5, still)
         theta = towards(theta, 1.1 - theta, 0.99**0.5, 1e-6, still)
         assert theta.item() == pytest.approx(1.2, abs=1e-5)

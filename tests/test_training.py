@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from circsde.coupling import Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import WrappedNormal
-from circsde.matching.chain import Chain, Paths, advance
+from circsde.matching.chain import Chain, Paths, step_with_adjoint
 from circsde.models import checkpoint, pairs, training
 from circsde.models.loop import BEST, LAST, METRICS, averaging
 from circsde.models.mlp import ScoreMLP
@@ -305,9 +305,9 @@ def test_a_time_that_preparation_would_use_up_is_refused_before_it(
 
     def timed(chain: Chain, paths: Paths, generator: torch.Generator) -> Paths:
         now[0] += len(paths.n)
-        return advance(chain, paths, generator)
+        return step_with_adjoint(chain, paths, generator)
 
-    monkeypatch.setattr(pairs, "advance", timed)
+    monkeypatch.setattr(pairs, "step_with_adjoint", timed)
     monkeypatch.setattr(pairs, "process_time", lambda: now[0])
     needed, timing = 4.0 * (4096 + 64), 3.0 * (4096 + 16)
     settings = replace(SHORT, seconds=needed - 10.0)

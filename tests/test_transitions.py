@@ -9,8 +9,8 @@ from torch import Tensor
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import WrappedNormal
-from circsde.matching.chain import Chain, Pairs, advance, denoising, one_step, pathwise, start
-from circsde.models.transitions import Objective, Rows, Transitions
+from circsde.matching.chain import Chain, Pairs, denoising, one_step, pathwise, start, step_with_adjoint
+from circsde.models.transitions import Objective, TensorSampler, Transitions
 from circsde.schedule import Schedule
 
 START = WrappedNormal(2.0, 0.4)
@@ -24,7 +24,7 @@ def transitions(objective: Objective, n_steps: int = 10, seed: int = 0, **option
     if objective is Objective.PATHWISE:
         chain = chain.calibrated(DATA[:1000], torch.Generator().manual_seed(9))
     generator = torch.Generator().manual_seed(seed)
-    return Transitions(chain, objective, Rows(DATA), generator=generator, **{"batch": 40, **options})
+    return Transitions(chain, objective, TensorSampler(DATA), generator=generator, **{"batch": 40, **options})
 
 
 def joined(batches: list[Pairs]) -> Pairs:
@@ -59,7 +59,7 @@ def test_a_row_that_is_not_finite_is_named(bad: float) -> None:
     with pytest.raises(
         ValueError, match="the rows of data must be finite, but 1 of 10 are not, the first of them row 3"
     ):
-        Rows(data)
+        TensorSampler(data)
     with pytest.raises(ValueError, match="loc"):  # and not "this equation drifts"
         denoising(DIFFUSION, data[3:4, :1] + bad, torch.ones(1, dtype=torch.float64))
 
@@ -82,7 +82,7 @@ def fresh(source: Transitions, seed: int) -> Pairs:
     for _ in range(len(chain)):
         if source.objective is Objective.ONE_STEP:
             batches.append(one_step(chain, paths, 1, generator))
-        paths = advance(chain, paths, generator)
+        paths = step_with_adjoint(chain, paths, generator)
         if source.objective is Objective.PATHWISE:
             batches.append(pathwise(chain, paths))
     return joined(batches)
@@ -137,7 +137,7 @@ def test_pairs_of_a_pool_of_images_have_the_loss_and_the_score_of_new_paths(
     new, pooled, longer = [], [], []
     for seed in range(12):
         generator = torch.Generator().manual_seed(seed)
-        source = Transitions(chain, objective, Rows(IMAGES), 100, generator, pool=1, stride=3)
+        source = Transitions(chain, objective, TensorSampler(IMAGES), 100, generator, pool=1, stride=3)
         pairs = joined([source.draw() for _ in range(10)])
         new.append(image_summary(fresh(source, 1000 + seed)))
         pooled.append(image_summary(pairs))
@@ -184,7 +184,7 @@ def test_next_states_share_a_path_in_one_step_matching() -> None:
 
 def test_coupled_paths_start_as_whole_samples() -> None:
     data = torch.tensor([[1.0, -1.0], [2.0, -2.0]])
-    starts = Rows(data)(100, torch.Generator().manual_seed(0))
+    starts = TensorSampler(data)(100, torch.Generator().manual_seed(0))
     assert torch.equal(starts[:, 0], -starts[:, 1])
     assert {1.0, 2.0} == set(starts[:, 0].tolist())
 

@@ -12,7 +12,7 @@ from circsde.matching.chain import loss
 from circsde.models import checkpoint
 from circsde.models.settings import Settings
 from circsde.models.training import train, trained
-from circsde.models.transitions import Objective, Rows
+from circsde.models.transitions import Objective, TensorSampler
 from circsde.models.values import sample
 from circsde.models.variance_preserving import (
     EpsilonUNet,
@@ -62,7 +62,7 @@ def test_the_loss_is_the_simple_loss_of_the_noise() -> None:
 def test_noised_data_have_the_score_of_their_law_as_mean_target() -> None:
     """The residual is uncorrelated with 1 and with x, up to 5 standard errors; at a wrong rate it is not."""
     data = MEAN + DEVIATION * torch.randn(20_000, 3, generator=torch.Generator().manual_seed(0))
-    pairs = NoisedData(PROCESS, Rows(data), 40_000, torch.Generator().manual_seed(1)).draw()
+    pairs = NoisedData(PROCESS, TensorSampler(data), 40_000, torch.Generator().manual_seed(1)).draw()
 
     def z_scores(process: VariancePreserving) -> Tensor:
         error = (pairs.target - score_of(process)(pairs.t, pairs.theta)) * pairs.variance.float().sqrt()[:, None]
@@ -95,7 +95,7 @@ def test_the_first_loss_is_one_and_other_objectives_are_refused(tmp_path: Path) 
     process = VariancePreserving((8, 8))
     network = EpsilonUNet(process, width=8, multipliers=(1, 2), attention=())
     data = torch.zeros(4, 8, 8)
-    pairs = NoisedData(process, Rows(data), 200, torch.Generator().manual_seed(0)).draw()
+    pairs = NoisedData(process, TensorSampler(data), 200, torch.Generator().manual_seed(0)).draw()
     assert float(loss(network, pairs).mean().detach()) == pytest.approx(1.0, abs=5 * (2 / (200 * 64)) ** 0.5)
     with pytest.raises(ValueError, match="is trained by denoising, got pathwise"):
         train(network, process, Objective.PATHWISE, data, data, tmp_path, Settings(epochs=1), accelerator="cpu")

@@ -13,11 +13,11 @@ from torch import Tensor
 from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import VonMises
-from circsde.matching.chain import Chain, advance, pathwise, start
+from circsde.matching.chain import Chain, pathwise, start, step_with_adjoint
 from circsde.models.loop import BEST, LAST
 from circsde.models.settings import Settings
 from circsde.models.training import train, trained
-from circsde.models.transitions import Objective, Starts
+from circsde.models.transitions import DataSampler, Objective
 from circsde.models.unet import ScoreUNet
 from circsde.models.variance_preserving import VariancePreserving
 from circsde.models.wiener import Wiener, cosines
@@ -37,12 +37,12 @@ def wiener(sde: KuramotoSDE, steps: int, shape: tuple[int, ...] = SHAPE) -> Wien
         return Wiener(ScoreUNet(shape, sde.schedule.diffusion, width=8, multipliers=(1, 2), attention=()), sde, steps)
 
 
-def calibrated(sde: KuramotoSDE, starts: Starts, steps: int) -> Chain:
+def calibrated(sde: KuramotoSDE, starts: DataSampler, steps: int) -> Chain:
     generator = torch.Generator().manual_seed(0)
     return Chain.uniform(sde, steps).calibrated(starts(1024, generator), generator)
 
 
-def fitted(sde: KuramotoSDE, starts: Starts, steps: int) -> tuple[Wiener, Chain]:
+def fitted(sde: KuramotoSDE, starts: DataSampler, steps: int) -> tuple[Wiener, Chain]:
     chain, score = calibrated(sde, starts, steps), wiener(sde, steps, tuple(sde.event_shape))
     score.fit(chain, starts, torch.Generator().manual_seed(1))
     return score.double(), chain
@@ -197,7 +197,7 @@ def test_what_is_left_of_targets_follows_no_wave(coupling: GlobalCoupling | Loca
     generator, count = torch.Generator().manual_seed(5), 4096
     paths = start(data(count, generator))
     for _ in range(4):
-        paths = advance(chain, paths, generator)
+        paths = step_with_adjoint(chain, paths, generator)
     pairs, C = pathwise(chain, paths), cosines(8)
 
     def follows(answer: Angles) -> float:

@@ -7,7 +7,7 @@ from circsde.matching.chain import Chain, Pairs, loss
 from circsde.models.mlp import ScoreMLP
 from circsde.models.presets import Process, forward_process, settled
 from circsde.models.relative import Relative
-from circsde.models.transitions import Objective, Rows, Transitions
+from circsde.models.transitions import Objective, TensorSampler, Transitions
 from circsde.schedule import Linear
 from circsde.solvers.likelihood import log_prob
 from torsion.fitting import Answer, Task, fit
@@ -39,11 +39,15 @@ def diffusion(task: Task, process: Process, aim: Objective) -> Answer:
     score: nn.Module = plain if process is Process.DIFFUSION else Relative(plain, sde)
     chain = Chain.geometric(sde, STEPS, SMALLEST_NOISE, linear_from=2.0)
     if aim is Objective.PATHWISE:
-        chain = chain.calibrated(Rows(task.training)(4096, task.generator()), task.generator())
+        chain = chain.calibrated(TensorSampler(task.training)(4096, task.generator()), task.generator())
     batch, block = BATCH[task.device.type], task.block
-    source = Transitions(chain, aim, Rows(task.training), batch * block, task.generator(), pool=1, stride=10)
+    source = Transitions(chain, aim, TensorSampler(task.training), batch * block, task.generator(), pool=1, stride=10)
     held_out = Transitions(
-        chain, aim, Rows(task.validation), HELD_OUT[task.device.type], torch.Generator(task.device).manual_seed(1)
+        chain,
+        aim,
+        TensorSampler(task.validation),
+        HELD_OUT[task.device.type],
+        torch.Generator(task.device).manual_seed(1),
     )
     checked = held_out.draw()
 

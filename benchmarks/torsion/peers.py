@@ -9,7 +9,7 @@ from circsde.coupling import NoCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import VonMises
 from circsde.laws.special import concentration_from_length
-from circsde.models.transitions import Rows
+from circsde.models.transitions import TensorSampler
 from circsde.schedule import Linear, Schedule
 from circsde.solvers.likelihood import log_prob
 from circsde.torus import TWO_PI, difference, wrap
@@ -30,7 +30,7 @@ def ncsf(
     flow = zuko.flows.NCSF(
         task.angles, transforms=transforms, bins=bins, hidden_features=(width, width), randperm=True
     ).to(task.device)
-    rows, generator = Rows(task.training), task.generator()
+    rows, generator = TensorSampler(task.training), task.generator()
 
     def loss(theta: Tensor) -> Tensor:
         mean: Tensor = -flow().log_prob(theta).mean()
@@ -58,7 +58,7 @@ def flow_matching(task: Task) -> Answer:
     generator, fixed = task.generator(), torch.Generator(task.device).manual_seed(1)
 
     def triples(data: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        end = Rows(data)(count, generator)
+        end = TensorSampler(data)(count, generator)
         noise = TWO_PI * torch.rand(end.shape, device=task.device, generator=generator) - math.pi
         t = torch.rand(count, dtype=torch.float64, device=task.device, generator=generator)
         return t, noise, difference(end, noise)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from circsde.kuramoto import KuramotoSDE
     from circsde.matching.chain import Chain
     from circsde.models.settings import Settings
-    from circsde.models.transitions import Objective, Starts
+    from circsde.models.transitions import DataSampler, Objective
 
 REFERENCE_WEIGHT = {"diffusion": 0.0, "reference": 1.5, "global": 1.5, "local": 1.0}
 """Of the published rates, by process (eq. 2)."""
@@ -268,7 +268,7 @@ def _objective(process: str, name: "ObjectiveName") -> "Objective":
     return Objective(name)
 
 
-def _start_law(chain: "Chain", starts: "Starts", out: Path) -> "xr.Dataset":
+def _start_law(chain: "Chain", starts: "DataSampler", out: Path) -> "xr.Dataset":
     """Choose the law and keep it in the run, unless it is there; how far each candidate is from the truth."""
     from circsde.sampling.choose_start import FILE, choose, load_law, save_law
 

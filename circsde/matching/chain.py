@@ -236,7 +236,7 @@ class Chain:
         return torch.tensor([self.times, self.variances], dtype=torch.float64)
 
 
-def advance(chain: Chain, paths: Paths, generator: torch.Generator | None = None) -> Paths:
+def step_with_adjoint(chain: Chain, paths: Paths, generator: torch.Generator | None = None) -> Paths:
     r"""One step of each path, with what it carries."""
     t, h, added, S, d = chain._at(paths.n)
     theta, carried = _step(chain, t, h, added, S, lambda u, _: spread(d, u), paths.theta, paths.carried, generator)
@@ -268,7 +268,7 @@ def one_step(chain: Chain, paths: Paths, draws: int = 1, generator: torch.Genera
     return Pairs(reached, theta.flatten(0, 1), target.flatten(0, 1), variance, labels)
 
 
-def walk(chain: Chain, paths: Paths, generator: torch.Generator | None = None) -> Paths:
+def step_forward(chain: Chain, paths: Paths, generator: torch.Generator | None = None) -> Paths:
     """One step of each path, nothing carried: what :func:`one_step` needs."""
     t, h, *_ = chain._at(paths.n)
     loc, sigma = euler(chain.sde, t, h, paths.theta)

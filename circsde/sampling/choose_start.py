@@ -10,7 +10,7 @@ from torch import Tensor
 
 from circsde.matching.chain import Chain
 from circsde.models import checkpoint
-from circsde.models.transitions import Rows, Starts
+from circsde.models.transitions import DataSampler, TensorSampler
 from circsde.sampling.mismatch import energy_of_points, p_value, permuted_labels
 from circsde.sampling.start_laws import (
     Coherent,
@@ -41,14 +41,20 @@ _TYPES: dict[str, Any] = {law.__name__: law for law in (Independent, Gibbs, Cohe
 
 
 def simulated(
-    chain: Chain, theta: Tensor | Starts, count: int, *, seed: int = 0, first_sample: int = 0, batch_size: int = 256
+    chain: Chain,
+    theta: Tensor | DataSampler,
+    count: int,
+    *,
+    seed: int = 0,
+    first_sample: int = 0,
+    batch_size: int = 256,
 ) -> Tensor:
     """States at the horizon of ``count`` paths that begin at random rows of ``theta``, or at what it draws.
 
     By the published chain's Euler-Maruyama where the score was trained along that, else by Heun's method.
     """
     generator = torch_stream(seed, "starts", first_sample)
-    data = (Rows(theta) if isinstance(theta, Tensor) else theta)(count, generator)
+    data = (TensorSampler(theta) if isinstance(theta, Tensor) else theta)(count, generator)
     method = "euler_maruyama" if chain.published else "heun"
     states = []
     for i in range(0, count, batch_size):
@@ -101,7 +107,7 @@ def candidates(chain: Chain, states: Angles) -> dict[str, Law]:
 
 def choose(
     chain: Chain,
-    theta: Tensor | Starts,
+    theta: Tensor | DataSampler,
     *,
     fitted: int = 2000,
     compared: int = 500,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from circsde.matching.chain import Chain
 from circsde.sampling.generate import StartLaw, draw, in_batches, streams
-from circsde.sampling.reverse import Known, Recipe, decode, evaluating, on_chain, walked_times
+from circsde.sampling.reverse import Known, Recipe, evaluating, on_chain, run_reverse, walked_times
 from circsde.solvers.flow import odeint
 from circsde.solvers.integrate import sdeint
 from circsde.solvers.latent_space import geodesic
@@ -54,8 +54,8 @@ def reconstruct(
         if recipe.flow is None:
             forward = _forward(chain, rows, [t for t in chain.times if time is None or t < time], time, seeds[2], first)
         else:
-            forward = encode(chain, score, rows, recipe, time)
-        return decode(
+            forward = to_latent(chain, score, rows, recipe, time)
+        return run_reverse(
             chain, score, forward.theta[-1], recipe, seed=seeds[1], from_time=time, first_sample=first, progress=told
         )
 
@@ -109,7 +109,7 @@ def inpaint(
         begin = draw(start, shape, seeds[0], first, size).to(rows)
         begin = torch.where(known, forward.theta[-1], begin)
         held = Known(known, forward)
-        return decode(chain, score, begin, recipe, seed=seeds[1], first_sample=first, known=held, progress=told)
+        return run_reverse(chain, score, begin, recipe, seed=seeds[1], first_sample=first, known=held, progress=told)
 
     return in_batches(batch, shape, len(theta), recipe, first_sample, batch_size, 0, on_failure, progress)
 
@@ -137,20 +137,20 @@ def interpolate(
     recipe = Recipe(flow="dopri5") if recipe is None else recipe
     if recipe.flow is None:
         raise ValueError("interpolation follows the probability flow: give the recipe a flow, such as dopri5")
-    ends = [encode(chain, score, theta, recipe) for theta in (first, second)]
+    ends = [to_latent(chain, score, theta, recipe) for theta in (first, second)]
     between = geodesic(ends[0].theta[-1], ends[1].theta[-1], weights)
     many = len(first)
 
     def batch(begin: int, size: int, told: Callable[[int], object]) -> Solution:
-        return decode(chain, score, between[begin // size], recipe, seed=0, progress=told)
+        return run_reverse(chain, score, between[begin // size], recipe, seed=0, progress=told)
 
     result = in_batches(batch, tuple(first.shape[1:]), len(weights) * many, recipe, 0, many, 0, "raise", None)
     order = np.arange(result.sizes["sample"])
     return result.assign_coords(weight=("sample", weights.numpy()[order // many]), pair=("sample", order % many))
 
 
-def encode(chain: Chain, score: Field, theta: Angles, recipe: Recipe, time: float | None = None) -> Solution:
-    """Along the probability flow from data to ``time``, by default the horizon; the inverse of :func:`decode`.
+def to_latent(chain: Chain, score: Field, theta: Angles, recipe: Recipe, time: float | None = None) -> Solution:
+    """Along the probability flow from data to ``time``, by default the horizon; the inverse of :func:`run_reverse`.
 
     A recipe with ``denoise`` takes data to be at the time of its last step.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from circsde.matching.chain import Chain
 from circsde.models.guidance import Conditioned
-from circsde.sampling.reverse import Recipe, decode
+from circsde.sampling.reverse import Recipe, run_reverse
 from circsde.solvers.solution import SUCCESS, OnFailure, Solution, SolveError
 from circsde.streams import key, torch_stream
 from circsde.typing import Field, Labels
@@ -91,7 +91,7 @@ def generate(
         if labels is not None or guidance != 1.0:
             part = None if labels is None else labels[first - first_sample :][:size].to(device)
             of = Conditioned(score, part, guidance=guidance)
-        return decode(chain, of, theta, recipe, seed=seeds[1], first_sample=first, frames=frames, progress=told)
+        return run_reverse(chain, of, theta, recipe, seed=seeds[1], first_sample=first, frames=frames, progress=told)
 
     return in_batches(batch, shape, count, recipe, first_sample, batch_size, frames, on_failure, progress)
 

@@ -151,7 +151,7 @@ def on_chain(chain: Chain, time: float) -> float:
     return nearest if abs(nearest - time) <= resolution(chain.times) else time
 
 
-def decode(
+def run_reverse(
     chain: Chain,
     score: Field,
     theta: Angles,
