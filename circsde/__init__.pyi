@@ -1,8 +1,9 @@
 from . import models as models
 from . import solvers as solvers
 from . import studies as studies
-from .coupling import GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
+from .coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
 from .encoding import PhaseEncoding
+from .graph import GraphCoupling
 from .kuramoto import KuramotoSDE
 from .laws.distributions import VonMises, WrappedNormal
 from .laws.gibbs import MeanFieldGibbs
@@ -23,6 +24,7 @@ __version__: str
 
 __all__ = [
     "SDE",
+    "Coupling",
     "GlobalCoupling",
     "GraphCoupling",
     "KuramotoSDE",

@@ -2,47 +2,108 @@
 
 The Kuramoto drift needs only the means of ``cos theta`` and ``sin theta`` (the local mean field ``z_i``), so a
 coupling costs two applications of :meth:`Coupling.mean` and never an array of pairs.
+
+All that the package wants to know of a coupling it asks the coupling; nothing outside this module lists them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from functools import lru_cache
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 Boundary = Literal["periodic", "reflecting"]
 
-_ENTRIES = 2**22
-"""How many numbers a sum over edges keeps at once."""
+
+LOOKED_AT = 512
+"""The most oscillators whose weights are looked at pair by pair where a coupling does not say what they are."""
+
+_MATRIX = 48  # the longest side of an image for which a product with a matrix is faster than sums over a window
 
 
-@runtime_checkable
-class Coupling(Protocol):
-    """A local mean over the oscillators of each sample."""
+class Structure(Enum):
+    """What the Jacobian of a drift step is made of, from which :mod:`circsde.matching.jacobian` takes its formulas."""
 
-    def check(self, event_shape: Sequence[int]) -> None:
-        """Raise ValueError where this coupling does not fit oscillators of ``event_shape``."""
+    DIAGONAL = "diagonal, and a symmetric rest with small entries"
+    RANK_TWO = "diagonal plus rank two"
+    DENSE = "any matrix"
+
+
+class Coupling:
+    """A local mean over the oscillators of each sample; one of your own overrides :meth:`mean`, and is complete.
+
+    The other methods have defaults that follow from the mean, some at the cost of one mean per oscillator. Override
+    them where there is a formula. What a checkpoint keeps are the :attr:`arguments`.
+
+    >>> class Neighbours(Coupling):
+    ...     def mean(self, x):
+    ...         return 0.5 * (x.roll(1, -1) + x.roll(-1, -1))
+    >>> Neighbours().self_weight((3,)).tolist(), Neighbours().pair_weight((3,)), Neighbours().pair_weight((4,))
+    ([0.0, 0.0, 0.0], 0.5, None)
+    """
+
+    couples: bool = True
+    """Whether oscillators can hear one another at all."""
+
+    structure: Structure = Structure.DENSE
+    """That of the Jacobian."""
 
     def mean(self, x: Tensor) -> Tensor:
-        """The mean of ``x``, shape ``(batch, *event)``, around each oscillator; broadcastable to ``x``."""
+        """The mean of ``x``, shape ``(batch, *event)``, around each oscillator; linear, and broadcastable to ``x``."""
+        raise NotImplementedError(f"{type(self).__name__} must define mean(x), the mean of x around each oscillator")
+
+    def fast_mean(self, like: Tensor) -> Callable[[Tensor], Tensor]:  # noqa: ARG002
+        """:meth:`mean` for many tensors like the one given, where there is something to prepare."""
+        return self.mean
+
+    def check(self, event_shape: Sequence[int]) -> None:
+        """Raise ValueError where this coupling does not fit oscillators of ``event_shape``; by default all fit."""
 
     def self_weight(self, event_shape: Sequence[int]) -> float | Tensor:
         """The weight ``c_ii`` of an oscillator in its own mean, one number or shape ``event_shape`` (eq. 5)."""
+        shape = torch.Size(event_shape)
+        units = torch.eye(shape.numel(), dtype=torch.float64)
+        own = [self.mean(unit.reshape(1, *shape)).expand(1, *shape).flatten()[i] for i, unit in enumerate(units)]
+        return torch.stack(own).reshape(shape)
+
+    def pair_weight(self, event_shape: Sequence[int]) -> float | None:
+        """The weight with which each oscillator hears each other one where all are alike; None where they differ.
+
+        None also where there are more than :data:`LOOKED_AT` oscillators and nobody knows.
+        """
+        shape = torch.Size(event_shape)
+        n = shape.numel()
+        with torch.no_grad():
+            if not bool(self.mean(torch.ones(1, *shape)).any()):
+                return 0.0
+            if n > LOOKED_AT:
+                return None
+            heard = self.mean(torch.eye(n, dtype=torch.float64).reshape(n, *shape)).expand(n, *shape).reshape(n, n)
+            others = heard[~torch.eye(n, dtype=torch.bool)]
+        if not len(others):
+            return 0.0
+        low, high = others.min().item(), others.max().item()
+        return high if high - low <= 1e-12 * high else None
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """Those that make this coupling again, for checkpoints: numbers, texts, tensors and lists of them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)} if is_dataclass(self) else {}
 
 
 @dataclass(frozen=True)
-class NoCoupling:
+class NoCoupling(Coupling):
     """Independent oscillators: the mean field of eq. (1) is zero.
 
     >>> NoCoupling().mean(torch.ones(1, 3))
     tensor([[0.]])
     """
 
-    def check(self, event_shape: Sequence[int]) -> None:
-        """Every shape fits."""
+    couples = False
+    structure = Structure.DIAGONAL
 
     def mean(self, x: Tensor) -> Tensor:
         """Zero."""
@@ -52,9 +113,13 @@ class NoCoupling:
         """Zero."""
         return 0.0
 
+    def pair_weight(self, event_shape: Sequence[int]) -> float:  # noqa: ARG002
+        """Zero."""
+        return 0.0
+
 
 @dataclass(frozen=True)
-class GlobalCoupling:
+class GlobalCoupling(Coupling):
     """Every oscillator of a sample listens to the mean over all of them, itself included: ``c_ij = 1/N`` in eq. (1).
 
     Source: Kuramoto, 1984, doi:10.1007/978-3-642-69689-3.
@@ -63,8 +128,7 @@ class GlobalCoupling:
     tensor([[1.]])
     """
 
-    def check(self, event_shape: Sequence[int]) -> None:
-        """Every shape fits."""
+    structure = Structure.RANK_TWO
 
     def mean(self, x: Tensor) -> Tensor:
         """The mean over all event axes, kept as axes of length 1."""
@@ -74,9 +138,14 @@ class GlobalCoupling:
         """One over the number of oscillators."""
         return 1.0 / torch.Size(event_shape).numel()
 
+    def pair_weight(self, event_shape: Sequence[int]) -> float:
+        """One over the number of oscillators; zero for a single one."""
+        n = torch.Size(event_shape).numel()
+        return 1.0 / n if n > 1 else 0.0
+
 
 @dataclass(frozen=True)
-class LocalCoupling:
+class LocalCoupling(Coupling):
     """The mean over a window of side ``2 radius + 1`` in the last two event axes (or the only one), per channel.
 
     Attributes:
@@ -95,6 +164,8 @@ class LocalCoupling:
 
     radius: int
     boundary: Boundary = "periodic"
+
+    structure = Structure.DIAGONAL
 
     def __post_init__(self) -> None:
         """Refuse a radius below 1 and an unknown boundary."""
@@ -117,6 +188,16 @@ class LocalCoupling:
             x = _window_sum(self._pad(x, axis), 2 * self.radius + 1, axis) * (1.0 / (2 * self.radius + 1))
         return x
 
+    def fast_mean(self, like: Tensor) -> Callable[[Tensor], Tensor]:
+        """As products with a matrix for each side, on small images on a CPU."""
+        sides = like.shape[1:][-2:]
+        if like.device.type != "cpu" or max(sides) > _MATRIX:
+            return self.mean
+        matrices = [_window(self, side, like.dtype) for side in sides]
+        if len(matrices) == 1:
+            return lambda x: x @ matrices[0]
+        return lambda x: matrices[0] @ x @ matrices[1]
+
     def self_weight(self, event_shape: Sequence[int]) -> float | Tensor:
         """One over the window's size, times how often a mirrored edge shows the oscillator to itself."""
         sides = tuple(event_shape[-2:])
@@ -135,6 +216,12 @@ class LocalCoupling:
         return torch.cat((first.flip(axis), x, last.flip(axis)), axis)
 
 
+@lru_cache(maxsize=32)
+def _window(coupling: LocalCoupling, side: int, dtype: torch.dtype) -> Tensor:
+    """The symmetric matrix of the mean along one axis."""
+    return coupling.mean(torch.eye(side, dtype=dtype))
+
+
 def _window_sum(x: Tensor, width: int, axis: int) -> Tensor:
     """Sums of ``width`` neighbours along ``axis``, by doubling: O(log width) additions and no cancellation."""
     length = x.shape[axis] - width + 1
@@ -151,101 +238,3 @@ def _window_sum(x: Tensor, width: int, axis: int) -> Tensor:
         shorter = sums.shape[axis] - span
         sums = sums.narrow(axis, 0, shorter) + sums.narrow(axis, span, shorter)
         span *= 2
-
-
-class GraphCoupling(nn.Module):
-    """The weighted mean over the neighbours in a graph: ``z_i = sum_j A_ij e^{i theta_j} / sum_j A_ij``.
-
-    Args:
-        adjacency: Non-negative weights ``A``, square, dense or sparse, over the oscillators in flattened order; row
-            ``i`` lists whom oscillator ``i`` listens to. An oscillator without neighbours is free. Of weights that
-            require a gradient nothing is copied: gradients reach them, all ``n^2`` of a dense matrix, zeros included,
-            or the given ones of a sparse matrix; and a ``Parameter`` is one of the equation.
-        normalise: Divide by the row sums (the default). Without it the row sums stay, and a symmetric ``A`` gives
-            a Gibbs equilibrium whatever the degrees.
-
-    Raises:
-        TypeError: If ``A`` is no tensor and no array.
-        ValueError: If ``A`` is not square, or holds negative or non-finite weights.
-
-    >>> path = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
-    >>> GraphCoupling(path).mean(torch.tensor([[3.0, 5.0, 1.0]]))
-    tensor([[5., 2., 5.]])
-    """
-
-    def __init__(self, adjacency: Tensor | NDArray[Any], *, normalise: bool = True) -> None:
-        super().__init__()
-        self.adjacency: Tensor | None
-        if isinstance(adjacency, np.ndarray):
-            adjacency = torch.from_numpy(adjacency)
-        if not isinstance(adjacency, Tensor):
-            raise TypeError(f"adjacency must be a tensor or a numpy array, got {type(adjacency).__name__}")
-        if adjacency.ndim != 2 or adjacency.shape[0] != adjacency.shape[1]:
-            raise ValueError(f"adjacency must be a square matrix, got shape {tuple(adjacency.shape)}")
-        self.normalise, self.vertices = normalise, adjacency.shape[0]
-        fixed = adjacency.detach().double()
-        every_pair = adjacency.requires_grad and not adjacency.is_sparse
-        matrix = (torch.ones_like(fixed) if every_pair else fixed).to_sparse().coalesce()
-        self._rows, self._columns = matrix.indices()
-        weights = _values(fixed, self._rows, self._columns)
-        if not bool(((weights >= 0) & weights.isfinite()).all()):
-            raise ValueError(f"adjacency must be finite and non-negative, got a minimum of {weights.min().item():g}")
-        if isinstance(adjacency, nn.Parameter) or not adjacency.requires_grad:
-            self.register_parameter("adjacency", adjacency if isinstance(adjacency, nn.Parameter) else None)
-        else:
-            self.register_buffer("adjacency", adjacency)
-        self._fixed = None if self.adjacency is not None else self._normalised(weights)
-        self._casts: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
-
-    def check(self, event_shape: Sequence[int]) -> None:
-        """Raise ValueError where the graph has another number of vertices than there are oscillators."""
-        oscillators = torch.Size(event_shape).numel()
-        if self.vertices != oscillators:
-            raise ValueError(
-                f"the graph has {self.vertices} vertices, oscillators of shape {tuple(event_shape)} need {oscillators}"
-            )
-
-    def mean(self, x: Tensor) -> Tensor:
-        """A sum over the edges, in the same order for every sample, so that a batch changes nothing."""
-        rows, columns, weights = self._as(x)
-        flat = x.flatten(1)
-        mixed, size = torch.zeros_like(flat), max(1, _ENTRIES // len(flat))
-        for first in range(0, len(rows), size):
-            edges = slice(first, first + size)
-            mixed = mixed.index_add(1, rows[edges], flat[:, columns[edges]] * weights[edges])
-        return mixed.reshape(x.shape)
-
-    def self_weight(self, event_shape: Sequence[int]) -> Tensor:
-        """The diagonal of the weights."""
-        loops = self._rows == self._columns
-        weights = self._weights()
-        own = weights.new_zeros(self.vertices).index_add(0, self._rows[loops], weights[loops])
-        return own.reshape(tuple(event_shape))
-
-    def _weights(self) -> Tensor:
-        """The weight of every edge, float64."""
-        if self._fixed is not None:
-            return self._fixed
-        assert self.adjacency is not None
-        return self._normalised(_values(self.adjacency.double().cpu(), self._rows, self._columns))
-
-    def _normalised(self, weights: Tensor) -> Tensor:
-        if not self.normalise:
-            return weights
-        degree = weights.new_zeros(self.vertices).index_add(0, self._rows, weights)
-        return weights / degree[self._rows].clamp(min=torch.finfo(weights.dtype).tiny)
-
-    def _as(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Rows, columns and weights of the edges, like ``x``."""
-        key = (x.dtype, x.device)
-        if key in self._casts:
-            return self._casts[key]
-        parts = self._rows.to(x.device), self._columns.to(x.device), self._weights().to(x)
-        if self._fixed is not None and not torch.is_inference_mode_enabled():
-            self._casts[key] = parts
-        return parts
-
-
-def _values(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The entries of a dense or sparse matrix at all those places, of which a sparse one has no others."""
-    return matrix.coalesce().values() if matrix.is_sparse else matrix[rows, columns]

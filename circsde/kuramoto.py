@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from circsde.breakpoints import breakpoints
-from circsde.coupling import Coupling, GlobalCoupling, NoCoupling
+from circsde.coupling import Coupling, GlobalCoupling
 from circsde.laws.distributions import VonMises
 from circsde.laws.settled import SettledLaw, mean_field_law, settled_law
 from circsde.schedule import Rates, Schedule
@@ -70,8 +70,8 @@ class KuramotoSDE(SDE):
         self.event_shape = torch.Size((event_shape,) if isinstance(event_shape, int) else event_shape)
         if not (coupling is None or isinstance(coupling, Coupling)):
             raise TypeError(
-                "coupling must be NoCoupling(), GlobalCoupling(), LocalCoupling(radius), GraphCoupling(adjacency) or an"
-                f" object with check, mean and self_weight, got {coupling!r}; rates are given as schedule="
+                "coupling must be NoCoupling(), GlobalCoupling(), LocalCoupling(radius), GraphCoupling(adjacency) or of"
+                f" a class of your own, class Mine(Coupling), got {coupling!r}; rates are given as schedule="
             )
         if not (schedule is None or isinstance(schedule, Schedule)):
             raise TypeError(f"schedule must be a Schedule of three rates, got {schedule!r}; see Schedule.constant")
@@ -101,7 +101,7 @@ class KuramotoSDE(SDE):
     @property
     def coupled(self) -> bool:
         """Whether the oscillators feel one another."""
-        return not isinstance(self.coupling, NoCoupling)
+        return self.coupling.couples
 
     def drift(self, t: Time, theta: Angles) -> Tangent:
         """The right-hand side of eq. (1) without its noise, rad/time."""

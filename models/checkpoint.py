@@ -5,7 +5,7 @@ It is written beside its place and then renamed, so a kill or a full disk leaves
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
+from circsde.graph import GraphCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.models.mlp import ScoreMLP
 from circsde.models.relative import Relative
@@ -27,57 +28,96 @@ from circsde.schedule import Cosine, Linear, Schedule
 
 FORMAT = 1
 
-_EQUATION = (KuramotoSDE, NoCoupling, GlobalCoupling, LocalCoupling, Schedule, Linear, Cosine)
+_EQUATION = (KuramotoSDE, NoCoupling, GlobalCoupling, LocalCoupling, GraphCoupling, Schedule, Linear, Cosine)
 _STANDARD = (VariancePreserving, EpsilonUNet)
 _NETWORKS = (ScoreMLP, ScoreUNet, Relative, Wiener)
 DESCRIBED = {described.__name__: described for described in (*_EQUATION, *_STANDARD, *_NETWORKS)}
-"""What a checkpoint can name. A network needs ``arguments``, those that made it."""
+"""What a checkpoint names without being told. All else has ``arguments``, those that made it, or is a dataclass."""
+
+_SPARSE = "sparse matrix"
 
 
 def describe(value: Any) -> Any:
     """``value`` as JSON that :func:`rebuild` makes it from again.
 
     Raises:
-        ValueError: If it is, or holds, something that a checkpoint cannot name, such as a :class:`Custom` rate.
+        ValueError: If it is, or holds, something that does not say which arguments made it, such as a function; or a
+            class with the name of another in :data:`DESCRIBED`.
 
     >>> describe(Linear(0.1, 2.0))
     {'type': 'Linear', 'start': 0.1, 'end': 2.0, 'horizon': 1.0}
     """
+    if isinstance(value, Tensor) and value.is_sparse:
+        matrix = value.detach().cpu().coalesce()
+        indices, values = matrix.indices().tolist(), matrix.values().tolist()
+        return {"type": _SPARSE, "indices": indices, "values": values, "size": list(matrix.shape)}
     if isinstance(value, Tensor):
         return value.tolist()
     if isinstance(value, tuple | list):
         return [describe(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if DESCRIBED.get(type(value).__name__) is not type(value):
-        raise ValueError(f"a checkpoint can hold {', '.join(DESCRIBED)}, not {type(value).__name__}: {value!r}")
-    if isinstance(value, KuramotoSDE):
+    kind: type = type(value)
+    if kind.__name__ in DESCRIBED and DESCRIBED[kind.__name__] != kind:
+        raise ValueError(f"{value!r} has the name of another class that checkpoints know: call {kind} otherwise")
+    arguments = {name: describe(argument) for name, argument in _arguments(value).items()}
+    return {"type": kind.__name__, **arguments}
+
+
+def kinds(value: Any) -> set[type]:
+    """The classes of ``value`` and of all that it is made of that :func:`rebuild` has to be given."""
+    if isinstance(value, tuple | list):
+        return {kind for item in value for kind in kinds(item)}
+    if value is None or isinstance(value, bool | int | float | str | Tensor):
+        return set()
+    inner = {kind for argument in _arguments(value).values() for kind in kinds(argument)}
+    return inner if type(value).__name__ in DESCRIBED else {type(value), *inner}
+
+
+def _arguments(value: Any) -> Mapping[str, Any]:
+    """Those that make an object again."""
+    if type(value) is KuramotoSDE:
         names = ("event_shape", "coupling", "schedule", "reference_phase", "natural_frequency", "sde_type")
-        arguments = {name: getattr(value, name) for name in names}
-    elif is_dataclass(value):
-        arguments = {field.name: getattr(value, field.name) for field in fields(value)}
-    else:
-        arguments = value.arguments
-    return {"type": type(value).__name__, **{name: describe(argument) for name, argument in arguments.items()}}
+        return {name: getattr(value, name) for name in names}
+    if isinstance(arguments := getattr(value, "arguments", None), Mapping):
+        return arguments
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    raise ValueError(
+        f"a checkpoint cannot hold {value!r}: give its class an attribute arguments, a mapping of those that made it"
+    )
 
 
-def rebuild(description: Any) -> Any:
+def rebuild(description: Any, known: Iterable[type] = ()) -> Any:
     """The object that :func:`describe` described; networks get new random weights.
 
+    Args:
+        description: What was described.
+        known: Classes of your own that it may be made of. No code is read from a file, so they have to be given.
+
     Raises:
-        ValueError: If it is of a type that this version does not know.
+        ValueError: If it is of a class that is not known.
     """
+    if isinstance(description, list):
+        return [rebuild(item, known) for item in description]
     if not isinstance(description, Mapping):
         return description
-    if description["type"] not in DESCRIBED:
-        raise ValueError(
-            f"a checkpoint can hold {', '.join(DESCRIBED)}, not {description['type']}: is it of another version?"
+    if description["type"] == _SPARSE:
+        indices, values = (torch.tensor(description[name]) for name in ("indices", "values"))
+        return torch.sparse_coo_tensor(
+            indices.reshape(2, -1), values.double(), description["size"], check_invariants=True
         )
-    arguments = {name: rebuild(argument) for name, argument in description.items() if name != "type"}
+    classes = DESCRIBED | {given.__name__: given for given in known}
+    if description["type"] not in classes:
+        raise ValueError(
+            f"the checkpoint holds a {description['type']}, and circsde knows {', '.join(classes)}: give the class, as"
+            f" in trained(run, known=({description['type']},)); or is the file of another version?"
+        )
+    arguments = {name: rebuild(argument, known) for name, argument in description.items() if name != "type"}
     if description["type"] == "KuramotoSDE":
         for name in ("reference_phase", "natural_frequency"):
             arguments[name] = torch.tensor(arguments[name], dtype=torch.float64)
-    return DESCRIBED[description["type"]](**arguments)
+    return classes[description["type"]](**arguments)
 
 
 def save(state: Mapping[str, Any], path: str | Path) -> None:

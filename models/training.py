@@ -6,7 +6,7 @@ What is validated and loaded is the running average of the weights.
 
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -154,6 +154,7 @@ def train(
                 )
             told("the linear part of the score")
             network.fit(process, data, torch_stream(settings.seed, "linear part"))
+        known = checkpoint.kinds(network) | checkpoint.kinds(process.sde if isinstance(process, Chain) else process)
         description = {
             "network": checkpoint.describe(network),
             **_described(process),
@@ -165,7 +166,7 @@ def train(
         if saved is not None:
             _check_same(run, description, saved["description"])
             if settings.budget is not None and saved["callbacks"]["Record"]["seconds"] >= settings.budget:
-                return trained(run)
+                return trained(run, known)
         source = PairSource(
             lambda device, rank: pair_stream(
                 process, objective, data, settings, torch_stream(settings.seed, "pairs", rank, device=device)
@@ -214,26 +215,32 @@ def train(
             except SystemExit:  # Lightning's answer to Ctrl-C
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 raise KeyboardInterrupt from None
-        return trained(run)
+        return trained(run, known)
 
 
-def trained(run: str | Path) -> Trained:
+def trained(run: str | Path, known: Iterable[type] = ()) -> Trained:
     """The state of least validation loss in the folder ``run``, or any state, given its file.
+
+    Args:
+        run: The folder of a training, or the file of a state.
+        known: Classes of your own that were trained or trained along, as ``(MyNetwork, MyCoupling)``. A checkpoint
+            holds their names and arguments, and no code.
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If it is cut off or no state of a training, or its weights do not fit its network.
+        ValueError: If it is cut off or no state of a training, or holds a class that is not known, or its weights do
+            not fit its network.
     """
     path = Path(run) / BEST if Path(run).is_dir() else Path(run)
     state = checkpoint.load(path)
     try:
         description = state["description"]
         with torch.random.fork_rng(devices=[]):
-            network = checkpoint.rebuild(description["network"])
+            network = checkpoint.rebuild(description["network"], known)
         weights = {name.removeprefix("network."): tensor for name, tensor in state["state_dict"].items()}
         checkpoint.load_weights(network, weights, path)
         network.eval().requires_grad_(False)
-        process = checkpoint.rebuild(description["sde"])
+        process = checkpoint.rebuild(description["sde"], known)
         if (steps := description["chain"]) is not None:
             discounts = None if steps["discounts"] is None else tuple(steps["discounts"])
             process = Chain(process, tuple(steps["times"]), discounts, published=steps["published"])

@@ -10,7 +10,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from circsde.coupling import Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
+from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
+from circsde.graph import GraphCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.schedule import Custom, Schedule
 from circsde.solvers.brownian import Brownian, Noise

@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from circsde.coupling import GraphCoupling, LocalCoupling
+from circsde.coupling import LocalCoupling
 from circsde.exact import problems
 from circsde.exact.problems import Observable
+from circsde.graph import GraphCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.models.mlp import ScoreMLP
 from circsde.schedule import Schedule

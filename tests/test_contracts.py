@@ -107,7 +107,7 @@ def test_what_reads_the_rates_instead_of_the_equation_refuses_a_subclass() -> No
     with pytest.raises(ValueError, match="not for the drift or noise of Well"):
         FokkerPlanckScore(well(Well), VonMises(0.0, 1.0))(0.5, random_angles(2, 1))
     imposter = type("KuramotoSDE", (Well,), {})((1,), NoCoupling(), RATES)
-    with pytest.raises(ValueError, match="a checkpoint can hold"):
+    with pytest.raises(ValueError, match="has the name of another class that checkpoints know"):
         describe(imposter)
 
 

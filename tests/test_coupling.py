@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from circsde import coupling as coupling_module
-from circsde.coupling import Boundary, Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
+from circsde import graph
+from circsde.coupling import Boundary, Coupling, GlobalCoupling, LocalCoupling, NoCoupling
+from circsde.graph import GraphCoupling
 from strategies import COUPLINGS, adjacency, assert_agree, couplings, dense_weights, random, seeds, symmetric_adjacency
 
 FILTER_MODES: list[tuple[Boundary, Literal["wrap", "reflect"]]] = [("periodic", "wrap"), ("reflecting", "reflect")]
@@ -220,7 +221,7 @@ def test_self_weight_counts_how_often_an_oscillator_sees_itself_at_every_radius(
 
 def test_a_large_graph_sums_over_some_edges_at_a_time_as_its_matrix_does(monkeypatch: pytest.MonkeyPatch) -> None:
     x = random(3, 6)
-    monkeypatch.setattr(coupling_module, "_ENTRIES", 7)  # two edges at a time
+    monkeypatch.setattr(graph, "_ENTRIES", 7)  # two edges at a time
     by_edges = GraphCoupling(adjacency())
     assert_agree(by_edges.mean(x), x @ dense_weights("graph").T)
     jacobian = torch.func.vmap(torch.func.jacrev(lambda y: by_edges.mean(y[None])[0]))(x)

@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from circsde.coupling import GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
+from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
+from circsde.graph import GraphCoupling
 from circsde.kuramoto import KuramotoSDE, mobius_flow
 from circsde.schedule import Schedule
 from circsde.solvers.integrate import sdeint

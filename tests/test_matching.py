@@ -14,9 +14,10 @@ from scipy.special import jv
 from scipy.stats import chi2
 from torch import Tensor
 
-from circsde.coupling import Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
+from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.exact.fokker_planck import fokker_planck
 from circsde.exact.fokker_planck_torus import fokker_planck_torus
+from circsde.graph import GraphCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import WrappedNormal
 from circsde.matching import chain as matching

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from circsde.coupling import GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
+from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
+from circsde.graph import GraphCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.schedule import Schedule
 from circsde.sde import SDE

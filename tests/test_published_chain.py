@@ -27,17 +27,11 @@ Chain = dict[str, Tensor]
 Angles = NDArray[np.float64]
 
 
-class PerChannelRows:
+class PerChannelRows(Coupling):
     """A wrong global coupling: the mean over the rows and columns of each channel, not over the channels too."""
-
-    def check(self, event_shape: object) -> None:
-        pass
 
     def mean(self, x: Tensor) -> Tensor:
         return x.mean((-2, -1), keepdim=True)
-
-    def self_weight(self, event_shape: object) -> float:
-        raise NotImplementedError
 
 
 def recorded(path: Path) -> Chain:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from circsde.coupling import Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
+from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.exact.fokker_planck import fokker_planck
+from circsde.graph import GraphCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import VonMises, WrappedNormal
 from circsde.laws.gibbs import MeanFieldGibbs

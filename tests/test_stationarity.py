@@ -7,7 +7,8 @@ import torch
 from scipy import special, stats
 from torch import Tensor
 
-from circsde.coupling import Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
+from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
+from circsde.graph import GraphCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.gibbs import MeanFieldGibbs
 from circsde.schedule import Schedule

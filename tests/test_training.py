@@ -18,7 +18,8 @@ from lightning.pytorch.loggers import CSVLogger
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from circsde.coupling import Coupling, GlobalCoupling, GraphCoupling, LocalCoupling, NoCoupling
+from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
+from circsde.graph import GraphCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import WrappedNormal
 from circsde.matching.chain import Chain, Paths, step_with_adjoint

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circsde.commands.console import check_memory
-from circsde.coupling import GlobalCoupling, NoCoupling
 from circsde.exact.fokker_planck import CircleLaw, fokker_planck, grid
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import VonMises
@@ -127,7 +126,7 @@ def _predictable(sde: KuramotoSDE, theta: Angles) -> bool:
     rates = [sde.schedule.at(sde.horizon * i / 4) for i in range(5)]
     mild = max(max(r.coupling + r.reference, r.diffusion) for r in rates) * sde.horizon <= _MILD
     noisy = min(r.diffusion for r in rates) > 0
-    return mild and noisy and isinstance(sde.coupling, NoCoupling | GlobalCoupling) and theta[0].numel() >= MANY
+    return mild and noisy and theta[0].numel() >= MANY and sde.coupling.pair_weight(theta.shape[1:]) is not None
 
 
 def _mean_field_limit(sde: KuramotoSDE, sample: Tensor) -> CircleLaw:

@@ -7,16 +7,13 @@ independent, and where every pair of them is coupled alike, as by global couplin
 import torch
 from torch import Tensor
 
-from circsde.coupling import Coupling, GlobalCoupling, NoCoupling
+from circsde.coupling import Coupling
 from circsde.laws.distributions import VonMises, self_consistent_concentration
 from circsde.laws.gibbs import MeanFieldGibbs
 from circsde.laws.tilted import TiltedVonMises
 from circsde.schedule import Rates
 
 SettledLaw = VonMises | TiltedVonMises | MeanFieldGibbs
-
-LOOKED_AT = 512
-"""The most oscillators whose weights are compared pair by pair."""
 
 _PRIOR = "give prior=, a law of the angles at the horizon"
 
@@ -49,7 +46,7 @@ def settled_law(
     torch.Size([5])
     """
     K, K_ref, D = _noisy(rates)
-    weight = _pair_weight(coupling, event_shape) if K > 0 else 0.0
+    weight = coupling.pair_weight(event_shape) if K > 0 else 0.0
     if weight is None:
         raise ValueError(
             f"the law that {coupling} settles to is not known for {event_shape.numel()} oscillators, as it joins some"
@@ -116,22 +113,3 @@ def _shared_frame(K_ref: float, phase: Tensor, frequency: Tensor) -> Tensor:
     if K_ref > 0 and bool((psi != psi[0]).any()):
         raise ValueError(f"the law of coupled oscillators with reference phases of their own is not known; {_PRIOR}")
     return psi[0]
-
-
-@torch.no_grad()
-def _pair_weight(coupling: Coupling, event_shape: torch.Size) -> float | None:
-    """The weight with which each oscillator listens to each other one, if it is always the same; else None."""
-    n = event_shape.numel()
-    if isinstance(coupling, GlobalCoupling):
-        return 1.0 / n if n > 1 else 0.0
-    if isinstance(coupling, NoCoupling) or not bool(coupling.mean(torch.ones(1, *event_shape)).any()):
-        return 0.0
-    if n > LOOKED_AT:
-        return None
-    seen = coupling.mean(torch.eye(n, dtype=torch.float64).reshape(n, *event_shape)).expand(n, *event_shape)
-    weights = seen.reshape(n, n)
-    others = weights[~torch.eye(n, dtype=torch.bool)]
-    if not len(others):
-        return 0.0
-    low, high = others.min().item(), others.max().item()
-    return high if high - low <= 1e-12 * high else None

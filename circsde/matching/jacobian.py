@@ -5,22 +5,18 @@ forms, a few means each and no matrices; for any other drift M is built from vec
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
+from circsde.coupling import GlobalCoupling, Structure
 from circsde.kuramoto import KuramotoSDE, has_closed_form
 from circsde.sde import SDE, evaluate
 from circsde.typing import Angles, Tangent, Time
 
 DENSE = 256
 """The most angles per sample for which M is built."""
-
-MATRIX = 48
-"""The longest side of an image for which a product with a matrix is faster than sums over a window."""
 
 
 class DriftStep(NamedTuple):
@@ -51,7 +47,7 @@ def drift_step(sde: SDE, t: Time, h: Time, theta: Angles) -> DriftStep:
     Raises:
         ValueError: If there are no closed forms and more than :data:`DENSE` angles.
     """
-    if has_closed_form(sde) and isinstance(sde.coupling, NoCoupling | GlobalCoupling | LocalCoupling):
+    if has_closed_form(sde) and sde.coupling.structure is not Structure.DENSE:
         return _kuramoto(sde, t, h, theta)
     return _dense(sde, t, h, theta)
 
@@ -69,7 +65,7 @@ def _kuramoto(sde: KuramotoSDE, t: Time, h: Time, theta: Angles) -> DriftStep:
     determinant: exact but for ``O((h K)^3)`` and for ``O((h K)^2)`` over the size of the window.
     """
     h, K = spread(h, theta), evaluate(sde.schedule.coupling, t, theta)
-    mean = fast_mean(sde.coupling, theta)
+    mean = sde.coupling.fast_mean(theta)
     cos, sin, along, across = _field(sde, t, theta, mean)
     moved = theta + h * (across + sde.natural_frequency.to(theta.dtype) if sde.rotates else across)
 
@@ -82,7 +78,7 @@ def _kuramoto(sde: KuramotoSDE, t: Time, h: Time, theta: Angles) -> DriftStep:
     def apply(v: Tangent) -> Tangent:
         return v - h * (along * v - K * gather(v) if sde.coupled else along * v)
 
-    if isinstance(sde.coupling, GlobalCoupling):
+    if sde.coupling.structure is Structure.RANK_TWO:
         solve, inverse = _woodbury(1.0 - h * along, h * K, cos, sin)
         pairs: float | Tensor = 2.0 * K / theta[0].numel() * (sin * solve(cos) - cos * solve(sin))
     else:
@@ -104,8 +100,8 @@ def _kuramoto(sde: KuramotoSDE, t: Time, h: Time, theta: Angles) -> DriftStep:
 
 
 def kuramoto_drift(sde: KuramotoSDE, t: Time, theta: Angles) -> Tangent:
-    """The drift of ``sde``, with the means of :func:`fast_mean`, rad/time."""
-    *_, across = _field(sde, t, theta, fast_mean(sde.coupling, theta))
+    """The drift of ``sde``, with the coupling's fast mean, rad/time."""
+    *_, across = _field(sde, t, theta, sde.coupling.fast_mean(theta))
     return across + sde.natural_frequency.to(theta.dtype) if sde.rotates else across
 
 
@@ -120,23 +116,6 @@ def _field(
         K = evaluate(sde.schedule.coupling, t, theta)
         real, imaginary = real + K * mean(cos), imaginary + K * mean(sin)
     return cos, sin, (cos * real).addcmul_(sin, imaginary), (cos * imaginary).addcmul_(sin, real, value=-1.0)
-
-
-def fast_mean(coupling: Coupling, theta: Angles) -> Callable[[Tensor], Tensor]:
-    """``coupling.mean`` for tensors like ``theta``; for a window on small images, on a CPU, as matrix products."""
-    sides = theta.shape[1:][-2:]
-    if not isinstance(coupling, LocalCoupling) or theta.device.type != "cpu" or max(sides) > MATRIX:
-        return coupling.mean
-    matrices = [_window(coupling, side, theta.dtype) for side in sides]
-    if len(matrices) == 1:
-        return lambda x: x @ matrices[0]
-    return lambda x: matrices[0] @ x @ matrices[1]
-
-
-@lru_cache(maxsize=32)
-def _window(coupling: LocalCoupling, side: int, dtype: torch.dtype) -> Tensor:
-    """The symmetric matrix of the mean along one axis."""
-    return coupling.mean(torch.eye(side, dtype=dtype))
 
 
 def _woodbury(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circsde.coupling import LocalCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import VonMises
 from circsde.laws.gibbs import MeanFieldGibbs
@@ -130,14 +129,15 @@ Law = Independent | Gibbs | Coherent | Patterned | Resampled
 def settled(sde: KuramotoSDE) -> Law:
     """The stationary law of the final rates, as :meth:`circsde.KuramotoSDE.settled_law` knows it (eq. 3).
 
-    With a local coupling, whose law is not known, that of many oscillators in one mean field: an approximation, to be
-    compared with simulated states as :mod:`circsde.sampling.choose_start` does.
+    Where the coupling joins some pairs more than others, as windows do, that law is not known. Then it is the law of
+    many oscillators in one mean field: an approximation, to be compared with simulated states as
+    :mod:`circsde.sampling.choose_start` does.
 
     Raises:
         ValueError: If neither is known.
     """
     shape = tuple(sde.event_shape)
-    law = sde.terminal_law() if isinstance(sde.coupling, LocalCoupling) else sde.settled_law()
+    law = sde.terminal_law() if sde.coupling.pair_weight(shape) is None else sde.settled_law()
     if isinstance(law, MeanFieldGibbs):
         return Gibbs(shape, (law.coupling.item(), law.reference.item(), law.diffusion.item()), law.phase.item())
     if not isinstance(law, VonMises):
