@@ -34,6 +34,7 @@ test-lowest: $(LOWEST)/installed
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/vulture
 
 types: $(INSTALLED)
 	$(BIN)/mypy

@@ -22,8 +22,6 @@ from circsde.torus import order_parameter
 from circsde.typing import Time
 from strategies import ALL_METHODS, COUPLINGS, assert_agree, kuramoto, random_angles, recorded
 
-PUBLISHED_100 = Schedule.published(100)
-
 
 def equation(drift: Callable[[Time, Tensor], Tensor], amplitude: float = 0.1, horizon: float = 1.0) -> SDE:
     return SDE(drift, lambda t: amplitude, horizon)
