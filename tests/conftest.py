@@ -55,12 +55,23 @@ def checked(function: Any = None, *, typechecker: Any) -> Any:
     return call
 
 
+class CheckedUnlessCompiling:
+    """The settings of jaxtyping under which torch.compile sees classes, too, without their checks."""
+
+    jaxtyping_remove_typechecker_stack = False
+
+    @property
+    def jaxtyping_disable(self) -> bool:
+        return torch.compiler.is_compiling()
+
+
 jaxtyping.jaxtyped = checked  # type: ignore[assignment]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """One thread per worker, as workers share the cores."""
     torch.set_num_threads(1)
+    jaxtyping._decorator.config = CheckedUnlessCompiling()  # type: ignore[assignment, attr-defined]
     if hasattr(config, "workerinput"):
         # what circsde imports in any run of all tests: first here, as below a checked module it would be compiled anew
         for package in ("lightning", "netCDF4", "scipy.stats", "torchdiffeq", "torchsde", "xarray"):

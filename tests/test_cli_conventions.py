@@ -110,7 +110,7 @@ def test_what_is_not_known_is_null() -> None:
 def test_a_selection_answers_with_its_choice_or_null() -> None:
     line = "select reverse --methods heun --steps 5,10 --stochasticity 0,1"
     result = answered(f"{line} --tolerance 0.1")["result"]
-    assert result["selected"] == {"method": "heun", "steps": 5, "stochasticity": 0.0, "nfe": 10.0}
+    assert result["selected"] == {"method": "heun", "n_steps": 5, "stochasticity": 0.0, "nfe": 10.0}
     assert {row["stochasticity"] for row in result["candidates"] if row["accepted"]} == {0.0}
     result = answered(f"{line} --tolerance 1e-9 --out none")["result"]
     assert result["selected"] is None
@@ -277,7 +277,7 @@ BAD = {
     "cannot read": ["simulate junk.npy", "train junk.npy --out x", "loglik {run} junk.npy"],
     "is not a checkpoint": ["sample file", "loglik file {data}", "diagnose file"],
     "is damaged": ["sample damaged.safetensors"],
-    "is it of another version?": ["sample strange.safetensors"],
+    "is the file of another version?": ["sample strange.safetensors"],
     "halves of the data": ["diagnose {run} --data one.npy"],
     "leaves none here or there": ["train one.npy --unit rad --out x"],
     "GiB of memory": ["sample {run} -n 100000000000"],
@@ -357,7 +357,13 @@ NUMERICAL = {"lightning", "matplotlib", "netCDF4", "numpy", "pandas", "scipy", "
 
 
 @pytest.mark.parametrize(
-    ("line", "some"), [("--help", False), ("simulate --help", False), ("problems", False), ("simulate missing", True)]
+    ("line", "some"),
+    [
+        ("--help", False),
+        pytest.param("simulate --help", False, marks=pytest.mark.slow),
+        pytest.param("problems", False, marks=pytest.mark.slow),
+        pytest.param("simulate missing", True, marks=pytest.mark.slow),  # the twin: what computes imports them
+    ],
 )
 def test_the_program_starts_at_once_as_help_needs_no_numerical_package(line: str, some: bool) -> None:
     script = "import sys\ntry: from circsde.cli import main; main()\nfinally: print(*sys.modules, file=sys.stderr)"

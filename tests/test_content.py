@@ -72,6 +72,7 @@ def module(source: str, folder: Path) -> ModuleType:
     return made
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_digests(tmp_path: Path) -> None:
     """With another seed of Python's hashes, so that sets come in another order, and at other addresses."""
     expected = digest(module(OWN, tmp_path).everything)

@@ -122,6 +122,7 @@ def test_monte_carlo_agrees_with_transfer_operators() -> None:
     assert (sampled["observable_upper"] - sampled["observable_lower"]).min() < 0.02  # narrow enough to matter
 
 
+@pytest.mark.slow
 def test_heun_with_g_at_the_left_end_is_caught() -> None:
     """Heun's method with ``g`` frozen at the left end claims weak order 2 and has 1."""
 
@@ -308,6 +309,7 @@ def test_impossible_studies_say_what_to_change(change: dict[str, object], messag
         strong_convergence(**wanted)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_verdict_weighs_the_standard_error_of_its_order() -> None:
     """An order known to 0.98 is no order; the stiff well's first steps are far beyond stability."""
     used = np.ones(3, dtype=bool)

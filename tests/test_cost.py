@@ -26,6 +26,7 @@ def cost(study: xr.Dataset, solver: str, error: float) -> float:
     return float(np.exp(np.interp(-np.log(error), -np.log(one["error"].values), np.log(one["nfe"].values))))
 
 
+@pytest.mark.slow
 def test_splitting_is_cheaper_than_heun_and_srk_where_the_drift_is_stiff() -> None:
     """At equal weak error on the stiff well, in drift evaluations."""
     methods = ["mobius_strang", "heun", "torchsde:srk"]

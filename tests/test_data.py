@@ -139,6 +139,7 @@ def test_a_truncated_image_is_named(tmp_path: Path) -> None:
         load(path)
 
 
+@pytest.mark.slow
 def test_a_damaged_tiff_is_named_whatever_its_decoder_raises(tmp_path: Path) -> None:
     """Every byte of the directory of a TIFF file, spoilt in two ways: an image, or a ValueError with its name."""
     path = save(tmp_path / "a.tif", 2, 2)

@@ -27,6 +27,7 @@ def gibbs_mean(n: int, a: float, b: float) -> float:
     return (log_normaliser(b + h) - log_normaliser(b - h)) / (2 * h * n)
 
 
+@pytest.mark.slow
 def test_equilibrium_of_n_oscillators_is_reproduced_to_second_order() -> None:
     law = finite_size(Schedule.constant(1.5, 2.0, 2.0, horizon=5.0), START, reference_phase=1.5, tolerance=1e-8)
     turn = np.exp(-1.5j)

@@ -63,6 +63,7 @@ def test_phase_difference_and_sum_obey_circle_equations() -> None:
         assert abs(joint.moment(t, 1, 1) - np.exp(1j * (1.0 - t) - 0.5 * spread)) < 1e-12
 
 
+@pytest.mark.slow
 def test_coupling_holds_the_gibbs_law_still_and_draws_every_start_to_it() -> None:
     """``p ~ exp[(K / 2D) cos(theta_1 - theta_2) + (K_ref / D)(cos theta_1 + cos theta_2)]``, by the trapezoid rule."""
     K, K_ref, D = 3.0, 1.0, 1.0

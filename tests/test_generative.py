@@ -140,6 +140,7 @@ def test_log_likelihoods_are_those_of_the_data_law(centre: tuple[float, float]) 
     assert set(result.status) == {"success"}
 
 
+@pytest.mark.slow
 def test_the_diagnosis_of_the_exact_score_finds_nothing() -> None:
     """At a false-alarm rate of 1 % with a fresh seed: one p-value for its four tests, corrected for their number."""
     told: list[int] = []

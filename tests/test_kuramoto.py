@@ -352,7 +352,7 @@ def test_a_number_of_oscillators_is_a_shape() -> None:
     ("given", "message"),
     [
         ({"coupling": Schedule.constant()}, "coupling must be NoCoupling.*rates are given as schedule="),
-        ({"coupling": lambda x: x}, "coupling must be NoCoupling.*an object with check, mean and self_weight"),
+        ({"coupling": lambda x: x}, "coupling must be NoCoupling.*a class of your own"),
         ({"schedule": (1.0, 1.0, 1.0)}, "schedule must be a Schedule of three rates, got .*Schedule.constant"),
     ],
 )

@@ -84,7 +84,10 @@ def test_samples_are_angles_in_a_file_and_a_picture(made: Path, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize(("unit", "turn", "least"), [("hours", 24.0, 0.0), ("deg", 360.0, -180.0), ("7", 7.0, 0.0)])
+@pytest.mark.parametrize(
+    ("unit", "turn", "least"),
+    [("hours", 24.0, 0.0), ("deg", 360.0, -180.0), pytest.param("7", 7.0, 0.0, marks=pytest.mark.slow)],
+)
 def test_samples_come_back_in_the_unit_of_the_data(unit: str, turn: float, least: float, tmp_path: Path) -> None:
     """The same samples as in radians, on the turn that people count in, and the model finds them equally likely."""
     radians = np.random.default_rng(0).normal(-1.0, 0.3, (40, 2))

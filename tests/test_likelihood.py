@@ -104,6 +104,7 @@ def test_the_density_on_the_circle_is_normalised(name: str) -> None:
     assert abs(normalisation(lambda x: 1.1 * law.log_prob(0.0, x)[:, 0], 1) - 1.0) > 1e-3  # which this is not
 
 
+@pytest.mark.slow
 def test_the_density_of_two_coupled_oscillators_is_normalised() -> None:
     sde, law = torus()
     assert abs(normalisation(partial(log_prob, sde, law.score, prior=At(law)), 2, 32) - 1.0) < 1e-6
@@ -164,6 +165,7 @@ def test_whole_turns_of_the_data_change_nothing() -> None:
         assert (shifted - plain).abs().max() < 1e-10
 
 
+@pytest.mark.slow
 def test_a_sample_has_the_same_likelihood_alone_as_among_a_thousand() -> None:
     atol = 1e-6
     (sde, law), theta = circle("strongly nonlinear"), random_angles(1000, 1)
@@ -177,7 +179,7 @@ def ripple(score: Field) -> Field:
     return lambda t, x: score(t, x) * (1.0 + 0.3 * torch.sin(x.flip(1) + 3.0 * torch.as_tensor(t).to(x)))
 
 
-@pytest.mark.parametrize("atol", [1e-5, 1e-6])
+@pytest.mark.parametrize("atol", [1e-5, pytest.param(1e-6, marks=pytest.mark.slow)])
 def test_the_tolerance_and_the_error_estimate_hold_for_a_wrong_score_too(atol: float) -> None:
     (sde, law), theta = torus(), 0.7 * random(20, 2) + torch.tensor([-1.0, 1.5])
     exact = log_prob(sde, ripple(law.score), theta, prior=At(law), atol=1e-9).value

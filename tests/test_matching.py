@@ -223,6 +223,7 @@ def test_calibrated_discounts_make_the_mean_square_of_the_target_one_over_its_va
     assert float(losses.mean()) == pytest.approx(1.0, abs=0.06)
 
 
+@pytest.mark.slow
 def test_angles_with_noises_of_their_own_have_the_scores_of_their_own_laws() -> None:
     amplitude = torch.tensor([0.4, 1.0])
     sde = SDE(lambda t, theta: -3.0 * theta.sin(), lambda t: amplitude, horizon=0.5)

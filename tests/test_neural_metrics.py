@@ -96,7 +96,7 @@ class Offline(nn.Module):
 def test_offline_the_message_says_where_weights_go_and_what_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchmetrics.image.fid, "FrechetInceptionDistance", Offline)
     monkeypatch.setattr(torchmetrics.image.lpip, "LearnedPerceptualImagePatchSimilarity", Offline)
-    asks = "not be downloaded .*Name or service not known.*checkpoints.*image_metrics"
+    asks = "not be downloaded .*Name or service not known.*checkpoints.*metrics.images"
     with pytest.raises(RuntimeError, match="weights for FID and KID could " + asks):
         inception_distances(images(4, 10), images(4, 11), generator=seeded())
     with pytest.raises(RuntimeError, match="weights for LPIPS could " + asks):

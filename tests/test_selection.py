@@ -56,7 +56,7 @@ def is_right(choice: Choice, errors: xr.DataArray, tolerance: float) -> bool:
     return bool(errors.sel(solver=method, steps=n) <= tolerance and (cheaper > tolerance).all())
 
 
-LONGER = ("published", "published_doubled", "noise_dominated", "wrapped_brownian_motion")
+LONGER = ("published", "published_doubled", "noise_dominated", "wrapped_brownian_motion", "drifting", "stiff_well")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,9 @@ def sampled_choice(name: str, tolerance: float) -> tuple[Choice, xr.DataArray]:
     return choice, truth(name, methods, steps)
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("von_mises_well", 3e-2), ("noise_dominated", 1e-2)])
+@pytest.mark.parametrize(
+    ("name", "tolerance"), [("von_mises_well", 3e-2), pytest.param("noise_dominated", 1e-2, marks=pytest.mark.slow)]
+)
 def test_a_sampled_choice_is_right(name: str, tolerance: float) -> None:
     choice, errors = sampled_choice(name, tolerance)
     assert choice.verdict == "resolved"
@@ -107,6 +109,7 @@ def test_a_sampled_choice_is_right_everywhere(name: str, tolerance: float) -> No
     assert is_right(choice, errors, tolerance)
 
 
+@pytest.mark.slow
 def test_a_candidate_beyond_the_tolerance_is_hardly_ever_chosen() -> None:
     """An error 3 % above the tolerance, two looks: 5 % of seeds may choose it, and then 5 of 25 in 0.7 % of cases."""
     name, methods = "wrapped_brownian_motion", ["euler_maruyama"]
@@ -138,6 +141,7 @@ def test_a_method_of_torchsde_can_be_chosen() -> None:
     assert (choice.method, choice.n_steps) == ("torchsde:srk", 5)
 
 
+@pytest.mark.slow
 def test_a_flow_gets_a_method_and_a_tolerance() -> None:
     """The chosen pair is as accurate as promised against Runge-Kutta with 500 steps, on fresh starts."""
     problem = problems.get("probability_flow")
@@ -153,6 +157,7 @@ def test_a_flow_gets_a_method_and_a_tolerance() -> None:
     assert study["error"].sel(atol=100 * atol).item() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_sampler_gets_steps_and_stochasticity() -> None:
     choice = select("reverse", 5e-2, methods=["euler_maruyama", "heun"], steps=[5, 10, 20], stochasticity=(0.0, 1.0))
     assert choice.dataset["solver"].values.tolist() == [
@@ -164,6 +169,7 @@ def test_a_sampler_gets_steps_and_stochasticity() -> None:
     assert f"l = {choice.stochasticity:g}" in str(choice)
 
 
+@pytest.mark.slow
 def test_a_learned_sampler_can_be_chosen_for() -> None:
     forward = KuramotoSDE((4,))
     network = ScoreMLP((4,), forward.schedule.diffusion).eval()
@@ -186,6 +192,7 @@ def test_where_errors_do_not_fall_at_their_order_yet_no_number_of_steps_is_promi
     assert "not yet at the 2 of the method, so that no number of steps can be told: offer more" in choice.advice
 
 
+@pytest.mark.slow
 def test_where_the_budget_is_too_small_it_says_how_many_paths_would_do() -> None:
     poor = select("published", 1e-2, methods=["heun"], steps=[10, 20], monte_carlo=True, budget=1e5)
     assert poor.verdict == "not resolved"
@@ -306,6 +313,7 @@ def test_an_equation_of_ones_own_gets_a_choice_by_default() -> None:
     assert "mobius_strang" in study(KuramotoSDE((2,)), steps=[2], paths=8)["solver"]
 
 
+@pytest.mark.slow
 def test_a_network_in_single_precision_gets_a_choice() -> None:
     """Of a sampler, and of a flow, whose smallest tolerances angles of float32 do not resolve."""
     forward = KuramotoSDE((2,))

@@ -21,7 +21,7 @@ from circsde.commands import tables
 from circsde.exact import problems
 from circsde.kuramoto import KuramotoSDE
 from circsde.schedule import Schedule
-from circsde.studies import Runner, Simulation, plots, select, strong_convergence, weak_convergence
+from circsde.studies import Choice, Runner, Simulation, plots, select, strong_convergence, weak_convergence
 from circsde.studies.runner import Cell
 
 SMALL = ["--methods", "heun,euler_maruyama", "--steps", "5,10,20"]
@@ -226,11 +226,13 @@ def test_select_names_its_choice() -> None:
     said = run("select", "published", "--tolerance", "1e-2", "--methods", "heun,mobius_strang")
     assert "mobius_strang, 20 steps: 40 drift evaluations, weak error at most" in said  # as many as Heun's, nearer
     assert re.search(r"heun \S+ 10 \S+ 20 .* too large", said)
-    with xr.open_dataset("published-select.nc") as choice:
+    with xr.open_dataset("published-select.nc") as evidence:
+        choice = Choice(evidence)
         assert (choice.method, choice.n_steps) == ("mobius_strang", 20)
     assert Path("published-select.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_choice_is_in_the_table_and_alone_in_bold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no room for all candidates, and where others with the same method cost the same."""
     monkeypatch.setattr(tables, "_SHOWN", 3)

@@ -48,6 +48,7 @@ def test_a_texture_is_learnt_its_start_law_chosen_and_samples_judged(
         assert picture.width > picture.height
 
 
+@pytest.mark.slow
 def test_orientations_are_learnt_and_judged_as_the_ridges_that_they_draw(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +67,7 @@ def test_orientations_are_learnt_and_judged_as_the_ridges_that_they_draw(
     assert (tmp_path / "sheet.png").exists()
 
 
+@pytest.mark.slow
 def test_the_standard_model_is_trained_on_values_and_starts_from_normals(tmp_path: Path) -> None:
     small = SMALL.replace("--steps 6", "")  # there is no chain
     told = ran(f"train fingerprint:arch --process standard {small} --sheets 1 --out {tmp_path}/run")
@@ -96,6 +98,7 @@ def test_the_published_chain_is_that_of_one_step_matching(tmp_path: Path) -> Non
         ("--process diffusion", False, 0.5),
     ],
 )
+@pytest.mark.slow
 def test_phases_that_are_attracted_settle_unless_asked(
     options: str, settling: bool, scale: float, tmp_path: Path
 ) -> None:

@@ -19,7 +19,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
-from circsde.graph import GraphCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import WrappedNormal
 from circsde.matching.chain import Chain, Paths, step_with_adjoint
@@ -170,7 +169,7 @@ def test_training_killed_without_warning_goes_on_to_the_same_state(run: Callable
 
 
 @pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(1)])
-@pytest.mark.parametrize("objective", [Objective.ONE_STEP, Objective.PATHWISE])
+@pytest.mark.parametrize("objective", [Objective.ONE_STEP, pytest.param(Objective.PATHWISE, marks=pytest.mark.slow)])
 def test_images_that_are_drawn_train_a_network_and_go_on(
     objective: Objective, coupling: Coupling, tmp_path: Path
 ) -> None:
@@ -244,7 +243,7 @@ def test_loggers_are_told_what_the_log_says(tmp_path: Path) -> None:
         assert told == [float(row["validation_loss"]) for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("clock", ["seconds", "cpu_seconds"])
+@pytest.mark.parametrize("clock", ["seconds", pytest.param("cpu_seconds", marks=pytest.mark.slow)])
 def test_a_time_ends_training_and_the_learning_rate_follows_it(
     clock: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -611,10 +610,6 @@ def test_a_checkpoint_that_is_cut_off_is_refused(kept: float, tmp_path: Path) ->
 
 def test_what_cannot_be_saved_is_refused_before_training(tmp_path: Path) -> None:
     schedule = Schedule(Custom(lambda t: 0.0 * t, lambda t: 0.0 * t), Cosine(0.1, 1.0), Cosine(0.1, 1.0))
-    for sde in (
-        KuramotoSDE((2,), schedule=schedule),
-        KuramotoSDE((2,), GraphCoupling(torch.ones(2, 2)), SCHEDULES[Objective.PATHWISE]),
-    ):
-        chain = Chain.uniform(sde, 5)
-        with pytest.raises(ValueError, match="a checkpoint can hold"):
-            train(network(), chain, Objective.PATHWISE, DATA, DATA, tmp_path, SHORT, accelerator="cpu")
+    chain = Chain.uniform(KuramotoSDE((2,), schedule=schedule), 5)
+    with pytest.raises(ValueError, match="a checkpoint cannot hold <function"):
+        train(network(), chain, Objective.PATHWISE, DATA, DATA, tmp_path, SHORT, accelerator="cpu")

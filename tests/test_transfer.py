@@ -123,7 +123,7 @@ CELLS = [
     ("heun", "drifting", 9),
     ("mobius_strang", "reverse", 12),
     ("euler_maruyama", "reverse", 15),
-    ("heun", "two_coupled", 5),
+    pytest.param("heun", "two_coupled", 5, marks=pytest.mark.slow),
     ("mobius_strang", "stiff_well", 10),
 ]
 
@@ -181,6 +181,7 @@ def test_output_of_leimkuhler_matthews_is_not_the_state_that_it_carries() -> Non
     assert float(study.order[0, 1]) == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_flow_and_reverse_equation_lead_back_to_the_start() -> None:
     """Exact score, exact law at the horizon: the laws converge to the two modes at the methods' orders."""
     for name in ("reverse", "probability_flow"):
@@ -202,6 +203,7 @@ def test_laws_of_maps_are_composed_not_projected() -> None:
         assert law.grid.moments(law.density)[m].real == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_uncoupled_phases_make_the_product_of_their_laws() -> None:
     start = WrappedNormalMixture((1.0,), (2.0,), (0.7,)), WrappedNormalMixture((1.0,), (-1.0,), (0.8,))
     schedule = Schedule.linear((0.0, 1.0, 0.5), (0.0, 2.0, 1.0))
@@ -211,6 +213,7 @@ def test_uncoupled_phases_make_the_product_of_their_laws() -> None:
     assert np.abs(pair.low_moments() - np.multiply.outer(first, second)).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_coupled_phases_settle_at_their_gibbs_law() -> None:
     study = stationary_convergence("two_coupled_well", ["mobius_strang"], (20, 40))
     assert float(study.order[0, 1]) == pytest.approx(2.0, abs=0.1)

@@ -182,7 +182,7 @@ def test_a_class_that_no_path_shows_has_the_line_of_all() -> None:
     torch.testing.assert_close(score(t, theta)[1:], together[1:])  # before training the network answers nothing
 
 
-@pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(1)])
+@pytest.mark.parametrize("coupling", [GlobalCoupling(), pytest.param(LocalCoupling(1), marks=pytest.mark.slow)])
 def test_what_is_left_of_targets_follows_no_wave(coupling: GlobalCoupling | LocalCoupling) -> None:
     """By z-score of each wave, on targets that the fit never saw: their rms has a 1 in 1e6 quantile of 1.5.
 
@@ -246,6 +246,7 @@ def test_the_network_answers_the_rest_in_units_of_what_is_left_of_the_data() -> 
     assert answer.abs().max() > 0.1
 
 
+@pytest.mark.slow
 def test_training_measures_it_keeps_it_and_goes_on(tmp_path: Path) -> None:
     sde = KuramotoSDE(SHAPE, LocalCoupling(1), Schedule.settling())
     chain, settings, data = Chain.uniform(sde, 4), Settings(2, 3, 8, warmup=2), Shaded(dtype=torch.float32)

@@ -41,6 +41,7 @@ def settled_law(
         ValueError: If there is no noise, or the law is not known: windows and graphs that join some pairs more than
             others, and coupled oscillators with natural frequencies or with reference phases of their own.
 
+    >>> from circsde.coupling import GlobalCoupling
     >>> none = torch.zeros(())
     >>> settled_law(torch.Size((5,)), GlobalCoupling(), Rates(4.0, 1.0, 1.0), none, none).event_shape
     torch.Size([5])
