@@ -84,6 +84,7 @@ def test_fokker_planck_score_starts_at_the_score_of_the_start() -> None:
     assert torch.allclose(FokkerPlanckScore(sde, MIXTURE)(0.0, theta), MIXTURE.score(theta), rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_fokker_planck_score_follows_coupling_and_frequencies_of_two_oscillators() -> None:
     """Alike and uncoupled they are independent; coupled they are not, and the gradient is that of the joint law."""
     theta = angles(30, 2).requires_grad_()

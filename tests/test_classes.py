@@ -284,9 +284,8 @@ def test_samples_have_the_classes_that_are_asked_for_or_those_of_the_data() -> N
     assert whole.labels({}) is None
 
 
-@pytest.mark.parametrize(
-    "process", ["diffusion", *(pytest.param(name, marks=pytest.mark.slow) for name in ("standard", "local --radius 1"))]
-)
+@pytest.mark.parametrize("process", ["diffusion", "standard", "local --radius 1"])
+@pytest.mark.slow
 def test_chosen_classes_are_sampled(process: str, folder: Path, tmp_path: Path) -> None:
     """Dark and bright images are told apart by their brightness after some fifty updates."""
     fast = "--epochs 2 --updates 25 --batch 32 --learning-rate 0.005 --device cpu"

@@ -81,6 +81,7 @@ def test_times_are_quartiles_of_the_runs_after_one_that_warms_up(monkeypatch: py
     assert study["seconds_high"].values.ravel().tolist() == [4, 40]
 
 
+@pytest.mark.slow
 def test_adaptive_methods_of_torchdiffeq_are_compared_on_a_flow(tmp_path: Path) -> None:
     study = work_precision(
         "probability_flow",

@@ -277,6 +277,7 @@ def test_a_network_of_another_dtype_is_refused_with_advice() -> None:
             odeint(lambda t, x: network(x.cos()), random_angles(4, 2), (0.0, 1.0), method=method, n_steps=n_steps)
 
 
+@pytest.mark.slow
 def test_a_fixed_grid_may_have_any_number_of_steps() -> None:
     solution = odeint(lambda t, x: torch.ones_like(x), torch.zeros(1, 1), (0.0, 1.0), method="euler", n_steps=10_500)
     assert solution.stats.steps == 10_500

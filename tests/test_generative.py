@@ -155,6 +155,7 @@ def test_the_diagnosis_of_the_exact_score_finds_nothing() -> None:
     assert [float(result[name][int(i)]) for name, i in peak.items()] == pytest.approx(MEANS.tolist(), abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_diagnosis_finds_a_short_horizon_and_wrong_samples() -> None:
     data = DATA.sample((1500,), generator=generator(3)).float()
     brief = KuramotoSDE((2,), NoCoupling(), Schedule.constant(diffusion=0.5))
@@ -189,8 +190,9 @@ def test_a_diagnosis_integrates_a_narrow_density_on_as_fine_a_grid_as_it_takes(m
 
 @pytest.mark.parametrize(
     ("process", "points"),
-    [(Process.DIFFUSION, 64), pytest.param(Process.GLOBAL, 128, marks=pytest.mark.slow)],
+    [(Process.DIFFUSION, 64), (Process.GLOBAL, 128)],
 )
+@pytest.mark.slow
 def test_the_density_of_a_trained_network_on_the_torus_is_normalised(
     process: Process, points: int, tmp_path: Path
 ) -> None:

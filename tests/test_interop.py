@@ -127,6 +127,7 @@ def test_torchsdes_loop_takes_the_asked_number_of_our_steps(n: int) -> None:
     assert sde.calls == n
 
 
+@pytest.mark.slow
 def test_torchsde_itself_miscounts_its_steps() -> None:
     """What the step above avoids."""
     wrong = 0

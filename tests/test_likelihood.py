@@ -157,6 +157,7 @@ def test_normalisation_beyond_two_dimensions_is_refused() -> None:
         normalisation(lambda theta: theta.sum(1), 3)
 
 
+@pytest.mark.slow
 def test_whole_turns_of_the_data_change_nothing() -> None:
     (sde, law), theta = circle("published"), random_angles(50, 1)
     plain = log_prob(sde, law.score, theta, prior=At(law)).value
@@ -290,6 +291,7 @@ def test_float32_angles_lose_no_more_than_their_resolution() -> None:
     assert (result.value - law.log_prob(0.0, theta)[:, 0]).abs().max() < 1e-5 * slope
 
 
+@pytest.mark.slow
 def test_the_error_at_a_kink_in_time_is_reported() -> None:
     (sde, law), theta = circle("published"), grid(12)[:, None]
 

@@ -212,6 +212,7 @@ def test_a_pathwise_target_varies_less_than_a_one_step_target() -> None:
     assert [deviations[n][1] for n in (10, 30, 60, 100)] == pytest.approx([4.61, 1.47, 1.11, 1.17], rel=0.02)
 
 
+@pytest.mark.slow
 def test_calibrated_discounts_make_the_mean_square_of_the_target_one_over_its_variance() -> None:
     paths, draws = start(start_from(START, (20_000, 2))), generator(1)
     chain = Chain.uniform(PAIR, 50).calibrated(start_from(START, (20_000, 2), seed=3), generator(2))

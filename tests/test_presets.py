@@ -36,6 +36,7 @@ def test_what_is_left_of_the_start_is_the_exponential_of_the_diffusion(process: 
     assert left < 2 * torch.tensor(-0.5 * (SLOWEST + FASTEST)).exp()
 
 
+@pytest.mark.slow
 def test_two_coupled_oscillators_settle() -> None:
     sde = forward_process(Process.GLOBAL, (2,))
     law = fokker_planck_torus(sde.schedule, (WrappedNormal(3.0, 0.1), WrappedNormal(1.0, 0.1)))

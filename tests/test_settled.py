@@ -124,6 +124,7 @@ def test_independent_oscillators_that_rotate_have_a_tilted_law() -> None:
         sde.terminal_law()
 
 
+@pytest.mark.slow
 def test_a_rotating_oscillator_has_the_likelihood_of_its_stationary_law() -> None:
     """From a start that is far from it, too, but for what is left of that by the horizon."""
     sde = KuramotoSDE((1,), NoCoupling(), Schedule.constant(reference=2.0, horizon=4.0), natural_frequency=5.0)

@@ -203,6 +203,7 @@ def test_every_kind_of_study_runs(arguments: list[str], name: str) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.slow
 def test_adaptive_methods_are_timed_on_a_flow() -> None:
     offered = ["--methods", "bosh3", "--atol", "0.1,0.01", "--paths", "256"]
     said = run("study", "probability_flow", "--kind", "work-precision", *offered)

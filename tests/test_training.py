@@ -188,6 +188,7 @@ def test_other_drawn_data_or_data_without_a_name_are_refused(tmp_path: Path) -> 
         image_run(tmp_path, data=lambda count, generator: Crops()(count, generator))
 
 
+@pytest.mark.slow
 def test_mixed_precision_changes_the_network_but_not_its_pairs(tmp_path: Path) -> None:
     """The pool does not know the network: bit for bit the same. Weights stay in full precision."""
     image_run(tmp_path / "full", net=unet(0.0))
@@ -216,6 +217,7 @@ def test_a_recorded_network_is_trained_alike(tmp_path: Path) -> None:
     assert last[0]["validation_loss"] == pytest.approx(last[1]["validation_loss"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_looking_at_the_averaged_network_disturbs_nothing(tmp_path: Path) -> None:
     seen: list[int] = []
 
@@ -243,7 +245,8 @@ def test_loggers_are_told_what_the_log_says(tmp_path: Path) -> None:
         assert told == [float(row["validation_loss"]) for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("clock", ["seconds", pytest.param("cpu_seconds", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("clock", ["seconds", "cpu_seconds"])
+@pytest.mark.slow
 def test_a_time_ends_training_and_the_learning_rate_follows_it(
     clock: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

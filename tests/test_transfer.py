@@ -75,6 +75,7 @@ def test_operator_is_the_expectation_of_the_step(name: str) -> None:
         assert (matrix @ u)[j] == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_operator_of_a_method_with_two_noises_is_the_expectation_of_its_step() -> None:
     grid, h = Grid(31), 0.3
     matrix = markov_matrix(sra1_step, STEEP, 0.3, h, grid, levy_area=True)

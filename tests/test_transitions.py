@@ -95,8 +95,9 @@ def summary(pairs: Pairs, scale: float = 1.0) -> Tensor:
     return torch.cat((waves, waves * target, (target**2 / pairs.variance)[None])).mean(1)
 
 
-@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("stride", [1, 3])
 @pytest.mark.parametrize("objective", [Objective.ONE_STEP, Objective.PATHWISE])
+@pytest.mark.slow
 def test_pairs_of_the_pool_are_distributed_as_those_of_new_paths(objective: Objective, stride: int) -> None:
     """Up to 5 standard errors of 16 pools over a whole cycle (false alarms: 1e-4); targets 5 % longer are noticed."""
     new, pooled, longer = [], [], []

@@ -182,7 +182,8 @@ def test_a_class_that_no_path_shows_has_the_line_of_all() -> None:
     torch.testing.assert_close(score(t, theta)[1:], together[1:])  # before training the network answers nothing
 
 
-@pytest.mark.parametrize("coupling", [GlobalCoupling(), pytest.param(LocalCoupling(1), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(1)])
+@pytest.mark.slow
 def test_what_is_left_of_targets_follows_no_wave(coupling: GlobalCoupling | LocalCoupling) -> None:
     """By z-score of each wave, on targets that the fit never saw: their rms has a 1 in 1e6 quantile of 1.5.
 
@@ -211,6 +212,7 @@ def test_what_is_left_of_targets_follows_no_wave(coupling: GlobalCoupling | Loca
         assert follows(0.9 * linear) > 3.0
 
 
+@pytest.mark.slow
 def test_it_is_periodic_and_interpolates_between_times_of_the_chain() -> None:
     sde = KuramotoSDE((2, *SHAPE), LocalCoupling(1), Schedule.settling())
     score, chain = fitted(sde, lambda count, g: 0.5 * torch.randn(count, 2, *SHAPE, generator=g).double(), 4)
