@@ -23,13 +23,13 @@ settings.register_profile("default", deadline=None, derandomize=True, print_blob
 settings.register_profile("ci", settings.get_profile("default"), max_examples=100, derandomize=False, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-ALWAYS, ONE_IN = 20, 50
+ALWAYS, ONE_IN = 5, 50
 calls: dict[CodeType, list[int]] = {}  # of each function of circsde, in the present test
 check_every_call = jaxtyping.jaxtyped
 
 
 def checked(function: Any = None, *, typechecker: Any) -> Any:
-    """As ``jaxtyping.jaxtyped``, but of a function's calls in a test only the first 20 are checked, and then one in 50.
+    """As ``jaxtyping.jaxtyped``, but of a function's calls in a test only the first 5 are checked, and then one in 50.
 
     A check takes longer than the work of most functions, and a loop repeats the same types. What is checked depends on
     the test alone. The checks of a function are made at its first call; torch.compile sees it without them.

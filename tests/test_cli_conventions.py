@@ -107,6 +107,7 @@ def test_what_is_not_known_is_null() -> None:
     assert order["verdict"] == "not resolved"
 
 
+@pytest.mark.slow
 def test_a_selection_answers_with_its_choice_or_null() -> None:
     line = "select reverse --methods heun --steps 5,10 --stochasticity 0,1"
     result = answered(f"{line} --tolerance 0.1")["result"]

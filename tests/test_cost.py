@@ -37,6 +37,7 @@ def test_splitting_is_cheaper_than_heun_and_srk_where_the_drift_is_stiff() -> No
         assert cost(study, "torchsde:srk", error) > (1.2 if error < 2e-2 else 0.9) * ours
 
 
+@pytest.mark.slow
 def test_splitting_is_not_cheaper_where_noise_decides() -> None:
     """The twin: under rates that start near zero, torchsde's srk is cheaper at equal weak error."""
     study = exact_convergence("published", "weak", ["mobius_strang", "torchsde:srk"], (5, 10, 20, 40))
@@ -101,6 +102,7 @@ def test_adaptive_methods_of_torchdiffeq_are_compared_on_a_flow(tmp_path: Path) 
     assert isinstance(plots.work_precision(study), Figure)
 
 
+@pytest.mark.slow
 def test_our_methods_are_compared_on_a_flow_too() -> None:
     """Without noise a method for SDEs is one for ODEs; Heun's errors are of the size of adaptive ones at equal cost."""
     study = work_precision("probability_flow", ["heun"], (32, 64), kind="strong", paths=64, timed_paths=8, repeats=1)

@@ -67,7 +67,9 @@ def torus() -> tuple[KuramotoSDE, TorusLaw]:
     return KuramotoSDE((2,), schedule=COUPLED), law
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "late attraction" else n for n in SCHEDULES]
+)
 def test_the_likelihood_on_the_circle_is_exact(name: str) -> None:
     (sde, law), theta = circle(name), grid(24)[:, None]
     result = log_prob(sde, law.score, theta, prior=At(law), atol=1e-8)
@@ -95,7 +97,7 @@ def test_without_the_divergence_or_with_another_prior_the_likelihood_is_wrong() 
     assert (still - exact).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("name", ["published", "strongly nonlinear"])
+@pytest.mark.parametrize("name", ["published", pytest.param("strongly nonlinear", marks=pytest.mark.slow)])
 def test_the_density_on_the_circle_is_normalised(name: str) -> None:
     sde, law = circle(name)
     assert abs(normalisation(partial(log_prob, sde, law.score, prior=At(law)), 1, 128) - 1.0) < 1e-6
@@ -180,7 +182,8 @@ def ripple(score: Field) -> Field:
     return lambda t, x: score(t, x) * (1.0 + 0.3 * torch.sin(x.flip(1) + 3.0 * torch.as_tensor(t).to(x)))
 
 
-@pytest.mark.parametrize("atol", [1e-5, pytest.param(1e-6, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("atol", [1e-5, 1e-6])
 def test_the_tolerance_and_the_error_estimate_hold_for_a_wrong_score_too(atol: float) -> None:
     (sde, law), theta = torus(), 0.7 * random(20, 2) + torch.tensor([-1.0, 1.5])
     exact = log_prob(sde, ripple(law.score), theta, prior=At(law), atol=1e-9).value
@@ -197,7 +200,7 @@ WRONG: dict[str, Callable[[Field], Field]] = {
 }
 
 
-@pytest.mark.parametrize("fault", WRONG)
+@pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.slow) if f == "in waves" else f for f in WRONG])
 def test_the_error_estimate_of_a_score_that_is_wrong_by_a_third_is_seldom_too_small(fault: str) -> None:
     (sde, law), theta = circle("published"), grid(40)[:, None] + 0.05
     exact = log_prob(sde, WRONG[fault](law.score), theta, prior=At(law), atol=1e-10).value

@@ -168,7 +168,7 @@ def test_training_killed_without_warning_goes_on_to_the_same_state(run: Callable
     assert same(state_of(tmp_path / "whole" / LAST), state_of(tmp_path / "parts" / LAST))
 
 
-@pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(1)])
+@pytest.mark.parametrize("coupling", [GlobalCoupling(), pytest.param(LocalCoupling(1), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("objective", [Objective.ONE_STEP, pytest.param(Objective.PATHWISE, marks=pytest.mark.slow)])
 def test_images_that_are_drawn_train_a_network_and_go_on(
     objective: Objective, coupling: Coupling, tmp_path: Path
@@ -468,7 +468,8 @@ def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
     assert updates == []
 
 
-@pytest.mark.parametrize("objective", [Objective.DENOISING, pytest.param(Objective.PATHWISE, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", [Objective.DENOISING, Objective.PATHWISE])
 def test_a_network_learns_the_exact_score(objective: Objective, tmp_path: Path) -> None:
     """Independent angles under pure diffusion have a score in closed form; the error is a tenth of its size."""
     schedule = SCHEDULES[Objective.DENOISING]

@@ -31,7 +31,7 @@ def joined(batches: list[Pairs]) -> Pairs:
     return Pairs(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
 
 
-@pytest.mark.parametrize("stride", [1, 3, 10])
+@pytest.mark.parametrize("stride", [1, 3, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("objective", [Objective.ONE_STEP, Objective.PATHWISE])
 def test_every_step_of_the_chain_gives_equally_many_pairs(objective: Objective, stride: int) -> None:
     source = transitions(objective, stride=stride)

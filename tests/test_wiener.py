@@ -133,6 +133,7 @@ class Two:
         return self.labelled(count, generator)[0]
 
 
+@pytest.mark.slow
 def test_of_classes_it_is_the_line_of_each_and_without_one_that_of_all() -> None:
     """Of the constant wave, as above; the line of all, about the mean of all, has the variance between classes, too.
 
@@ -235,6 +236,7 @@ def test_mixed_precision_is_for_the_network_only() -> None:
     assert torch.equal(mixed, score(0.5, theta))
 
 
+@pytest.mark.slow
 def test_the_network_answers_the_rest_in_units_of_what_is_left_of_the_data() -> None:
     sde = KuramotoSDE(SHAPE, LocalCoupling(1), Schedule.settling())
     score, chain = fitted(sde, Shaded(), 6)
