@@ -90,7 +90,7 @@ class Coupling:
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """Those that make this coupling again, for checkpoints: numbers, texts, tensors and lists of them."""
+        """What makes this coupling again, kept by checkpoints (numbers, texts, tensors and lists of them)."""
         return {field.name: getattr(self, field.name) for field in fields(self)} if is_dataclass(self) else {}
 
 

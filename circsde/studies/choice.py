@@ -74,7 +74,7 @@ class Choice:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The choice as arguments: of :func:`circsde.sdeint`, or on a flow of :func:`circsde.odeint`.
+        """The choice as arguments of :func:`circsde.sdeint`, or on a flow of :func:`circsde.odeint`.
 
         Raises:
             ValueError: If nothing on offer qualifies.
