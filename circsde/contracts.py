@@ -31,6 +31,11 @@ def _definer(cls: type, name: str) -> int:
     return next((i for i, parent in enumerate(cls.__mro__) if name in vars(parent)), len(cls.__mro__))
 
 
+def is_periodic(field: object) -> bool:
+    """Whether a field says of itself, by its ``periodic``, that it is a 2 pi-periodic function of the angles."""
+    return getattr(field, "periodic", False) is True
+
+
 def check_arguments(name: str, arguments: tuple[str, ...], function: object) -> None:
     """Raise TypeError where ``function`` is no function of so many arguments, as far as its signature says."""
     expected = {

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from circsde.contracts import COMPANIONS, check_arguments, drop_companions
+from circsde.contracts import COMPANIONS, check_arguments, drop_companions, is_periodic
 from circsde.integral import integral_of_square
 from circsde.laws.distributions import WrappedNormal
 from circsde.typing import Amplitude, Angles, Field, PerSample, Tangent, Time
@@ -195,7 +195,7 @@ class ReverseSDE(SDE):
     @property
     def periodic(self) -> bool:
         """Whether the forward drift and the score are known to be 2 pi-periodic."""
-        return self.forward_sde.periodic and getattr(self.score, "periodic", False) is True
+        return self.forward_sde.periodic and is_periodic(self.score)
 
     @property
     def breakpoints(self) -> tuple[float, ...] | None:

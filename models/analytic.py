@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from circsde.contracts import is_periodic
 from circsde.coupling import GlobalCoupling
 from circsde.exact.fokker_planck import CircleLaw, Law, fokker_planck
 from circsde.exact.fokker_planck_torus import TorusLaw, fokker_planck_torus
@@ -129,7 +130,7 @@ class IndependentScore:
     @property
     def periodic(self) -> bool:
         """Whether all of them are known to be 2 pi-periodic."""
-        return all(getattr(score, "periodic", False) is True for score in self.scores)
+        return all(is_periodic(score) for score in self.scores)
 
     def __call__(self, t: Time, theta: Angles) -> Tangent:
         """Each oscillator's own score."""

@@ -5,7 +5,7 @@ It is written beside its place and then renamed, so a kill or a full disk leaves
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def _arguments(value: Any) -> Mapping[str, Any]:
     )
 
 
-def rebuild(description: Any, known: Iterable[type] = ()) -> Any:
+def rebuild(description: Any, known: Collection[type] = ()) -> Any:
     """The object that :func:`describe` described; networks get new random weights.
 
     Args:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from circsde.contracts import is_periodic
 from circsde.typing import Angles, Labels, Tangent, Time
 
 
@@ -53,7 +54,7 @@ class Conditioned(nn.Module):
     @property
     def periodic(self) -> bool:
         """Whether the network is known to be 2 pi-periodic."""
-        return getattr(self.network, "periodic", False) is True
+        return is_periodic(self.network)
 
     def forward(self, t: Time, theta: Angles) -> Tangent:
         """The score at one time or at one time per sample, 1/rad."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 
+from circsde.contracts import is_periodic
 from circsde.sde import SDE, evaluate
 from circsde.typing import Angles, Tangent, Time
 
@@ -38,7 +39,7 @@ class Relative(nn.Module):
     @property
     def periodic(self) -> bool:
         """Whether the drift and the network are known to be 2 pi-periodic."""
-        return self.sde.periodic and getattr(self.network, "periodic", False) is True
+        return self.sde.periodic and is_periodic(self.network)
 
     def forward(self, t: Time, theta: Angles) -> Tangent:
         """The score at one time or at one per sample, 1/rad."""

@@ -6,7 +6,7 @@ What is validated and loaded is the running average of the weights.
 
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -218,7 +218,7 @@ def train(
         return trained(run, known)
 
 
-def trained(run: str | Path, known: Iterable[type] = ()) -> Trained:
+def trained(run: str | Path, known: Collection[type] = ()) -> Trained:
     """The state of least validation loss in the folder ``run``, or any state, given its file.
 
     Args:

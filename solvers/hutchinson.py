@@ -40,15 +40,16 @@ def over_probes(
     rows, draws = torch.arange(len(kept)), states.new_empty(0, len(kept))
     count = probes if target is None else min(max(ENOUGH, probes), most)
     while True:
-        exact = law is None or count - len(draws) >= theta[0].numel()
+        if count - len(draws) >= theta[0].numel():
+            law = None  # the exact trace costs no more
         directions: Directions = lambda _: None  # noqa: E731
-        if law is not None and not exact:
+        if law is not None:
             directions = law.along(theta, [kept[i] for i in rows.tolist()], len(draws), count)
         integrals, error[rows], nodes = integrate_divergence(
             flow, mesh, states[:, rows], theta.dtype, directions, tolerance
         )
         visited[rows] += nodes
-        if law is None or exact:
+        if law is None:
             mean[rows], stderr[rows], number[rows] = integrals[0], 0.0, 0
             break
         draws = torch.cat((draws, integrals))

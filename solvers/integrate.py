@@ -18,7 +18,7 @@ from circsde.solvers.grid import Times, step_grid, until
 from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method
 from circsde.solvers.precision import field_dtype, reading
-from circsde.solvers.solution import NON_FINITE, OVERFLOW, OnFailure, Solution, Stats
+from circsde.solvers.solution import NON_FINITE, OVERFLOW, OnFailure, Solution, Stats, first_few
 from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles
 
@@ -198,8 +198,7 @@ def _failure(
     i, finite = first + offset, math.isfinite(farthest[offset])
     samples = tuple((~(theta.detach().abs() < limit)).flatten(1).any(1).nonzero().flatten().tolist())
     what = f"moved by more than {limit:.0e} rad" if finite else "is not finite"
-    shown = ", ".join(map(str, samples[:5])) + (", ..." if len(samples) > 5 else "")
-    where = f"sample {shown}" if samples else "a sample that has come back since"
+    where = f"sample {first_few(samples)}" if samples else "a sample that has come back since"
     message = (
         f"step {i} to t = {points[i + 1]:g}: an angle of {where} {what}; take smaller steps, or check the drift there"
     )

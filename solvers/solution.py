@@ -15,6 +15,24 @@ SUCCESS, NON_FINITE, OVERFLOW = "success", "non_finite", "overflow"
 _AXES = {1: ("oscillator",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 
 
+def event_axes(count: int) -> tuple[str, ...]:
+    """The names of the axes of one sample, in Datasets.
+
+    >>> event_axes(2), event_axes(4)
+    (('row', 'column'), ('axis_0', 'axis_1', 'axis_2', 'axis_3'))
+    """
+    return _AXES.get(count, tuple(f"axis_{i}" for i in range(count)))
+
+
+def first_few(samples: tuple[int, ...]) -> str:
+    """The indices of samples for a message, five at most.
+
+    >>> first_few((0, 3)), first_few(tuple(range(7)))
+    ('0, 3', '0, 1, 2, 3, 4, ...')
+    """
+    return ", ".join(map(str, samples[:5])) + (", ..." if len(samples) > 5 else "")
+
+
 @dataclass(frozen=True)
 class Stats:
     """What a solve did.
@@ -118,8 +136,7 @@ class Solution:
         Args:
             **attributes: What else is to be kept, for instance the seed.
         """
-        event = self.theta.ndim - 2
-        dims = ("time", "sample", *_AXES.get(event, tuple(f"axis_{i}" for i in range(event))))
+        dims = ("time", "sample", *event_axes(self.theta.ndim - 2))
         theta, winding = self.theta.detach().cpu(), self.winding.cpu()
         if theta.dtype in (torch.float16, torch.bfloat16):
             theta = theta.float()

@@ -15,7 +15,7 @@ from torch import Tensor
 from circsde.solvers.checks import check_angles
 from circsde.solvers.derivatives import ask, check_repeats
 from circsde.solvers.grid import Times, as_times, resolution, step_grid
-from circsde.solvers.solution import NON_FINITE, OVERFLOW, SUCCESS, Stats
+from circsde.solvers.solution import NON_FINITE, OVERFLOW, SUCCESS, Stats, first_few
 from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles, Field, Tangent, Winding
 
@@ -77,10 +77,10 @@ def trajectory(
         breakpoints = getattr(field, "breakpoints", None)
     pieces = _pieces(method, times, n_steps, dt, grid, breakpoints or ())
     longest = _longest_step(adaptive, times, max_step, breakpoints)
-    resolution = 4.0 * torch.finfo(theta0.dtype).eps
-    if adaptive and not resolution <= atol < math.inf:
+    least = least_tolerance(theta0.dtype)
+    if adaptive and not least <= atol < math.inf:
         raise ValueError(
-            f"atol must be finite and at least {resolution:.0e} rad, which is what {theta0.dtype} resolves near pi, got"
+            f"atol must be finite and at least {least:.0e} rad, which is what {theta0.dtype} resolves near pi, got"
             f" {atol:g}; raise atol or pass angles of a wider dtype"
         )
     y, turns = reduce(theta0.double(), torch.float64)
@@ -100,6 +100,11 @@ def trajectory(
         status, message, samples = stop.args
     rejected = walk.attempts - walk.accepted
     return Trajectory(walk.states, turns, Stats(walk.nfe, walk.accepted, status, message, samples, max(rejected, 0)))
+
+
+def least_tolerance(dtype: torch.dtype) -> float:
+    """The smallest error that angles of a dtype resolve near pi, rad: four units in the last place of one."""
+    return 4.0 * torch.finfo(dtype).eps
 
 
 class _StoppedError(Exception):
@@ -186,8 +191,7 @@ class _Walk:
             if status == UNDERFLOW and bool(broken.any()):
                 status, what, advice, samples = NON_FINITE, "the field is not finite", "check it there", broken
         indices = tuple(samples.nonzero().flatten().tolist())
-        shown = ", ".join(map(str, indices[:5])) + (", ..." if len(indices) > 5 else "")
-        raise _StoppedError(status, f"t = {t:g}, sample {shown}: {what}; {advice}", indices)
+        raise _StoppedError(status, f"t = {t:g}, sample {first_few(indices)}: {what}; {advice}", indices)
 
 
 def _longest_step(

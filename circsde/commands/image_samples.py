@@ -157,6 +157,7 @@ def _standard(
     from circsde.models.guidance import Conditioned
     from circsde.models.values import sample
     from circsde.models.variance_preserving import VariancePreserving
+    from circsde.sampling.generate import shifted
 
     process = model.process
     assert isinstance(process, VariancePreserving)
@@ -175,17 +176,13 @@ def _standard(
             seed=request.seed,
             first_sample=samples[0],
             device=request.device,
-            progress=partial(_shifted, progress, k // request.batch * recipe.n_steps),
+            progress=partial(shifted, progress, k // request.batch * recipe.n_steps),
         )
         parts.append(drawn.cpu())
     values, index = torch.cat(parts), np.array(request.samples)
     dims = ("sample", *(("channel",) if values.ndim == 4 else ()), "row", "column")
     attributes = {"status": SUCCESS, "message": "", "start_law": "standard normal"}
     return xr.Dataset({"value": (dims, values.numpy())}, {"sample": index}, attributes)
-
-
-def _shifted(progress: Callable[[int], object], by: int, done: int) -> None:
-    progress(by + done)
 
 
 def event_shape(model: "Trained") -> tuple[int, ...]:

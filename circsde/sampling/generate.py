@@ -18,12 +18,11 @@ from torch import Tensor
 from circsde.matching.chain import Chain
 from circsde.models.guidance import Conditioned
 from circsde.sampling.reverse import Recipe, run_reverse
-from circsde.solvers.solution import SUCCESS, OnFailure, Solution, SolveError
+from circsde.solvers.solution import SUCCESS, OnFailure, Solution, SolveError, event_axes
 from circsde.streams import key, torch_stream
 from circsde.typing import Field, Labels
 
 _BLOCK = 1 << 14  # angles that a block of starts draws: part of what a seed means
-_AXES = {1: ("oscillator",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 
 
 @runtime_checkable
@@ -133,7 +132,7 @@ def in_batches(
     for k, first in enumerate(range(first_sample, first_sample + count, batch_size)):
         size = min(batch_size, first_sample + count - first)
         try:
-            solution = batch(first, size, partial(_shifted, told, k * recipe.n_steps))
+            solution = batch(first, size, partial(shifted, told, k * recipe.n_steps))
         except SolveError as error:
             stats = error.solution.stats
             status, message = stats.status, f"samples {first} to {first + size - 1}: {stats.message}"
@@ -143,7 +142,7 @@ def in_batches(
         nfe += solution.stats.nfe
         solutions.append(solution)
         told((k + 1) * recipe.n_steps)
-    event = _AXES.get(len(shape), tuple(f"axis_{i}" for i in range(len(shape))))
+    event = event_axes(len(shape))
     states = [x.theta.cpu().numpy() for x in solutions]
     last = np.concatenate([x[-1] for x in states]) if states else np.zeros((0, *shape), np.float32)
     units = {"units": "rad", "long_name": "phase"}
@@ -159,5 +158,6 @@ def in_batches(
     return result
 
 
-def _shifted(told: Callable[[int], object], by: int, done: int) -> None:
+def shifted(told: Callable[[int], object], by: int, done: int) -> None:
+    """Report progress of a part that began when ``by`` was done."""
     told(by + done)

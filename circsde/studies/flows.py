@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 
-import torch
 import xarray as xr
 
 from circsde.sde import SDE, ReverseSDE
 from circsde.solvers.flow import odeint
-from circsde.solvers.trajectory import ADAPTIVE
+from circsde.solvers.trajectory import ADAPTIVE, least_tolerance
 from circsde.studies.candidates import check_start
 from circsde.studies.estimates import estimate
 from circsde.studies.experiment import Experiment, experiment
@@ -85,7 +84,7 @@ def plan_flow(
         raise ValueError(f"unknown adaptive method {unknown[0]!r}; choose among {', '.join(ADAPTIVE)}")
     if not methods or (tolerances is not None and not tolerances):
         raise ValueError(f"a study needs methods and tolerances, got {list(methods)} and {tolerances}")
-    resolved = 4.0 * torch.finfo(check_start(subject).dtype).eps
+    resolved = least_tolerance(check_start(subject).dtype)
     if tolerances is None:
         tolerances = [atol for atol in TOLERANCES if atol >= 100.0 * resolved]
     ladder = tuple(sorted(set(tolerances), reverse=True))
