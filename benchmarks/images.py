@@ -16,8 +16,8 @@ what it reads and answers:
   or by pathwise matching; ``diffusion``: the same noise without any drift, by denoising. Black and white are at
   -/+ 0.5 pi; at 0.25 pi where the name says so. ``settling``: rates in fixed proportions that leave e^-5 of the image,
   and so little noise that it hardly wraps, black and white at -/+ 0.25 pi. ``Wiener``: less noise still, at 0.15 pi,
-  and the linear part of the score measured before training. Sampled by the published Euler-Maruyama, by SRA1 and by
-  multistep ones, from the simplest start law that simulated states are not told from.
+  and the linear part of the score measured before training (``LinearResidual``). Sampled by the published
+  Euler-Maruyama, by SRA1 and by multistep ones, from the simplest start law that simulated states are not told from.
 
 Samplers are compared at equal numbers of evaluations of the network, of which SRA1 needs two a step. Distances to
 held-out windows, with bootstrap intervals and, as a floor, the distance between held-out and training windows at the
@@ -48,6 +48,7 @@ from circsde.encoding import PhaseEncoding
 from circsde.kuramoto import KuramotoSDE
 from circsde.matching.chain import Chain
 from circsde.metrics.images import compare
+from circsde.models.linear_residual import LinearResidual
 from circsde.models.loop import BEST, LAST, METRICS
 from circsde.models.settings import Settings
 from circsde.models.training import Trained, train
@@ -56,7 +57,6 @@ from circsde.models.transitions import Objective
 from circsde.models.unet import PRESETS, ScoreUNet
 from circsde.models.values import sample as sample_vp
 from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
-from circsde.models.wiener import Wiener
 from circsde.record import provenance, replacing
 from circsde.sampling.choose_start import FILE, choose, load_law, save_law
 from circsde.sampling.generate import generate
@@ -168,7 +168,7 @@ def fit(task: Task, name: str, model: str, seed: int) -> Trained:
         steps = 100 if kind.concentration is None else 50
         process = Chain.uniform(sde, steps, published=objective is Objective.ONE_STEP)
         answer = ScoreUNet(shape, sde.schedule.diffusion, head="scalar", padding="zeros", **PRESETS["tiny"])
-        network = Wiener(answer, sde, steps) if kind.wiener else answer
+        network = LinearResidual(answer, sde, steps) if kind.wiener else answer
     settings = Settings(
         EPOCHS,
         task.updates // EPOCHS,

@@ -31,12 +31,12 @@ from torch import Tensor
 from circsde.data.torsion import torsion
 from circsde.matching.chain import denoising, loss
 from circsde.models.mlp import ScoreMLP
-from circsde.models.presets import Process, forward_process, settled
+from circsde.models.processes import Process, angle_process
 from circsde.solvers.likelihood import log_prob
 from circsde.torus import difference, mean_direction, wrap
 
 D, SEED = 6, 0
-SDE = forward_process(Process.DIFFUSION, (D,))
+SDE = angle_process(Process.DIFFUSION, (D,))
 OURS = (1e-2, 1e-3, 3e-4, 1e-4, 3e-5, 1e-6)
 THEIRS = (1e-5, 3e-6, 1e-6, 3e-7, 1e-7)
 BOUNDS = (1e-2, 1e-3)
@@ -94,12 +94,12 @@ def direct(model: ScoreMLP, theta: Tensor, tolerance: float, create_graph: bool)
 
     start, ends = (theta, theta.new_zeros(len(theta))), theta.new_tensor([0.0, 1.0])
     x, gained = torchdiffeq.odeint(velocity, start, ends, rtol=tolerance, atol=tolerance, method="dopri5")
-    return settled(SDE).log_prob(x[-1]).sum(1) + gained[-1], nfe
+    return SDE.settled_law().log_prob(x[-1]).sum(1) + gained[-1], nfe
 
 
 def ours(model: ScoreMLP, theta: Tensor, tolerance: float) -> Answer:
     """The same by circsde."""
-    result = log_prob(SDE, model, theta, prior=settled(SDE), atol=tolerance)
+    result = log_prob(SDE, model, theta, atol=tolerance)
     return result.value, int(result.nfe[0])
 
 

@@ -19,8 +19,8 @@ from torch import nn
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.matching.chain import Chain
+from circsde.models.linear_residual import LinearResidual
 from circsde.models.unet import PRESETS, ScoreUNet
-from circsde.models.wiener import Wiener
 from circsde.sampling.generate import generate
 from circsde.sampling.reverse import Recipe, reverse_times
 from circsde.sampling.start_laws import settled
@@ -46,7 +46,7 @@ def overheads(coupling: Coupling, method: str, rounds: int, count: int, steps: i
     sde = KuramotoSDE(SHAPE, coupling, Schedule.settling())
     torch.manual_seed(0)
     answer = ScoreUNet(SHAPE, sde.schedule.diffusion, head="scalar", padding="zeros", **PRESETS["tiny"])
-    network = Wiener(answer, sde, steps).eval().requires_grad_(False)
+    network = LinearResidual(answer, sde, steps).eval().requires_grad_(False)
     chain, recipe = Chain.uniform(sde, steps), Recipe(method, steps, denoise=METHODS[method] > 1)
     law, theta = settled(sde), torch.zeros(count, *SHAPE)
     times = [t for t in reverse_times(chain, steps)[:-1] for _ in range(METHODS[method])]

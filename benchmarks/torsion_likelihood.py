@@ -38,7 +38,7 @@ from torsion.ours import diffusion
 from torsion.peers import flow_matching, mixture, ncsf
 
 from circsde.data.torsion import TABLES, torsion
-from circsde.models.presets import Process
+from circsde.models.processes import Process
 from circsde.models.transitions import Objective
 from circsde.torus import TWO_PI, difference, mean_direction, wrap
 

@@ -1,6 +1,10 @@
-"""What the parts of an equation must have in common: functions their arguments, classes what is true of their drift."""
+"""What parts have in common: laws their methods, functions their arguments, classes what is true of their drift."""
 
 import inspect
+from collections.abc import Callable, Collection
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Generator, Tensor
 
 COMPANIONS = {
     "drift": (
@@ -31,13 +35,48 @@ def _definer(cls: type, name: str) -> int:
     return next((i for i, parent in enumerate(cls.__mro__) if name in vars(parent)), len(cls.__mro__))
 
 
+@runtime_checkable
+class Law(Protocol):
+    """A law that knows its density."""
+
+    def log_prob(self, value: Tensor, /) -> Tensor:
+        """The log-density, nats: at each angle for a law on the circle, at each sample for a joint law."""
+
+
+@runtime_checkable
+class Sampled(Protocol):
+    """A law that can be drawn from."""
+
+    def sample(self, sample_shape: tuple[int, ...], /, *, generator: Generator) -> Tensor:
+        """Independent draws, ``(*sample_shape, *event)``, rad."""
+
+
+@runtime_checkable
+class SampledLaw(Law, Sampled, Protocol):
+    """A law that knows its density and can be drawn from."""
+
+
+def first_few(items: Collection[object], separator: str = ", ", most: int = 5) -> str:
+    """A list for a message, cut after ``most`` items.
+
+    >>> first_few((0, 3)), first_few(range(7))
+    ('0, 3', '0, 1, 2, 3, 4, and 2 more')
+    """
+    more = f"{separator}and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(map(str, list(items)[:most])) + more
+
+
 def is_periodic(field: object) -> bool:
     """Whether a field says of itself, by its ``periodic``, that it is a 2 pi-periodic function of the angles."""
     return getattr(field, "periodic", False) is True
 
 
-def check_arguments(name: str, arguments: tuple[str, ...], function: object) -> None:
-    """Raise TypeError where ``function`` is no function of so many arguments, as far as its signature says."""
+def check_arguments(name: str, arguments: tuple[str, ...], function: object) -> Callable[..., Any]:
+    """The function itself.
+
+    Raises:
+        TypeError: If it is no function of so many arguments, as far as its signature says.
+    """
     expected = {
         2: "the time and the angles, f(t, theta)",
         1: "the time alone, g(t), as the noise is additive",
@@ -47,8 +86,9 @@ def check_arguments(name: str, arguments: tuple[str, ...], function: object) -> 
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # written in C: its first call will tell
-        return
+        return function
     try:
         signature.bind(*arguments)
     except TypeError as error:
         raise TypeError(f"{name} must be a function of {expected}; {function!r} takes {signature}") from error
+    return function

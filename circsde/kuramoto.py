@@ -66,8 +66,6 @@ class KuramotoSDE(SDE):
         *,
         sde_type: str = "ito",
     ) -> None:
-        nn.Module.__init__(self)
-        self.event_shape = torch.Size((event_shape,) if isinstance(event_shape, int) else event_shape)
         if not (coupling is None or isinstance(coupling, Coupling)):
             raise TypeError(
                 "coupling must be NoCoupling(), GlobalCoupling(), LocalCoupling(radius), GraphCoupling(adjacency) or of"
@@ -75,9 +73,11 @@ class KuramotoSDE(SDE):
             )
         if not (schedule is None or isinstance(schedule, Schedule)):
             raise TypeError(f"schedule must be a Schedule of three rates, got {schedule!r}; see Schedule.constant")
+        schedule = Schedule.published(100) if schedule is None else schedule
+        shape = (event_shape,) if isinstance(event_shape, int) else event_shape
+        super().__init__(horizon=schedule.horizon, event_shape=shape, sde_type=sde_type)
         self.coupling: Coupling = GlobalCoupling() if coupling is None else coupling
-        self.schedule = Schedule.published(100) if schedule is None else schedule
-        self.horizon, self.sde_type = self.schedule.horizon, sde_type
+        self.schedule = schedule
         self.coupling.check(self.event_shape)
         self._register("reference_phase", reference_phase)
         self._register("natural_frequency", natural_frequency)

@@ -24,9 +24,9 @@ class SDE(nn.Module):
     It is also a torchsde SDE with diagonal noise: ``f`` and ``g`` take the state flattened to ``(batch, d)``. It is a
     module so that a network inside its drift is found by ``sdeint_adjoint`` and by ``.to(device)``.
 
-    A subclass may override ``drift`` and ``diffusion``. It loses what its parents know about theirs in closed form
-    (:data:`circsde.contracts.COMPANIONS`), unless it overrides that as well or names it again in the class body, where
-    it still holds: ``impulse = KuramotoSDE.impulse``.
+    A subclass may override ``drift`` and ``diffusion``, and gives none of these here. It loses what its parents know
+    about theirs in closed form (:data:`circsde.contracts.COMPANIONS`), unless it overrides that as well or names it
+    again in the class body, where it still holds: ``impulse = KuramotoSDE.impulse``.
 
     Args:
         drift: The field ``f(t, theta)``, rad/time; it must be 2 pi-periodic in every angle.
@@ -37,9 +37,11 @@ class SDE(nn.Module):
             a quadrature refined until it is exact to about 1e-13. Give it where ``g`` has pulses shorter than
             ``horizon / 200``.
         event_shape: The shape of one sample's angles; needed only where torchsde passes them flattened.
+        sde_type: What torchsde is to read the equation as, ``"ito"`` or ``"stratonovich"``; with additive noise the
+            two agree.
 
     Raises:
-        ValueError: If the horizon is not positive.
+        ValueError: If the horizon is not positive, or ``sde_type`` is another.
         TypeError: If the drift is no function of time and angles, or the diffusion none of the time alone.
 
     >>> sde = SDE(lambda t, theta: -theta.sin(), lambda t: 0.5, horizon=1.0)
@@ -52,7 +54,8 @@ class SDE(nn.Module):
     elementary = False  # whether the drift is a few elementwise operations and means: cheaper than its noise
     divergence: ClassVar[Callable[..., PerSample] | None] = None
     """The divergence of the drift, ``(t, theta) -> (batch,)``, 1/time, where a class knows it in closed form."""
-    _variance: Callable[[Any, Any], Amplitude] | None = None
+    _drift: Field
+    _variance: Callable[[Any, Any], Amplitude] | None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Take from a class that overrides a drift or a diffusion what held for that of its parents."""
@@ -61,9 +64,9 @@ class SDE(nn.Module):
 
     def __init__(
         self,
-        drift: Field,
-        diffusion: Callable[[Time], Amplitude] | Amplitude,
-        horizon: float,
+        drift: Field | None = None,
+        diffusion: Callable[[Time], Amplitude] | Amplitude | None = None,
+        horizon: float = 1.0,
         *,
         variance: Callable[[float, float], Amplitude] | None = None,
         event_shape: Sequence[int] | None = None,
@@ -72,14 +75,17 @@ class SDE(nn.Module):
         super().__init__()
         if not horizon > 0:
             raise ValueError(f"horizon must be positive, got {horizon}")
+        if sde_type not in ("ito", "stratonovich"):
+            raise ValueError(f'sde_type must be "ito" or "stratonovich", as torchsde reads it, got {sde_type!r}')
         self.horizon = float(horizon)
         self.event_shape = None if event_shape is None else torch.Size(event_shape)
         self.sde_type = sde_type
         if type(self).drift is SDE.drift:
-            check_arguments("drift", ("t", "theta"), drift)
-        if type(self).diffusion is SDE.diffusion and not isinstance(diffusion, int | float | Tensor):
-            check_arguments("diffusion", ("t",), diffusion)
-        self._drift, self._diffusion, self._variance = drift, diffusion, variance
+            self._drift = check_arguments("drift", ("t", "theta"), drift)
+        if type(self).diffusion is SDE.diffusion:
+            constant = isinstance(diffusion, int | float | Tensor)
+            self._diffusion: Any = diffusion if constant else check_arguments("diffusion", ("t",), diffusion)
+        self._variance = variance
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse another drift or diffusion for one object, whose closed forms would remain those of its class."""
@@ -93,7 +99,8 @@ class SDE(nn.Module):
 
     def diffusion(self, t: float | Tensor) -> Amplitude:
         """The noise amplitude ``g(t)``, rad per square-root time; times per sample come as ``(batch, 1, ..., 1)``."""
-        return self._diffusion(t) if callable(self._diffusion) else self._diffusion
+        amplitude: Amplitude = self._diffusion(t) if callable(self._diffusion) else self._diffusion
+        return amplitude
 
     def variance(self, t0: Time, t1: Time) -> Amplitude:
         """The noise variance added from ``t0`` to ``t1``, the integral of ``g^2``, rad^2; also for times per sample.
@@ -174,8 +181,7 @@ class ReverseSDE(SDE):
     """The time reversal of ``forward`` in ``s = horizon - t``, eq. (4); made by :func:`reverse`."""
 
     def __init__(self, forward: SDE, score: Field, stochasticity: float) -> None:
-        nn.Module.__init__(self)
-        self.horizon, self.event_shape, self.sde_type = forward.horizon, forward.event_shape, forward.sde_type
+        super().__init__(horizon=forward.horizon, event_shape=forward.event_shape, sde_type=forward.sde_type)
         self.forward_sde, self.score, self.stochasticity = forward, score, stochasticity
 
     def drift(self, t: Time, theta: Angles) -> Tangent:

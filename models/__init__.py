@@ -1,23 +1,21 @@
 """What approximates a score: exact scores, networks, and how to train them."""
 
+import warnings
+from typing import Any
+
+import lazy_loader
+
 if __name__ != "circsde.models":
     raise ImportError("import circsde.models, not models")
 
-from circsde.models.guidance import Conditioned
-from circsde.models.mlp import ScoreMLP
-from circsde.models.relative import Relative
-from circsde.models.unet import PRESETS, ScoreUNet, UNet
-from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
-from circsde.models.wiener import Wiener
+_named, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)  # Lightning is imported for training only
 
-__all__ = [
-    "PRESETS",
-    "Conditioned",
-    "EpsilonUNet",
-    "Relative",
-    "ScoreMLP",
-    "ScoreUNet",
-    "UNet",
-    "VariancePreserving",
-    "Wiener",
-]
+
+def __getattr__(name: str) -> Any:
+    """A public name, from the module that defines it; one of an earlier version with a warning."""
+    if name in ("Relative", "Wiener"):
+        from circsde.models.checkpoint import RENAMED
+
+        name, old = RENAMED[name], name
+        warnings.warn(f"circsde.models.{old} is now circsde.models.{name}", DeprecationWarning, stacklevel=2)
+    return _named(name)

@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from circsde.contracts import is_periodic
+from circsde.contracts import Law, is_periodic
 from circsde.coupling import GlobalCoupling
-from circsde.exact.fokker_planck import CircleLaw, Law, fokker_planck
+from circsde.exact.fokker_planck import CircleLaw, fokker_planck
 from circsde.exact.fokker_planck_torus import TorusLaw, fokker_planck_torus
 from circsde.kuramoto import KuramotoSDE, has_closed_form
 from circsde.laws.distributions import VonMises

@@ -27,6 +27,26 @@ class Convolution(nn.Conv2d):
         return answer
 
 
+def clock_of_class(clock: Tensor, table: nn.Embedding | None, labels: Tensor | None) -> Tensor:
+    """The features of the time, with those of the class of each sample added.
+
+    Args:
+        clock: ``(batch, features)``, or one row for all.
+        table: The features of each class, and in its last row those of no class; None where there are no classes.
+        labels: ``(batch,)``, whole numbers from 0; -1, as None, stands for no class.
+
+    Raises:
+        ValueError: If there are labels and no classes.
+    """
+    if table is None:
+        if labels is not None:
+            raise ValueError("this network was made without classes, so it reads no labels; give classes=")
+        return clock
+    given = torch.full((1,), -1, device=clock.device) if labels is None else labels
+    added: Tensor = table(torch.where(given < 0, table.num_embeddings - 1, given))
+    return clock + added
+
+
 def silence(layer: nn.Module) -> None:
     """Make a layer answer zero until it is trained."""
     for parameter in layer.parameters():

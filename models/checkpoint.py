@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.graph import GraphCoupling
 from circsde.kuramoto import KuramotoSDE
+from circsde.models.linear_residual import LinearResidual
 from circsde.models.mlp import ScoreMLP
-from circsde.models.relative import Relative
+from circsde.models.settled_residual import SettledResidual
 from circsde.models.unet import ScoreUNet
 from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
-from circsde.models.wiener import Wiener
 from circsde.record import replacing
 from circsde.schedule import Cosine, Linear, Schedule
 
@@ -30,9 +30,12 @@ FORMAT = 1
 
 _EQUATION = (KuramotoSDE, NoCoupling, GlobalCoupling, LocalCoupling, GraphCoupling, Schedule, Linear, Cosine)
 _STANDARD = (VariancePreserving, EpsilonUNet)
-_NETWORKS = (ScoreMLP, ScoreUNet, Relative, Wiener)
+_NETWORKS = (ScoreMLP, ScoreUNet, SettledResidual, LinearResidual)
 DESCRIBED = {described.__name__: described for described in (*_EQUATION, *_STANDARD, *_NETWORKS)}
 """What a checkpoint names without being told. All else has ``arguments``, those that made it, or is a dataclass."""
+
+RENAMED = {"Relative": "SettledResidual", "Wiener": "LinearResidual"}
+"""Names of classes in the checkpoints of 0.1.0."""
 
 _SPARSE = "sparse matrix"
 
@@ -108,16 +111,17 @@ def rebuild(description: Any, known: Collection[type] = ()) -> Any:
             indices.reshape(2, -1), values.double(), description["size"], check_invariants=True
         )
     classes = DESCRIBED | {given.__name__: given for given in known}
-    if description["type"] not in classes:
+    name = RENAMED.get(description["type"], description["type"])
+    if name not in classes:
         raise ValueError(
-            f"the checkpoint holds a {description['type']}, and circsde knows {', '.join(classes)}: give the class, as"
-            f" in trained(run, known=({description['type']},)); or is the file of another version?"
+            f"the checkpoint holds a {name}, and circsde knows {', '.join(classes)}: give the class, as in"
+            f" trained(run, known=({name},)); or is the file of another version?"
         )
     arguments = {name: rebuild(argument, known) for name, argument in description.items() if name != "type"}
-    if description["type"] == "KuramotoSDE":
-        for name in ("reference_phase", "natural_frequency"):
-            arguments[name] = torch.tensor(arguments[name], dtype=torch.float64)
-    return classes[description["type"]](**arguments)
+    if name == "KuramotoSDE":
+        for part in ("reference_phase", "natural_frequency"):
+            arguments[part] = torch.tensor(arguments[part], dtype=torch.float64)
+    return classes[name](**arguments)
 
 
 def save(state: Mapping[str, Any], path: str | Path) -> None:

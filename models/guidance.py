@@ -63,10 +63,16 @@ class Conditioned(nn.Module):
             None if x is None else x.expand(len(theta), *x.shape[1:]) for x in (self.labels, self.condition)
         )
         if labels is None or self.guidance == 1.0:
-            score = self.network(t, theta, labels, condition)
+            score = self._of(t, theta, labels, condition)
             return score
         times = t.repeat(2) if isinstance(t, Tensor) and t.ndim else t
         twice = torch.cat((theta, theta)), torch.cat((labels, torch.full_like(labels, -1)))
-        score = self.network(times, *twice, None if condition is None else torch.cat((condition, condition)))
+        score = self._of(times, *twice, None if condition is None else torch.cat((condition, condition)))
         of_class, of_all = score.chunk(2)
         return of_all + self.guidance * (of_class - of_all)
+
+    def _of(self, t: Time, theta: Angles, labels: Tensor | None, condition: Tensor | None) -> Tangent:
+        """The network, given what there is: one of a user's own need not read both."""
+        if condition is not None:
+            return self.network(t, theta, labels, condition)
+        return self.network(t, theta) if labels is None else self.network(t, theta, labels)

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from circsde.models.blocks import clock_of_class
 from circsde.models.noise import NoiseFeatures, noise_level
 from circsde.models.periodic import Periodic
 from circsde.schedule import Rate
-from circsde.typing import Angles, Tangent, Time
+from circsde.typing import Angles, Labels, Tangent, Time
 
 CLOCK = 64
 """Features of the time that each block reads."""
@@ -30,6 +31,8 @@ class ScoreMLP(Periodic):
         depth: Residual blocks.
         harmonics: The largest k.
         smallest_noise: The noise level at time 0, rad: finer detail of the data is not resolved.
+        classes: The number of classes, if it is to learn the score of each; see
+            :class:`circsde.models.guidance.Conditioned`.
 
     >>> from circsde.schedule import Linear
     >>> network = ScoreMLP((3,), Linear(0.1, 2.0), width=16, depth=1)
@@ -46,6 +49,7 @@ class ScoreMLP(Periodic):
         depth: int = 4,
         harmonics: int = 4,
         smallest_noise: float = 0.02,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         self.arguments: dict[str, Any] = {
@@ -55,24 +59,30 @@ class ScoreMLP(Periodic):
             "depth": depth,
             "harmonics": harmonics,
             "smallest_noise": smallest_noise,
+            "classes": classes,
         }
         self.event_shape, self.diffusion, self.smallest_noise = tuple(event_shape), diffusion, smallest_noise
         angles = math.prod(self.event_shape)
-        self.harmonics = harmonics
+        self.harmonics, self.classes = harmonics, classes
         self.enter = nn.Linear(2 * harmonics * angles, width)
         self.clock = nn.Sequential(
             NoiseFeatures(32), nn.Linear(32, CLOCK), nn.SiLU(), nn.Linear(CLOCK, CLOCK), nn.SiLU()
         )
+        self.labels = None if classes is None else nn.Embedding(classes + 1, CLOCK)
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, 2 * angles))
         for parameter in self.leave[-1].parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, t: Time, theta: Angles) -> Tangent:
-        """The score at one time or at one time per sample, 1/rad."""
+    def forward(self, t: Time, theta: Angles, labels: Labels | None = None) -> Tangent:
+        """The score at one time or at one time per sample, 1/rad; with labels, that of each sample's class.
+
+        Raises:
+            ValueError: If there are labels, and the network was made without classes.
+        """
         flat = theta.flatten(1)
         noise = self.noise(t).to(theta).reshape(-1, 1)
-        clock, x = self.clock(noise.log()), self.enter(self._waves(flat))
+        clock, x = clock_of_class(self.clock(noise.log()), self.labels, labels), self.enter(self._waves(flat))
         for block in self.blocks:
             x = block(x, clock)
         a, b = self.leave(x).chunk(2, 1)

@@ -1,15 +1,21 @@
-"""What of Lightning is replaced and silenced: its checkpoint files, and what it says."""
+"""What of Lightning is replaced, silenced and added: its checkpoint files, what it says, and what looks on."""
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
 from lightning.pytorch.plugins.io import CheckpointIO
+from torch import nn
 
 from circsde.models import checkpoint
+from circsde.models.loop import ScoreMatching
 
 
 class SafetensorsIO(CheckpointIO):
@@ -40,3 +46,39 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+class Watch(Checkpoint):
+    """Shows the averaged network after every so many epochs.
+
+    It does so after :class:`circsde.models.loop.Record` saved, as both are checkpoints.
+
+    Args:
+        average: What averages the weights.
+        look: Called with a copy of the network and the number of updates.
+        every: Epochs.
+    """
+
+    def __init__(self, average: WeightAveraging, look: Callable[[nn.Module, int], object], every: int) -> None:
+        self.average, self.look, self.every = average, look, every
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        """Show it; whatever random numbers that takes, training does not notice."""
+        if (trainer.current_epoch + 1) % self.every == 0 and trainer.is_global_zero:
+            assert self.average._average_model is not None
+            averaged = self.average._average_model.module
+            assert isinstance(averaged, ScoreMatching)
+            network = deepcopy(averaged.network).eval().requires_grad_(False)
+            with torch.no_grad():
+                self.look(network, trainer.global_step)
+
+
+class Counter(Callback):
+    """Tells ``progress`` how many updates are finished."""
+
+    def __init__(self, progress: Callable[[int], object]) -> None:
+        self.progress = progress
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        """Count."""
+        self.progress(trainer.global_step)

@@ -31,7 +31,9 @@ class Settings:
         seconds: The wall-clock time for all: preparation, which is measuring the linear part of a score and simulating
             the first paths, updates, validation and checkpoints. Training stops at the first update beyond it. The
             learning rate follows the part that is used of what preparation leaves, so results depend on the machine.
-        cpu_seconds: The same in CPU time, of all threads; for comparisons on a machine that is shared.
+
+    Raises:
+        ValueError: If the time is not positive.
     """
 
     epochs: int = 40
@@ -51,21 +53,11 @@ class Settings:
     paths_on: str | None = None
     recorded: bool = False
     seconds: float | None = None
-    cpu_seconds: float | None = None
 
-    @property
-    def budget(self) -> float | None:
-        """The time to train for, on either clock.
-
-        Raises:
-            ValueError: If there are two, or one is not positive.
-        """
-        given = [seconds for seconds in (self.seconds, self.cpu_seconds) if seconds is not None]
-        if len(given) > 1 or not all(seconds > 0 for seconds in given):
-            raise ValueError(
-                f"give positive seconds or positive cpu_seconds, got {self.seconds} and {self.cpu_seconds}"
-            )
-        return given[0] if given else None
+    def __post_init__(self) -> None:
+        """Refuse a time that is not positive."""
+        if self.seconds is not None and not self.seconds > 0:
+            raise ValueError(f"seconds, the time to train for, must be positive, got {self.seconds}")
 
     def rate(self, update: int, used: float = 0.0) -> float:
         """The learning rate of an update, the first being 0, as a part of its peak.
@@ -74,5 +66,5 @@ class Settings:
             update: Its number.
             used: The part that is used of the time that there is for updates, where there is a time to train for.
         """
-        done = min(1.0, update / (self.epochs * self.updates) if self.budget is None else used)
+        done = min(1.0, update / (self.epochs * self.updates) if self.seconds is None else used)
         return min((update + 1) / max(1, self.warmup), 0.5 * (1.0 + math.cos(math.pi * done)))

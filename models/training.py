@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,12 @@ from circsde.models.loop import (
     ScoreMatching,
     averaging,
 )
-from circsde.models.pairs import calibrated, check_device, check_time, digest, held_out_pairs, pair_stream
-from circsde.models.plugins import SafetensorsIO, quiet
+from circsde.models.pairs import held_out_pairs, pair_stream
+from circsde.models.plugins import Counter, SafetensorsIO, Watch, quiet
+from circsde.models.preparation import check_classes, check_device, check_same, check_time, describe, prepare
 from circsde.models.settings import Settings as Settings
 from circsde.models.transitions import DataSampler, Objective, TensorSampler
 from circsde.models.variance_preserving import VariancePreserving
-from circsde.models.watch import Counter, Watch
-from circsde.models.wiener import Wiener
 from circsde.record import held
 from circsde.streams import torch_stream
 from circsde.typing import Angles
@@ -91,6 +90,7 @@ def train(
     about: Mapping[str, Any] | None = None,
     progress: Callable[[int], object] | None = None,
     preparing: Callable[[str], object] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
     spent: float = 0.0,
     watch: Callable[[nn.Module, int], object] | None = None,
     every: int = 1,
@@ -100,8 +100,8 @@ def train(
 
     Args:
         network: ``score(t, theta)`` with its ``arguments``; see :mod:`circsde.models.checkpoint`. One with ``classes``
-            is told those of data that have them, ``score(t, theta, labels)``. The linear part of a
-            :class:`circsde.models.wiener.Wiener` is measured first.
+            is told those of data that have them, ``score(t, theta, labels)``. A part of it may be
+            measured first: see :class:`circsde.models.preparation.Measured`.
         process: What to train along; for pathwise matching a chain is calibrated, if it has no discounts.
         objective: On what; denoising for the standard diffusion.
         theta: Data, radians (or values): samples to draw from, or what draws them, ``(count, generator) -> samples``,
@@ -112,6 +112,8 @@ def train(
         about: What a reader of the checkpoint should know, as JSON: where the data came from, its units.
         progress: Called with the number of finished updates.
         preparing: Called, before the first update, with what is made next: a text.
+        clock: What the time to train for is read from, in seconds; with ``time.process_time``, which counts all
+            threads, trainings can be compared on a machine that is shared.
         spent: The part of a time to train for that the caller has used already, in seconds, as to choose a law.
         watch: Called with a copy of the averaged network and the number of updates after every ``every`` epochs, as for
             a sheet of samples. Training does not depend on what it draws; of a time to train for, it uses its part.
@@ -131,41 +133,25 @@ def train(
         OSError: If a checkpoint cannot be written, and the previous one is kept; or if another process trains in
             ``run``.
     """
-    settings, run = Settings() if settings is None else settings, Path(run)
-    clock = time.perf_counter if settings.cpu_seconds is None else time.process_time
-    since, told = clock() - spent, preparing or (lambda _: None)
+    settings, run, told = Settings() if settings is None else settings, Path(run), preparing or (lambda _: None)
+    since = clock() - spent
     data, held_out = (TensorSampler(given) if isinstance(given, Tensor) else given for given in (theta, validation))
     check_device(settings)
     run.mkdir(parents=True, exist_ok=True)
     # Lightning starts the processes of other ranks, which train in the same folder
     with held(run) if getattr(rank_zero_only, "rank", 0) == 0 else nullcontext():
         saved = checkpoint.load(run / LAST) if (run / LAST).exists() else None
-        if saved is None and settings.budget is not None:
-            check_time(process, objective, data, settings, isinstance(network, Wiener), clock, since)
-        if objective is Objective.PATHWISE and isinstance(process, Chain) and process.discounts is None:
-            told("the discounts of the chain")
-            process = calibrated(process, data, settings.seed, saved)
+        if saved is None and settings.seconds is not None:
+            check_time(process, objective, data, settings, network, clock, since)
         for given in (data, held_out):
-            _check_classes(network, getattr(given, "classes", ()))
-        if isinstance(network, Wiener) and saved is None:
-            if not isinstance(process, Chain):
-                raise ValueError(
-                    f"a Wiener network has a linear part along a chain, got {process}: train its network alone"
-                )
-            told("the linear part of the score")
-            network.fit(process, data, torch_stream(settings.seed, "linear part"))
+            check_classes(network, getattr(given, "classes", ()))
+        process = prepare(network, process, objective, data, settings.seed, saved, told)
         known = checkpoint.kinds(network) | checkpoint.kinds(process.sde if isinstance(process, Chain) else process)
-        description = {
-            "network": checkpoint.describe(network),
-            **_described(process),
-            "objective": str(objective),
-            "settings": asdict(settings),
-            "data": {"training": digest(data), "validation": digest(held_out)},
-            "about": dict(about or {}),
-        }
+        parts = {"training": data, "validation": held_out}
+        description = describe(network, process, objective, settings, parts, about or {})
         if saved is not None:
-            _check_same(run, description, saved["description"])
-            if settings.budget is not None and saved["callbacks"]["Record"]["seconds"] >= settings.budget:
+            check_same(run, description, saved["description"])
+            if settings.seconds is not None and saved["callbacks"]["Record"]["seconds"] >= settings.seconds:
                 return trained(run, known)
         source = PairSource(
             lambda device, rank: pair_stream(
@@ -176,7 +162,7 @@ def train(
             settings.paths_on,
         )
         average = averaging(settings.averaging)
-        record = Record(run, description, settings.budget, clock, since, told)
+        record = Record(run, description, settings.seconds, clock, since, told)
         callbacks: list[Callback] = [average, record]
         if settings.patience is not None:
             callbacks.append(
@@ -189,7 +175,7 @@ def train(
         options = {
             "accelerator": "auto",
             "devices": 1,
-            "max_epochs": settings.epochs if settings.budget is None else -1,
+            "max_epochs": settings.epochs if settings.seconds is None else -1,
             "logger": False,
             "enable_progress_bar": False,
             "enable_model_summary": False,
@@ -204,7 +190,7 @@ def train(
                 raise ValueError(f"recorded=True is for one graphics card in full precision, got {where}; leave it out")
 
             def rate(update: int) -> float:
-                return settings.rate(update, 0.0 if settings.budget is None else record.part(fitting))
+                return settings.rate(update, 0.0 if settings.seconds is None else record.part(fitting))
 
             optimiser = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
             module = ScoreMatching(
@@ -248,37 +234,3 @@ def trained(run: str | Path, known: Collection[type] = ()) -> Trained:
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no state of a training, or one of another version: {error!r}") from error
     return Trained(network, process, objective, about, update)
-
-
-def _described(process: Chain | VariancePreserving) -> dict[str, Any]:
-    if not isinstance(process, Chain):
-        return {"sde": checkpoint.describe(process), "chain": None}
-    steps = {"times": list(process.times), "discounts": process.discounts, "published": process.published}
-    return {"sde": checkpoint.describe(process.sde), "chain": steps}
-
-
-def _check_classes(network: nn.Module, known: tuple[str, ...]) -> None:
-    """Refuse classes of data that the network cannot be told, and a network that is told none."""
-    if (classes := getattr(network, "classes", None)) != (len(known) or None):
-        raise ValueError(
-            f"the network was made with classes={classes} and the data have {len(known)} classes"
-            f" ({', '.join(known[:5])}): make it with classes={len(known) or None}"
-        )
-
-
-def _check_same(run: Path, description: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Refuse to go on with another training than this."""
-    here, there = (_flat(tree) for tree in (description, saved))
-    different = [name for name in {*here, *there} if here.get(name) != there.get(name)]
-    if different:
-        name = min(different, key=lambda name: (name == "chain.discounts", name))
-        raise ValueError(
-            f"{run} holds another training: {name} was {there.get(name)} and is now {here.get(name)}; train it"
-            " as before to go on, or choose another folder"
-        )
-
-
-def _flat(tree: Any, name: str = "") -> dict[str, Any]:
-    if isinstance(tree, Mapping):
-        return {key: value for part, child in tree.items() for key, value in _flat(child, f"{name}.{part}").items()}
-    return {name.lstrip("."): list(tree) if isinstance(tree, tuple) else tree}

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from circsde.kuramoto import KuramotoSDE
@@ -80,25 +81,50 @@ class PairStream(Protocol):
 class TensorSampler:
     """Draws rows of ``theta``, with replacement.
 
+    Attributes:
+        theta: The data, ``(rows, *event)``.
+        labels: The class of each row, from 0, where there are classes.
+        classes: Their names.
+
     Raises:
-        ValueError: If a row is not finite, naming it; one such row would spoil every network that is trained on it.
+        ValueError: If a row is not finite, naming it; one such row would spoil every network that is trained on it. If
+            there is not a label of a class for each row.
     """
 
     theta: Angles
+    labels: Int[Tensor, "..."] | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse rows that are not finite."""
+        """Refuse rows that are not finite, and labels that do not fit."""
         require_finite(self.theta, "the rows of data")
+        if (self.labels is None) == bool(self.classes):
+            raise ValueError(f"labels need the names of their classes, and classes labels: got classes={self.classes}")
+        if self.labels is not None:
+            known = (self.labels >= 0) & (self.labels < len(self.classes))
+            if len(self.labels) != len(self.theta) or not bool(known.all()):
+                raise ValueError(
+                    f"expected a label from 0 to {len(self.classes) - 1} for each of {len(self.theta)} rows, got"
+                    f" {len(self.labels)}, {int((~known).sum())} of them of no class"
+                )
 
     def __call__(self, count: int, generator: torch.Generator) -> Angles:
         """``count`` rows, on the device of the generator."""
+        return self.labelled(count, generator)[0]
+
+    def labelled(self, count: int, generator: torch.Generator) -> tuple[Angles, Labels]:
+        """``count`` rows and the class of each, -1 where there are none."""
         rows = torch.randint(len(self.theta), (count,), generator=generator, device=generator.device)
-        return self.theta[rows.to(self.theta.device)].to(generator.device)
+        theta = self.theta[rows.to(self.theta.device)].to(generator.device)
+        if self.labels is None:
+            return theta, unlabelled(theta)
+        return theta, self.labels[rows.to(self.labels.device)].to(generator.device)
 
     @property
     def digest(self) -> str:
         """What tells these data from others."""
-        return hashlib.sha256(self.theta.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+        data = [self.theta] if self.labels is None else [self.theta, self.labels]
+        return hashlib.sha256(b"".join(x.detach().cpu().contiguous().numpy().tobytes() for x in data)).hexdigest()
 
 
 @dataclass

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
-from circsde.models.blocks import PADDINGS, AdaptiveNorm, Convolution, Stage, silence
+from circsde.models.blocks import PADDINGS, AdaptiveNorm, Convolution, Stage, clock_of_class, silence
 from circsde.models.noise import NoiseFeatures, noise_level
 from circsde.models.periodic import Periodic
 from circsde.schedule import Rate
@@ -108,14 +108,7 @@ class UNet(nn.Module):
         if channels != self.condition_channels:
             got = f"an image of {channels}" if channels else "no image"
             raise ValueError(f"this network reads condition_channels={self.condition_channels}, got {got}")
-        clock = self.clock(log_noise)
-        if self.labels is not None:
-            given = torch.full((1,), -1, device=x.device) if labels is None else labels
-            none = self.labels.num_embeddings - 1
-            clock = clock + self.labels(torch.where(given < 0, none, given))
-        elif labels is not None:
-            raise ValueError("this network was made without classes, so it reads no labels; give classes=")
-        clock = silu(clock)
+        clock = silu(clock_of_class(self.clock(log_noise), self.labels, labels))
         x = self.enter(x if condition is None else torch.cat((x, condition), 1))
         seen: list[Tensor] = []
         levels = len(self.coarser) + 1

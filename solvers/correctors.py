@@ -13,8 +13,8 @@ from torch import Tensor
 from circsde.sde import SDE, ReverseSDE
 from circsde.solvers.ancestral import noise_variances
 from circsde.solvers.brownian import Noise
-from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method, Step, axpy
+from circsde.solvers.registry import find_method
 from circsde.typing import Angles, Field
 
 

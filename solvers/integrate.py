@@ -11,14 +11,15 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
+from circsde.contracts import first_few
 from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian, BrownianPath, Noise, draw_seed
 from circsde.solvers.checks import check_angles, check_equation, warn_of_instability
 from circsde.solvers.grid import Times, step_grid, until
-from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method
 from circsde.solvers.precision import field_dtype, reading
-from circsde.solvers.solution import NON_FINITE, OVERFLOW, OnFailure, Solution, Stats, first_few
+from circsde.solvers.registry import find_method
+from circsde.solvers.solution import OnFailure, Solution, Stats, Status
 from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles
 
@@ -202,4 +203,4 @@ def _failure(
     message = (
         f"step {i} to t = {points[i + 1]:g}: an angle of {where} {what}; take smaller steps, or check the drift there"
     )
-    return Stats((i + 1) * evaluations, i, OVERFLOW if finite else NON_FINITE, message, samples)
+    return Stats((i + 1) * evaluations, i, Status.OVERFLOW if finite else Status.NON_FINITE, message, samples)

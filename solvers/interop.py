@@ -7,25 +7,32 @@ state flattened to ``(batch, d)``. Pass ``ts`` as a float64 tensor there: torchs
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torchsde import BrownianInterval
-from torchsde._core.base_sde import ForwardSDE
-from torchsde._core.base_solver import BaseSDESolver
-from torchsde._core.methods import select
 
 from circsde.sde import SDE
-from circsde.solvers.ancestral import ANCESTRAL
 from circsde.solvers.brownian import Noise
 from circsde.solvers.grid import resolution
-from circsde.solvers.methods import METHODS, Method
-from circsde.solvers.multistep import MULTISTEP
+from circsde.solvers.methods import Method
+from circsde.solvers.registry import find_method
 from circsde.streams import torch_stream
 from circsde.torus import TWO_PI
 from circsde.typing import Angles, Tangent, Time
+
+try:  # what torchsde 0.2.6 keeps to itself, and a bridge to its methods needs
+    from torchsde._core.base_sde import ForwardSDE
+    from torchsde._core.base_solver import BaseSDESolver
+    from torchsde._core.methods import select
+except ImportError as error:
+    raise ImportError(
+        f"this bridge was written for torchsde 0.2.6, and {version('torchsde')} is built otherwise: install 0.2.6, or"
+        " use the methods of circsde.solvers.METHODS, which do not need it"
+    ) from error
 
 _TIMES, _STATES = 8, 16  # at which a diffusion is asked whether it depends on the state
 
@@ -157,24 +164,6 @@ def torchsde_method(name: str) -> Method:
         return y1.reshape(theta.shape)
 
     return Method(f"torchsde:{name}", step, strong_order, weak_order, weak_order, nfe, levy_area=name == "srk")
-
-
-def find_method(method: str | Method) -> Method:
-    """One of ``circsde.solvers.METHODS``, torchsde's as ``"torchsde:srk"``, or the method itself.
-
-    For reversed equations also ``"ancestral"`` and ``"multistep"``.
-
-    Raises:
-        ValueError: If there is no method of that name.
-    """
-    if isinstance(method, Method):
-        return method
-    if method.startswith("torchsde:"):
-        return torchsde_method(method.removeprefix("torchsde:"))
-    known = METHODS | {each.name: each for each in (ANCESTRAL, MULTISTEP)}
-    if method not in known:
-        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(known)}, torchsde:NAME, or a Method")
-    return known[method]
 
 
 def torchsde_solver(method: str | Method) -> type[BaseSDESolver]:

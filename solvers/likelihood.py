@@ -14,33 +14,23 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from circsde.contracts import Law
 from circsde.sde import SDE
 from circsde.solvers.brownian import draw_seed
 from circsde.solvers.checks import check_angles
 from circsde.solvers.divergence import FlowField, Probes
 from circsde.solvers.hutchinson import over_probes
-from circsde.solvers.solution import NON_FINITE, SUCCESS
-from circsde.solvers.trajectory import FIXED, MAX_STEPS, Trajectory, trajectory
+from circsde.solvers.solution import Status
+from circsde.solvers.trajectory import FIXED, Trajectory, trajectory
 from circsde.torus import wrap
 from circsde.typing import Angles, Field, PerSample
 
-MAX_PROBES = "max_probes"
-
 _LOOK = 0.38  # of the horizon: where the score is checked
-
-
-@runtime_checkable
-class Prior(Protocol):
-    """A law at the horizon: a ``torch.distributions.Distribution``, or anything else with a log-density."""
-
-    def log_prob(self, value: Tensor, /) -> Tensor:
-        """Log-densities in nats, per angle or per sample."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +74,7 @@ def log_prob(
     score: Field,
     theta: Angles,
     *,
-    prior: Prior | None = None,
+    prior: Law | None = None,
     divergence: str = "exact",
     probes: int = 1,
     probe_law: str = "rademacher",
@@ -176,7 +166,7 @@ def log_prob(
     result = _join(parts)
     reached = [True] * len(theta) if stderr_target is None else (result.stderr <= stderr_target).tolist()
     status = (
-        MAX_PROBES if done == SUCCESS and not enough else done
+        Status.MAX_PROBES if done == Status.SUCCESS and not enough else done
         for enough, done in zip(reached, result.status, strict=True)
     )
     return replace(result, status=tuple(status))
@@ -187,34 +177,34 @@ def _log_prob(
     theta: Angles,
     first: int,
     solve: Callable[..., Trajectory],
-    prior: Prior,
+    prior: Law,
     average: Callable[..., tuple[Tensor, ...]],
 ) -> LogProb:
     """The log-densities of the samples number ``first`` and following, solved together; who fails is left behind."""
     batch = len(theta)
     nfe, probes = torch.zeros(2, batch, dtype=torch.int64)
     value, stderr, error = torch.full((3, batch), math.nan, dtype=torch.float64, device=theta.device)
-    status, message = [SUCCESS] * batch, ""
+    status, message = [Status.SUCCESS] * batch, ""
     kept = list(range(batch))
     while kept:
         path = solve(flow, theta[kept], weight=lambda: flow.latest)
         stats = path.stats
         nfe[kept] += stats.nfe
-        if stats.status == SUCCESS:
+        if stats.status == Status.SUCCESS:
             mesh, states = np.array(list(path.states)), torch.stack(list(path.states.values()))
             integral, stderr[kept], error[kept], probes[kept], nodes = average(flow, mesh, states, theta, kept)
             value[kept] = log_density(prior, wrap(states[-1])) + integral
             nfe[kept] += nodes
             break
-        lost = set(kept) if stats.status == MAX_STEPS else {kept[i] for i in stats.samples}
+        lost = set(kept) if stats.status == Status.MAX_STEPS else {kept[i] for i in stats.samples}
         for i in lost:
             status[i] = stats.status
         reason = f"{stats.message.partition(',')[0]}, sample {first + min(lost)}:{stats.message.partition(':')[2]}"
         message = message or reason
         kept = [i for i in kept if i not in lost]
     for i in (~value.isfinite()).nonzero().flatten().tolist():
-        if status[i] == SUCCESS:
-            status[i] = NON_FINITE
+        if status[i] == Status.SUCCESS:
+            status[i] = Status.NON_FINITE
             message = message or f"sample {first + i}: the divergence or the prior is not finite along its path"
     return LogProb(value, stderr, error, nfe, probes, tuple(status), message)
 
@@ -229,7 +219,7 @@ def _join(parts: list[LogProb]) -> LogProb:
     return LogProb(value, stderr, error, nfe, probes, status, message)
 
 
-def log_density(prior: Prior, theta: Angles) -> PerSample:
+def log_density(prior: Law, theta: Angles) -> PerSample:
     """``log p(theta)`` of each sample, nats, for a law of one angle, of every angle, or of all of them together.
 
     Raises:
@@ -246,9 +236,9 @@ def log_density(prior: Prior, theta: Angles) -> PerSample:
     return value.double()
 
 
-def _default_prior(sde: SDE) -> Prior:
+def _default_prior(sde: SDE) -> Law:
     """The law that the equation settles to, as one rule of the equations tells; ValueError where it is not known."""
-    prior: Prior = sde.settled_law()
+    prior: Law = sde.settled_law()
     return prior
 
 

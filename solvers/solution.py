@@ -1,6 +1,7 @@
 r"""What a solver answers: the angles at the output times, what it did, and how a failure is made known."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Literal
 
 import torch
@@ -9,8 +10,6 @@ from torch import Tensor
 
 from circsde.record import provenance
 from circsde.torus import TWO_PI
-
-SUCCESS, NON_FINITE, OVERFLOW = "success", "non_finite", "overflow"
 
 _AXES = {1: ("oscillator",), 2: ("row", "column"), 3: ("channel", "row", "column")}
 
@@ -24,13 +23,20 @@ def event_axes(count: int) -> tuple[str, ...]:
     return _AXES.get(count, tuple(f"axis_{i}" for i in range(count)))
 
 
-def first_few(samples: tuple[int, ...]) -> str:
-    """The indices of samples for a message, five at most.
+class Status(StrEnum):
+    """How a solve ended; equal to its text, as ``status == "success"``."""
 
-    >>> first_few((0, 3)), first_few(tuple(range(7)))
-    ('0, 3', '0, 1, 2, 3, 4, ...')
-    """
-    return ", ".join(map(str, samples[:5])) + (", ..." if len(samples) > 5 else "")
+    SUCCESS = "success"
+    NON_FINITE = "non_finite"
+    """An angle, or a field, was NaN or infinite."""
+    OVERFLOW = "overflow"
+    """An angle turned too far for its precision."""
+    UNDERFLOW = "underflow"
+    """No step was small enough for the tolerance."""
+    MAX_STEPS = "max_steps"
+    """The limit of steps was reached."""
+    MAX_PROBES = "max_probes"
+    """The limit of probes was reached before the standard error was as small as asked."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Stats:
     Attributes:
         nfe: Evaluations of the drift (SDE) or of the field (ODE), each for the whole batch.
         steps: Accepted steps.
-        status: ``"success"``, or why it stopped early: ``"non_finite"``, ``"overflow"``, or a limit that was hit.
+        status: Success, or why it stopped early.
         message: The step, the time and the samples where it stopped, and what to do; empty on success.
         samples: Indices of the samples that failed.
         rejected: Rejected steps of an adaptive method.
@@ -55,7 +61,7 @@ class Stats:
 
     nfe: int
     steps: int
-    status: str = SUCCESS
+    status: Status = Status.SUCCESS
     message: str = ""
     samples: tuple[int, ...] = ()
     rejected: int = 0
@@ -118,7 +124,7 @@ class Solution:
     @property
     def succeeded(self) -> bool:
         """Whether the last output time was reached with finite angles."""
-        return self.stats.status == SUCCESS
+        return self.stats.status == Status.SUCCESS
 
     def or_raise(self, on_failure: OnFailure) -> "Solution":
         """The solution itself, or :class:`SolveError` where it failed and ``on_failure`` is ``"raise"``."""

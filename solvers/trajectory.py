@@ -12,14 +12,13 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
+from circsde.contracts import first_few
 from circsde.solvers.checks import check_angles
 from circsde.solvers.derivatives import ask, check_repeats
 from circsde.solvers.grid import Times, as_times, resolution, step_grid
-from circsde.solvers.solution import NON_FINITE, OVERFLOW, SUCCESS, Stats, first_few
+from circsde.solvers.solution import Stats, Status
 from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles, Field, Tangent, Winding
-
-UNDERFLOW, MAX_STEPS = "underflow", "max_steps"
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")
 FIXED = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4, "implicit_adams": 0}
@@ -85,7 +84,7 @@ def trajectory(
         )
     y, turns = reduce(theta0.double(), torch.float64)
     walk = _Walk(field, theta0.dtype, times, max_steps if adaptive else math.inf, keep, weight)
-    message, samples, status = "", (), SUCCESS
+    message, samples, status = "", (), Status.SUCCESS
     try:
         for piece in pieces:
             ends = torch.tensor([piece[0], piece[-1]], dtype=torch.float64, device=y.device)
@@ -156,9 +155,11 @@ class _Walk:
         self.accept(float(t), y)
         self.proposal = float(dt)
         if self.proposal <= self.smallest:
-            self._stop(UNDERFLOW, "no step is small enough", "is the field smooth there?")
+            self._stop(Status.UNDERFLOW, "no step is small enough", "is the field smooth there?")
         if self.attempts == self.max_steps:
-            self._stop(MAX_STEPS, f"not done after max_steps={self.max_steps} steps", "allow more, or raise atol")
+            self._stop(
+                Status.MAX_STEPS, f"not done after max_steps={self.max_steps} steps", "allow more, or raise atol"
+            )
         self.attempts += 1
         if self.attempts == _SUSPICIOUS and math.isfinite(self.max_steps):
             self.nfe += 2
@@ -173,7 +174,10 @@ class _Walk:
             finite = bool(y.isfinite().all())
             what = f"moved beyond the {self.limit:.0e} rad that {self.dtype} resolves" if finite else "is not finite"
             self._stop(
-                OVERFLOW if finite else NON_FINITE, f"before t = {t:g} an angle {what}", "take smaller steps", lost
+                Status.OVERFLOW if finite else Status.NON_FINITE,
+                f"before t = {t:g} an angle {what}",
+                "take smaller steps",
+                lost,
             )
         if self.states:
             self.accepted += 1
@@ -188,8 +192,8 @@ class _Walk:
             errors = torch.zeros(1) if self.errors is None else self.errors
             samples = errors > 1.0 if bool((errors > 1.0).any()) else errors == errors.max()
             broken = errors.isinf()
-            if status == UNDERFLOW and bool(broken.any()):
-                status, what, advice, samples = NON_FINITE, "the field is not finite", "check it there", broken
+            if status == Status.UNDERFLOW and bool(broken.any()):
+                status, what, advice, samples = Status.NON_FINITE, "the field is not finite", "check it there", broken
         indices = tuple(samples.nonzero().flatten().tolist())
         raise _StoppedError(status, f"t = {t:g}, sample {first_few(indices)}: {what}; {advice}", indices)
 

@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from circsde import models
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.models import checkpoint
 from circsde.models.mlp import ScoreMLP
+from circsde.models.unet import ScoreUNet
 from circsde.schedule import Cosine, Linear, Schedule
 
 
@@ -55,6 +57,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import torch
+from circsde import models
 from circsde.models import checkpoint
 path = Path(sys.argv[1])
 checkpoint.save({"a": torch.ones(10)}, path)
@@ -104,3 +107,20 @@ def test_an_equation_comes_back_as_it_was_described(coupling: Coupling) -> None:
     assert (back.coupling, back.schedule, back.event_shape) == (coupling, schedule, sde.event_shape)
     theta = torch.rand(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.equal(back.drift(0.4, theta), sde.drift(0.4, theta))
+
+
+@pytest.mark.parametrize(("old", "new"), list(checkpoint.RENAMED.items()))
+def test_names_of_an_earlier_version_still_work_and_say_what_they_are_now(old: str, new: str) -> None:
+    """In a program, with a warning, and in a checkpoint, which holds them for good."""
+    with pytest.warns(DeprecationWarning, match=f"{old} is now circsde.models.{new}"):
+        renamed = getattr(models, old)
+    assert renamed is getattr(models, new)
+    assert type(checkpoint.rebuild(DESCRIPTIONS[old])) is renamed
+
+
+SDE = KuramotoSDE((8, 8), schedule=Schedule.constant(1.0, 1.0, 1.0))
+UNET = checkpoint.describe(ScoreUNet((8, 8), SDE.schedule.diffusion, width=8, multipliers=(1,), attention=()))
+DESCRIPTIONS = {
+    "Relative": {"type": "Relative", "network": UNET, "sde": checkpoint.describe(SDE)},
+    "Wiener": {"type": "Wiener", "network": UNET, "sde": checkpoint.describe(SDE), "steps": 4},
+}

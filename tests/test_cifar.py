@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from circsde.data.cifar import images
-from circsde.data.image_source import image_set
+from circsde.data.image_reading import image_set
 
 
 def batch(count: int, seed: int) -> dict[bytes, Any]:

@@ -13,7 +13,6 @@ from command_line import ran
 from PIL import Image
 from torch import Tensor
 
-from circsde.commands.image_samples import Request
 from circsde.coupling import NoCoupling
 from circsde.data import RandomWindows, image_set
 from circsde.encoding import PhaseEncoding
@@ -21,18 +20,23 @@ from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import WrappedNormal
 from circsde.matching.chain import Chain
 from circsde.models.guidance import Conditioned
+from circsde.models.linear_residual import LinearResidual
+from circsde.models.mlp import ScoreMLP
+from circsde.models.processes import Process, angle_process
 from circsde.models.settings import Settings
+from circsde.models.settled_residual import SettledResidual
 from circsde.models.training import train, trained
-from circsde.models.transitions import Objective, PairStream, Transitions
+from circsde.models.transitions import Objective, PairStream, TensorSampler, Transitions
 from circsde.models.unet import ScoreUNet
 from circsde.models.variance_preserving import EpsilonUNet, NoisedData, VariancePreserving
-from circsde.models.wiener import Wiener
 from circsde.sampling.generate import generate
 from circsde.sampling.reverse import Recipe
+from circsde.sampling.trained import class_labels, sample
 from circsde.schedule import Schedule
 from circsde.typing import Angles, Labels
 
 SHAPE = (4, 4)
+NAMES = ("left", "middle", "right")
 CENTRES = torch.tensor([-1.2, 0.0, 1.2])
 """Of the phases of three classes."""
 
@@ -107,9 +111,12 @@ def networks() -> dict[str, torch.nn.Module]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         score = ScoreUNet(SHAPE, SDE.schedule.diffusion, **NETWORK)
+        rest = ScoreMLP(SHAPE, SDE.schedule.diffusion, width=8, depth=1, classes=3)
         made: dict[str, torch.nn.Module] = {
+            "SettledResidual": SettledResidual(rest, SDE),
             "ScoreUNet": score,
-            "Wiener": Wiener(ScoreUNet(SHAPE, SDE.schedule.diffusion, **NETWORK), SDE, 4),
+            "LinearResidual": LinearResidual(ScoreUNet(SHAPE, SDE.schedule.diffusion, **NETWORK), SDE, 4),
+            "ScoreMLP": ScoreMLP(SHAPE, SDE.schedule.diffusion, width=8, depth=1, classes=3),
             "EpsilonUNet": EpsilonUNet(VariancePreserving(SHAPE), **NETWORK),
         }
         for network in made.values():
@@ -119,7 +126,7 @@ def networks() -> dict[str, torch.nn.Module]:
 
 
 @pytest.mark.parametrize("guidance", [-1.0, 0.0, 1.0, 2.5])
-@pytest.mark.parametrize("name", ["ScoreUNet", "Wiener", "EpsilonUNet"])
+@pytest.mark.parametrize("name", ["ScoreUNet", "ScoreMLP", "SettledResidual", "LinearResidual", "EpsilonUNet"])
 def test_guidance_leads_from_the_score_of_all_to_that_of_a_class(name: str, guidance: float) -> None:
     network, theta = networks()[name], torch.randn(3, *SHAPE, dtype=torch.float64)
     labels = torch.tensor([2, -1, 0])
@@ -204,6 +211,44 @@ def test_there_is_a_label_for_each_sample() -> None:
         generate(chain, network, law, 3, recipe, guidance=2.0)
 
 
+def test_angles_are_sampled_by_the_class_that_is_asked_for(tmp_path: Path) -> None:
+    """Three angles near a centre of their own in each class: a short training tells them apart by a radian."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(300) % 3
+    data = TensorSampler(CENTRES[labels, None] + 0.2 * torch.randn(300, 3, generator=generator), labels, NAMES)
+    sde = angle_process(Process.DIFFUSION, (3,))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ScoreMLP((3,), sde.schedule.diffusion, width=32, depth=1, smallest_noise=0.2, classes=3)
+    settings = Settings(1, 300, 128, 3e-3, warmup=20, averaging=0.95)
+    about = {"classes": dict.fromkeys(NAMES, 100), "names": ["a", "b", "c"]}
+    chain = Chain.geometric(sde, 40, 0.2, linear_from=2.0)
+    model = train(network, chain, Objective.DENOISING, data, data, tmp_path, settings, about=about, accelerator="cpu")
+    drawn = sample(model, 60, Recipe("multistep", 15), classes=("right", "left"))
+    assert drawn["class"].values[:3].tolist() == ["right", "left", "right"]
+    near = np.cos(drawn["theta"].values[:, :, None] - CENTRES.numpy()).mean(1)  # how near to each centre, 1 at most
+    assert near[::2].mean(0).argmax() == 2
+    assert near[1::2].mean(0).argmax() == 0
+    assert near[::2, 2].mean() > 0.8
+    assert near[1::2, 0].mean() > 0.8
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        (torch.zeros(4, dtype=torch.int64), (), "need the names of their classes"),
+        (None, NAMES, "and classes labels"),
+        (torch.tensor([0, 1, 3, -1]), NAMES, "2 of them of no class"),
+        (torch.tensor([0, 1]), NAMES, "each of 4 rows, got 2"),
+    ],
+)
+def test_labels_of_rows_that_do_not_fit_are_refused(
+    labels: Tensor | None, names: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        TensorSampler(torch.zeros(4, 2), labels, names)
+
+
 # data with classes
 
 
@@ -273,15 +318,17 @@ def test_random_windows_have_the_label_of_their_image(folder: Path, encoding: Ph
 
 def test_samples_have_the_classes_that_are_asked_for_or_those_of_the_data() -> None:
     known = {"a": 6, "b": 3, "c": 1}
-    whole = Request(1000, 0, 64, 0, "auto", "cpu", 0)
-    counts = torch.bincount(whole.labels(known))  # type: ignore[arg-type]
+    whole = class_labels(known, 1000)
+    assert whole is not None
+    counts = torch.bincount(whole)
     assert (counts - torch.tensor([600, 300, 100])).abs().max() <= 3  # multiples of the golden section are that even
-    part = replace(whole, first_sample=300, count=20).labels(known)
-    assert torch.equal(part, whole.labels(known)[300:320])  # type: ignore[arg-type, index]
-    asked = replace(whole, count=5, first_sample=1, classes=("c", "a")).labels(known)
+    part = class_labels(known, 20, first_sample=300)
+    assert part is not None
+    assert torch.equal(part, whole[300:320])
+    asked = class_labels(known, 5, ("c", "a"), first_sample=1)
     assert asked is not None
     assert asked.tolist() == [0, 2, 0, 2, 0]
-    assert whole.labels({}) is None
+    assert class_labels({}, 3) is None
 
 
 @pytest.mark.parametrize("process", ["diffusion", "standard", "local --radius 1"])

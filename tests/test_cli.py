@@ -289,7 +289,7 @@ def test_ctrl_c_ends_with_status_130_and_no_file(run: Run, monkeypatch: pytest.M
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("circsde.commands.forward.sdeint", interrupted)
+    monkeypatch.setattr("circsde.studies.forward.sdeint", interrupted)
     result = run(f"simulate {TINY}")
     assert result.exit_code == 130
     assert "interrupted" in result.stderr

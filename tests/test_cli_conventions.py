@@ -129,7 +129,8 @@ def test_a_model_is_trained_sampled_and_judged_in_json(run: Path) -> None:
     answer = answered(f"train {data} --unit rad --out again {TINY}")
     assert answer["files"] == {"run": "again"}
     assert answer["result"] == {"update": 2, "training": 36, "validation": 4, "angles": ["1", "2"]}
-    assert answered("sample again -n 3 --steps 2")["result"] == {"count": 3, "angles": ["1", "2"], "unit": "rad"}
+    sampled = {"count": 3, "start_law": "settled", "angles": ["1", "2"], "unit": "rad"}
+    assert answered("sample again -n 3 --steps 2")["result"] == sampled
     summary = answered(f"loglik again {data}")["result"]
     with xr.open_dataset("again/loglik.nc") as values:
         log_prob = values["log_prob"].to_numpy()
@@ -274,14 +275,15 @@ BAD = {
     ],
     "is a table of angles": ["train {data} --unit rad --out x --crop 16 --mirror"],
     "holds images": ["train texture:brick --crop 16 --out x --unit deg", "loglik {run} texture:brick"],
-    "is one of angles": ["sample {run} --flow rk4", "sample {run} --sheet a.png"],
+    "is one of angles": ["sample {run} --noisy", "sample {run} --sheet a.png"],
+    "was trained without classes": ["sample {run} --classes cat --out x", "sample {run} --guidance 2 --out x"],
     "cannot read": ["simulate junk.npy", "train junk.npy --out x", "loglik {run} junk.npy"],
     "is not a checkpoint": ["sample file", "loglik file {data}", "diagnose file"],
     "is damaged": ["sample damaged.safetensors"],
     "is the file of another version?": ["sample strange.safetensors"],
     "halves of the data": ["diagnose {run} --data one.npy"],
     "leaves none here or there": ["train one.npy --unit rad --out x"],
-    "GiB of memory": ["sample {run} -n 100000000000"],
+    "GiB of memory": ["sample {run} -n 100000000000 --out x"],
 }
 
 

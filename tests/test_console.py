@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from circsde.cli import app, main
 from circsde.commands import tables
 from circsde.commands.answer import Answer
-from circsde.solvers.solution import Solution, SolveError, Stats
+from circsde.solvers.solution import Solution, SolveError, Stats, Status
 
 SMALL = "simulate angles.npy --unit rad --coupling none --steps 2 --frames 2"
 
@@ -93,10 +93,10 @@ def test_a_solve_that_fails_is_one_message_with_status_1_and_no_file(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_away(*_: object, **__: object) -> None:
-        stats = Stats(nfe=3, steps=3, status="overflow", message="an angle of sample 0 ran away")
+        stats = Stats(nfe=3, steps=3, status=Status.OVERFLOW, message="an angle of sample 0 ran away")
         raise SolveError(Solution(torch.zeros(1), torch.zeros(1, 5, 2), torch.zeros(1, 5, 2, dtype=torch.long), stats))
 
-    monkeypatch.setattr("circsde.commands.forward.forward", run_away)
+    monkeypatch.setattr("circsde.studies.forward.forward", run_away)
     result = CliRunner().invoke(app, shlex.split(f"{SMALL} {form}"))
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == "error: overflow: an angle of sample 0 ran away"

@@ -23,8 +23,8 @@ from circsde.kuramoto import KuramotoSDE
 from circsde.models.mlp import ScoreMLP
 from circsde.schedule import Schedule
 from circsde.sde import SDE, reverse
-from circsde.solvers.interop import find_method
 from circsde.solvers.methods import HEUN
+from circsde.solvers.registry import find_method
 from circsde.studies import Runner, Simulation, exact_convergence, strong_convergence, weak_convergence
 from circsde.studies.content import NoDigestError, digest
 from circsde.studies.experiment import Variation, Wave

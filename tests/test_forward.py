@@ -7,11 +7,11 @@ import pytest
 import torch
 import xarray as xr
 
-from circsde.commands.forward import forward
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.data import load
 from circsde.kuramoto import KuramotoSDE
 from circsde.schedule import Schedule
+from circsde.studies.forward import forward
 from circsde.typing import Angles
 
 # R of N independent oscillators scatters by at most 1 / sqrt(2 N) along its direction; attraction makes that less.

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 from circsde.coupling import NoCoupling
@@ -14,12 +15,14 @@ from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import WrappedNormal
 from circsde.matching.chain import Chain
 from circsde.models.mlp import ScoreMLP
-from circsde.models.presets import Process, forward_process, objective, settled
-from circsde.models.relative import Relative
+from circsde.models.processes import Process, angle_process, best_objective
+from circsde.models.settled_residual import SettledResidual
 from circsde.models.training import Settings, Trained, train
 from circsde.models.transitions import Objective
-from circsde.sampling.diagnose import diagnose, log_likelihood, sample, samples
+from circsde.sampling.diagnose import diagnose, log_likelihood
 from circsde.sampling.mismatch import energy_test
+from circsde.sampling.reverse import Recipe, Spacing
+from circsde.sampling.trained import sample
 from circsde.schedule import Schedule
 from circsde.solvers.likelihood import LogProb
 from circsde.solvers.solution import SolveError
@@ -28,7 +31,7 @@ from circsde.typing import Angles, Field, Tangent, Time
 
 MEANS = torch.tensor([2.5, -0.5], dtype=torch.float64)
 DATA = WrappedNormal(MEANS, 0.4)
-SDE = forward_process(Process.DIFFUSION, (2,))
+SDE = angle_process(Process.DIFFUSION, (2,))
 
 
 class Exact(nn.Module):
@@ -54,16 +57,28 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("stochasticity", [0.0, 1.0])
-@pytest.mark.parametrize("centre", [(0.0, 0.0), (2.0, -3.0)])
-def test_samples_of_the_exact_score_have_the_law_of_the_data(centre: tuple[float, float], stochasticity: float) -> None:
+def angles(drawn: xr.Dataset) -> Tensor:
+    return torch.from_numpy(drawn["theta"].values)
+
+
+RECIPES = {
+    "sde": Recipe(n_steps=60, denoise=False),
+    "drift alone": Recipe(n_steps=60, stochasticity=0.0, denoise=False),
+    "multistep": Recipe("multistep", 60, denoise=False),
+    "even in time": Recipe(n_steps=200, spacing=Spacing.TIME, denoise=False),
+    "flow": Recipe(n_steps=60, flow="rk4", denoise=False),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "centre"), [*[(name, (2.0, -3.0)) for name in RECIPES], ("sde", (0.0, 0.0)), ("drift alone", (0.0, 0.0))]
+)
+def test_samples_of_the_exact_score_have_the_law_of_the_data(name: str, centre: tuple[float, float]) -> None:
     """Not told from it by the energy statistic at p = 1e-3, its least; those of a score 1.3 times too large are."""
     draws = {}
     for factor in (1.0, 1.3):
         made = model(centre, factor)
-        solution = sample(made, 1000, n_steps=60, stochasticity=stochasticity, generator=generator())
-        assert solution.succeeded
-        draws[factor] = samples(made, solution)
+        draws[factor] = angles(sample(made, 1000, RECIPES[name]))
     data = DATA.sample((1000,), generator=generator(1))
     p = {
         factor: energy_test(drawn, data, permutations=999, generator=generator(2))[1] for factor, drawn in draws.items()
@@ -82,7 +97,7 @@ class NotANumber(nn.Module):
 def test_a_network_that_answers_nan_has_neither_samples_nor_a_diagnosis() -> None:
     broken = dataclasses.replace(model(), network=NotANumber())
     with pytest.raises(SolveError, match="non_finite"):
-        sample(broken, 5, n_steps=4, generator=generator())
+        sample(broken, 5, Recipe(n_steps=4))
     with pytest.raises(SolveError, match="non_finite"):
         diagnose(broken, DATA.sample((20,), generator=generator()).float(), generator=generator(), points=8)
 
@@ -105,8 +120,8 @@ def test_no_step_begins_before_the_first_step_of_the_chain_ends(n_steps: int) ->
 
     made = model()
     watched = dataclasses.replace(made, network=Watched(watching))
-    solution = sample(watched, 1, n_steps=n_steps, method="euler_maruyama", generator=generator())
-    assert solution.stats.steps == n_steps
+    drawn = sample(watched, 1, Recipe("euler_maruyama", n_steps, denoise=False))
+    assert drawn.attrs["nfe"] == n_steps
     assert min(times) >= made.chain.times[1] * (1 - 1e-9)
     assert len(set(times)) == n_steps
 
@@ -125,9 +140,19 @@ class Watched(nn.Module):
 
 
 def test_samples_repeat_with_their_seed() -> None:
-    first, again, other = (sample(model(), 5, n_steps=4, generator=generator(seed)).theta for seed in (0, 0, 1))
+    first, again, other = (angles(sample(model(), 5, Recipe(n_steps=4), seed=seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_a_sample_depends_on_its_index_and_not_on_its_batch() -> None:
+    recipe = Recipe(n_steps=4)
+    whole, part = sample(model(), 7, recipe), sample(model(), 3, recipe, first_sample=4, batch_size=2)
+    torch.testing.assert_close(angles(whole)[4:], angles(part), atol=1e-5, rtol=0.0)
+    assert whole["angle"].values.tolist() == ["phi", "psi"]
+    path = sample(model(), 2, recipe, frames=3)["path"]
+    assert path.dims == ("sample", "time", "angle")
+    np.testing.assert_array_equal(path.values[:, -1], sample(model(), 2, recipe)["theta"].values)
 
 
 @pytest.mark.parametrize("centre", [(0.0, 0.0), (2.0, -3.0)])
@@ -203,15 +228,15 @@ def test_the_density_of_a_trained_network_on_the_torus_is_normalised(
     """
     law = WrappedNormal(torch.tensor([[2.5, -0.5], [-1.0, 1.0]]), 0.5)
     data = law.sample((500,), generator=generator()).flatten(0, 1)
-    sde = forward_process(process, (2,))
+    sde = angle_process(process, (2,))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         plain = ScoreMLP((2,), sde.schedule.diffusion, width=32, depth=1, harmonics=2, smallest_noise=0.2)
     settings = Settings(epochs=1, updates=120, batch=256, learning_rate=3e-3, warmup=20, averaging=0.9, pool=2)
     made = train(
-        plain if process is Process.DIFFUSION else Relative(plain, sde),
+        plain if process is Process.DIFFUSION else SettledResidual(plain, sde),
         Chain.geometric(sde, 40, 0.2, linear_from=2.0),
-        objective(process),
+        best_objective(process),
         data,
         data,
         tmp_path,
@@ -226,6 +251,6 @@ def test_the_density_of_a_trained_network_on_the_torus_is_normalised(
     assert float(density.mean()) * (2.0 * math.pi) ** 2 == pytest.approx(1.0, abs=1e-3)
 
 
-@pytest.mark.parametrize("process", list(Process))
+@pytest.mark.parametrize("process", [Process.DIFFUSION, Process.REFERENCE, Process.GLOBAL])
 def test_the_settled_law_draws_whole_samples(process: Process) -> None:
-    assert settled(forward_process(process, (3,))).sample((7,), generator=generator()).shape == (7, 3)
+    assert angle_process(process, (3,)).settled_law().sample((7,), generator=generator()).shape == (7, 3)

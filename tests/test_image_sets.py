@@ -20,8 +20,8 @@ from torch import Tensor
 
 from circsde.coupling import GlobalCoupling
 from circsde.data import image_store
+from circsde.data.image_reading import image_set
 from circsde.data.image_set import ImageSet
-from circsde.data.image_source import image_set
 from circsde.data.image_store import Item, digest, in_memory, mapped
 from circsde.data.sheet import sheet
 from circsde.data.windows import RandomWindows

@@ -6,9 +6,9 @@ import torch
 import xarray as xr
 from scipy import stats
 
+from circsde.contracts import SampledLaw
 from circsde.exact import problems
 from circsde.exact.finite_size import finite_size
-from circsde.exact.fokker_planck import SampledLaw
 from circsde.schedule import Schedule
 from circsde.solvers import sdeint
 from circsde.studies.limit import limit_convergence

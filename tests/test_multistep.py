@@ -18,9 +18,10 @@ from circsde.sde import SDE, ReverseSDE, reverse
 from circsde.solvers import Noise, sdeint
 from circsde.solvers.ancestral import ancestral_step
 from circsde.solvers.correctors import clamped, langevin
-from circsde.solvers.interop import find_method, torchsde_solver
+from circsde.solvers.interop import torchsde_solver
 from circsde.solvers.methods import Step
 from circsde.solvers.multistep import MULTISTEP, multistep
+from circsde.solvers.registry import find_method
 from circsde.torus import TWO_PI
 from circsde.typing import Angles, Tangent, Time
 

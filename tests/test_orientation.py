@@ -12,7 +12,7 @@ from scipy import ndimage
 from skimage.feature import structure_tensor
 from torch import Tensor
 
-from circsde.data.image_source import image_set
+from circsde.data.image_reading import image_set
 from circsde.data.orientation import OrientationEncoding, doubled_orientation
 from circsde.data.windows import RandomWindows
 from circsde.encoding import Encoding

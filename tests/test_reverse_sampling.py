@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from circsde.contracts import Sampled
 from circsde.coupling import NoCoupling
 from circsde.exact.fokker_planck import CircleLaw
 from circsde.kuramoto import KuramotoSDE
@@ -16,7 +17,7 @@ from circsde.laws.distributions import WrappedNormal
 from circsde.laws.mixture import WrappedNormalMixture
 from circsde.matching.chain import Chain
 from circsde.models.analytic import DiffusedMixtureScore, FokkerPlanckScore
-from circsde.sampling.generate import StartLaw, generate
+from circsde.sampling.generate import generate
 from circsde.sampling.mismatch import kuiper, kuiper_p_value
 from circsde.sampling.reverse import Recipe, Spacing, _mirrored, reverse_times
 from circsde.sampling.start_laws import Independent
@@ -50,7 +51,7 @@ def terminal(sample_shape: tuple[int, ...], seed: int) -> Tensor:
     return law.sample(SDE.horizon, (*sample_shape, *EVENT), torch.Generator().manual_seed(seed))
 
 
-def p_of_samples(recipe: Recipe, factor: float = 1.0, start: StartLaw | None = None) -> float:
+def p_of_samples(recipe: Recipe, factor: float = 1.0, start: Sampled | None = None) -> float:
     """Of 300 samples of 36 angles, by Kuiper's statistic."""
     result = generate(
         CHAIN,

@@ -17,14 +17,14 @@ import torch
 from circsde.laws.distributions import WrappedNormal
 from circsde.matching.chain import Chain
 from circsde.models.mlp import ScoreMLP
-from circsde.models.presets import Process, forward_process
+from circsde.models.processes import Process, angle_process
 from circsde.models.training import Settings, train
 from circsde.models.transitions import Objective
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
-    sde = forward_process(Process.DIFFUSION, (2,))
+    sde = angle_process(Process.DIFFUSION, (2,))
     torch.manual_seed(0)
     network = ScoreMLP((2,), sde.schedule.diffusion, width=16, depth=1)
     theta = WrappedNormal(torch.tensor([2.0, -1.0]), 0.4).sample((200,), generator=torch.Generator().manual_seed(0))

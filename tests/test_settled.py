@@ -13,7 +13,6 @@ from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import VonMises, WrappedNormal
 from circsde.laws.gibbs import MeanFieldGibbs
 from circsde.laws.tilted import TiltedVonMises
-from circsde.models.presets import settled
 from circsde.sampling import start_laws
 from circsde.schedule import Schedule
 from circsde.solvers.likelihood import log_density, log_prob
@@ -182,7 +181,6 @@ def test_where_the_law_is_not_known_a_prior_is_demanded_by_every_caller(name: st
     sde, message = UNKNOWN[name]
     for ask in (
         sde.settled_law,
-        lambda: settled(sde),
         lambda: log_prob(sde, sde.drift, torch.zeros(1, *sde.event_shape)),
     ):
         with pytest.raises(ValueError, match=message):

@@ -13,10 +13,10 @@ from circsde.commands import image_diagnosis
 from circsde.data import image_set
 from circsde.data.orientation import OrientationEncoding
 from circsde.kuramoto import KuramotoSDE
+from circsde.models.linear_residual import LinearResidual
 from circsde.models.training import trained
 from circsde.models.transitions import Objective
 from circsde.models.variance_preserving import VariancePreserving
-from circsde.models.wiener import Wiener
 from circsde.sampling.choose_start import FILE, load_law
 from circsde.schedule import Schedule
 
@@ -110,7 +110,7 @@ def test_phases_that_are_attracted_settle_unless_asked(
     published = Schedule.published(6, reference_weight=1.5 if attracted else 0.0)
     assert sde.schedule == (Schedule.settling(0.25 if sde.coupled else 0.0) if settling else published)
     assert model.about["encoding_scale"] == pytest.approx(scale * np.pi)
-    assert isinstance(model.network, Wiener) == (model.objective is Objective.PATHWISE) == attracted
+    assert isinstance(model.network, LinearResidual) == (model.objective is Objective.PATHWISE) == attracted
 
 
 @pytest.mark.parametrize(

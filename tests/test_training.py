@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,10 +21,10 @@ from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import WrappedNormal
 from circsde.matching.chain import Chain, Paths, step_with_adjoint
-from circsde.models import checkpoint, pairs, training
+from circsde.models import checkpoint, preparation, training
 from circsde.models.loop import BEST, LAST, METRICS, averaging
 from circsde.models.mlp import ScoreMLP
-from circsde.models.relative import Relative
+from circsde.models.settled_residual import SettledResidual
 from circsde.models.training import Settings, Trained, train, trained
 from circsde.models.transitions import Objective, Transitions
 from circsde.models.unet import ScoreUNet
@@ -245,22 +244,19 @@ def test_loggers_are_told_what_the_log_says(tmp_path: Path) -> None:
         assert told == [float(row["validation_loss"]) for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("clock", ["seconds", "cpu_seconds"])
 @pytest.mark.slow
-def test_a_time_ends_training_and_the_learning_rate_follows_it(
-    clock: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_time_ends_training_and_the_learning_rate_follows_it(tmp_path: Path) -> None:
     """On a clock that goes on by a hundredth of a second whenever it is read, some six times an update or less."""
-    ticks = {"seconds": count(), "cpu_seconds": count()}
-    fake = {name: lambda name=name: next(ticks[name]) / 100 for name in ticks}
-    monkeypatch.setattr(
-        training, "time", SimpleNamespace(perf_counter=fake["seconds"], process_time=fake["cpu_seconds"])
-    )
-    settings = Settings(epochs=1, updates=10, batch=32, warmup=1, pool=2, **{clock: 1.0})  # type: ignore[arg-type]
+    ticks = count()
+
+    def clock() -> float:
+        return next(ticks) / 100
+
+    settings = Settings(epochs=1, updates=10, batch=32, warmup=1, pool=2, seconds=1.0)
     with pytest.raises(Stop):
-        run_of(tmp_path, settings=settings, progress=stop_at(25))
+        run_of(tmp_path, settings=settings, progress=stop_at(25), clock=clock)
     assert len((tmp_path / METRICS).read_text().splitlines()) == 1 + 2
-    run_of(tmp_path, settings=settings)
+    run_of(tmp_path, settings=settings, clock=clock)
     record = checkpoint.load(tmp_path / LAST)["callbacks"]["Record"]
     assert len(record["rows"]) > 2
     assert 1.0 <= record["seconds"] < 1.1
@@ -270,7 +266,7 @@ def test_a_time_ends_training_and_the_learning_rate_follows_it(
             0.5 + 0.5 * math.cos(math.pi * done), abs=0.1
         )
     updates: list[int] = []
-    run_of(tmp_path, settings=settings, progress=updates.append)
+    run_of(tmp_path, settings=settings, progress=updates.append, clock=clock)
     assert updates == []
 
 
@@ -280,17 +276,17 @@ def test_preparation_counts_and_a_time_that_it_uses_up_is_refused_with_what_is_n
 ) -> None:
     """On a clock that goes on by a second while discounts or pairs are made, and stands still otherwise."""
     now = [0.0]
-    made = getattr(training, slow)
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: 0.0))
-    monkeypatch.setattr(training, slow, lambda *given: (now.__setitem__(0, now[0] + 1.0), made(*given))[1])
+    module = preparation if slow == "calibrated" else training
+    made = getattr(module, slow)
+    monkeypatch.setattr(module, slow, lambda *given: (now.__setitem__(0, now[0] + 1.0), made(*given))[1])
     with pytest.raises(ValueError, match=r"preparation took 1 s, and the time to train for is 1 s in all: give more"):
-        run_of(tmp_path, settings=replace(SHORT, seconds=1.0))
+        run_of(tmp_path, settings=replace(SHORT, seconds=1.0), clock=lambda: now[0])
     assert not (tmp_path / LAST).exists()
 
     def tick(_: int) -> None:
         now[0] += 0.1
 
-    run_of(tmp_path, settings=replace(SHORT, seconds=2.0), progress=tick)
+    run_of(tmp_path, settings=replace(SHORT, seconds=2.0), progress=tick, clock=lambda: now[0])
     record = checkpoint.load(tmp_path / LAST)["callbacks"]["Record"]
     assert record["prepared"] == 1.0
     assert 2.0 <= record["seconds"] < 2.2
@@ -304,24 +300,27 @@ def test_a_time_that_preparation_would_use_up_is_refused_before_it(
 ) -> None:
     """A step of a path takes a second: those of 4096 paths that find discounts and of 64 others, four steps each."""
     now = [0.0]
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: 0.0))
+
+    def clock() -> float:
+        return now[0]
 
     def timed(chain: Chain, paths: Paths, generator: torch.Generator) -> Paths:
         now[0] += len(paths.n)
         return step_with_adjoint(chain, paths, generator)
 
-    monkeypatch.setattr(pairs, "step_with_adjoint", timed)
-    monkeypatch.setattr(pairs, "process_time", lambda: now[0])
+    monkeypatch.setattr(preparation, "step_with_adjoint", timed)
+    monkeypatch.setattr(preparation, "process_time", clock)
     needed, timing = 4.0 * (4096 + 64), 3.0 * (4096 + 16)
     settings = replace(SHORT, seconds=needed - 10.0)
     with monkeypatch.context() as patched:
-        patched.setattr(training, "calibrated", lambda *_: pytest.fail("it was prepared"))
+        patched.setattr(preparation, "calibrated", lambda *_: pytest.fail("it was prepared"))
         with pytest.raises(ValueError, match=r"the time to train for is 16630 s in all, .* give at least \d+ s"):
-            run_of(tmp_path, settings=settings)
+            run_of(tmp_path, settings=settings, clock=clock)
         with pytest.raises(ValueError, match="give at least"):
-            run_of(tmp_path, settings=replace(settings, seconds=needed + timing), spent=10.0)
+            run_of(tmp_path, settings=replace(settings, seconds=needed + timing), spent=10.0, clock=clock)
+    longer = replace(settings, seconds=needed + timing + 10.0)
     with pytest.raises(Stop):
-        run_of(tmp_path, settings=replace(settings, seconds=needed + timing + 10.0), progress=stop_at(2))
+        run_of(tmp_path, settings=longer, progress=stop_at(2), clock=clock)
 
 
 def test_what_is_made_before_the_first_update_is_said_and_made_once(
@@ -401,10 +400,9 @@ class Unvalidated(nn.Module):
         return score if self.training or self.epochs <= self.after else score * torch.nan
 
 
-def test_two_times_or_none_left_are_refused(tmp_path: Path) -> None:
-    for wrong in (Settings(seconds=1.0, cpu_seconds=1.0), Settings(seconds=0.0)):
-        with pytest.raises(ValueError, match="give positive seconds or positive cpu_seconds"):
-            run_of(tmp_path, settings=wrong)
+def test_no_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be positive, got 0"):
+        Settings(seconds=0.0)
 
 
 def test_a_full_disk_stops_training_and_keeps_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -559,9 +557,9 @@ def test_a_number_that_is_not_finite_stops_training_and_keeps_the_last_state(
 
 def test_a_relative_score_comes_back_from_its_checkpoint(tmp_path: Path) -> None:
     sde = KuramotoSDE((2,), GlobalCoupling(), SCHEDULES[Objective.PATHWISE])
-    made = run_of(tmp_path, net=Relative(network(), sde))
+    made = run_of(tmp_path, net=SettledResidual(network(), sde))
     read = trained(tmp_path)
-    assert isinstance(read.network, Relative)
+    assert isinstance(read.network, SettledResidual)
     assert torch.equal(read.network(0.3, DATA), made.network(0.3, DATA))
 
 

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from circsde.matching.chain import Chain, Pairs, loss
 from circsde.models.mlp import ScoreMLP
-from circsde.models.presets import Process, forward_process, settled
-from circsde.models.relative import Relative
+from circsde.models.processes import Process, angle_process
+from circsde.models.settled_residual import SettledResidual
 from circsde.models.transitions import Objective, TensorSampler, Transitions
 from circsde.schedule import Linear
 from circsde.solvers.likelihood import log_prob
@@ -31,12 +31,12 @@ def network(task: Task, diffusion: Linear, smallest_noise: float) -> ScoreMLP:
 def diffusion(task: Task, process: Process, aim: Objective) -> Answer:
     """Wrapped diffusion, attraction to the mean directions, or global coupling too; in each case by one objective."""
     begin = task.clock()
-    sde = forward_process(process, (task.angles,))
+    sde = angle_process(process, (task.angles,))
     rate = sde.schedule.diffusion
     assert isinstance(rate, Linear)
     sde = sde.to(task.device)
     plain = network(task, rate, SMALLEST_NOISE)
-    score: nn.Module = plain if process is Process.DIFFUSION else Relative(plain, sde)
+    score: nn.Module = plain if process is Process.DIFFUSION else SettledResidual(plain, sde)
     chain = Chain.geometric(sde, STEPS, SMALLEST_NOISE, linear_from=2.0)
     if aim is Objective.PATHWISE:
         chain = chain.calibrated(TensorSampler(task.training)(4096, task.generator()), task.generator())
@@ -70,6 +70,6 @@ def diffusion(task: Task, process: Process, aim: Objective) -> Answer:
     )
 
     def log_density(theta: Tensor) -> Tensor:
-        return log_prob(sde, score, theta, prior=settled(sde), atol=1e-5, batch_size=4096).value
+        return log_prob(sde, score, theta, atol=1e-5, batch_size=4096).value
 
     return log_density, notes

@@ -15,15 +15,6 @@ if TYPE_CHECKING:
     from circsde.models.training import Trained
 
 
-def holds_images(source: str) -> bool:
-    """Whether ``source`` is one of images: a folder, an image file, or one by its kind."""
-    from circsde.data.image_reader import KINDS
-    from circsde.data.images import SUFFIXES
-
-    path = Path(source)
-    return source.partition(":")[0] in KINDS or path.is_dir() or path.suffix.lower() in SUFFIXES
-
-
 def read(
     source: str, unit: str | None, columns: str | None, drop_missing: bool, otherwise: str | None = None
 ) -> "Phases":
@@ -50,6 +41,8 @@ def known(model: "Trained", source: str, unit: str | None, columns: str | None, 
 
     A file that states its unit, and no other is given, is read in that.
     """
+    from circsde.data.image_sources import holds_images
+
     about = model.about
     if holds_images(source):
         raise ValueError(f"{source} holds images, and the model is one of angles, {', '.join(about['names'])}")

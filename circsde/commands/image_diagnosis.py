@@ -37,6 +37,7 @@ def examine(
     from circsde.commands.train_images import Windows
     from circsde.metrics.images import compare
     from circsde.sampling.reverse import Recipe
+    from circsde.sampling.trained import event_shape
     from circsde.streams import torch_stream
 
     windows = Windows(**model.about["windows"], cache=None)
@@ -44,12 +45,11 @@ def examine(
         windows = replace(windows, source=source)
     held_out, familiar = windows.part("test"), windows.part("train")
     encoding = image_samples.encoding_of(model.about)
-    known, shape = image_samples.event_shape(model), windows.shape(held_out)
+    known, shape = event_shape(model), windows.shape(held_out)
     if shape != known:
         raise ValueError(f"the model knows images of shape {known}, the windows of {windows.source} are {shape}")
-    request = image_samples.Request(COUNT, 0, 64, seed, "auto", "cpu", 0)
-    total = STEPS * -(-COUNT // 64)
-    drawn = image_samples.draw(model, run, request, Recipe("multistep", STEPS), lambda done: progress(min(done, total)))
+    recipe = Recipe("multistep", STEPS)
+    drawn = image_samples.draw(model, run, recipe, "auto", COUNT, seed=seed, batch_size=COUNT // 2, progress=progress)
     name = "value" if "value" in drawn else "theta"
     sampled = image_samples.pictures(drawn)
     if name == "value":

@@ -7,28 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from circsde.commands import console, options
+from circsde.commands.angles import unit_name
 from circsde.commands.answer import Answer, counted
 from circsde.commands.options import OUTPUT, SOLVER, flag, option
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from circsde.models.training import Trained
 
-IMAGES = "Models of images"
+IMAGES, CLASSES = "Models of images", "Classes"
 
-OF_IMAGES = (
-    "classes",
-    "guidance",
-    "spacing",
-    "corrector",
-    "flow",
-    "noisy",
-    "start_law",
-    "batch",
-    "first_sample",
-    "device",
-    "sheet",
-    "video",
-)
+OF_IMAGES = ("noisy", "sheet", "video")
 """Options that mean nothing for a model of angles."""
 
 EXAMPLES = """
@@ -69,24 +59,26 @@ def sample(
     stochasticity: Annotated[float, option(SOLVER, "1: reverse SDE; 0: probability flow.")] = 1.0,
     seed: options.Seed = 0,
     classes: Annotated[
-        str | None, option(IMAGES, "Of these classes, in turn; by default as often as in the data.", metavar="A,B,...")
+        str | None, option(CLASSES, "Of these classes, in turn; by default as often as in the data.", metavar="A,B,...")
     ] = None,
     guidance: Annotated[
-        float, option(IMAGES, "To their classes. 1: as data are; more: told apart more easily, less varied; 0: none.")
+        float, option(CLASSES, "To their classes. 1: as data are; more: told apart more easily, less varied; 0: none.")
     ] = 1.0,
-    spacing: Annotated[SpacingName, option(IMAGES, "In what the steps are even.")] = SpacingName.INDEX,
+    spacing: Annotated[SpacingName, option(SOLVER, "In what the steps are even.")] = SpacingName.INDEX,
     corrector: Annotated[
-        float, option(IMAGES, "Signal-to-noise ratio of a Langevin step before each step, as 0.16; 0: none.")
+        float, option(SOLVER, "Signal-to-noise ratio of a Langevin step before each step, as 0.16; 0: none.")
     ] = 0.0,
     flow: Annotated[
-        str | None, option(IMAGES, "The probability flow by heun2, rk4, dopri5, ... instead.", metavar="METHOD")
+        str | None, option(SOLVER, "The probability flow by heun2, rk4, dopri5, ... instead.", metavar="METHOD")
     ] = None,
     noisy: Annotated[bool, flag(IMAGES, "Make the last step with noise, too.", "--noisy")] = False,
     start_law: Annotated[
-        str, option(IMAGES, "auto: of the run's file, if it has one; settled; or a file.", metavar="LAW")
+        str, option(SOLVER, "auto: of the run's file, if it has one; settled; or a file.", metavar="LAW")
     ] = "auto",
-    batch: Annotated[int, option(IMAGES, "Samples at a time; of no consequence.", least=1)] = 64,
-    first_sample: Annotated[int, option(IMAGES, "The index of the first, to go on with a seed.", least=0)] = 0,
+    batch: Annotated[
+        int | None, option(SOLVER, "Samples at a time, which does not change them; 64 of 32x32.", least=1)
+    ] = None,
+    first_sample: Annotated[int, option(SOLVER, "The index of the first, to go on with a seed.", least=0)] = 0,
     device: options.Device = options.DeviceName.AUTO,
     out: options.SamplesOut = None,
     sheet: Annotated[Path | None, option(OUTPUT, "Images: the sheet; by default PATH.png.", metavar="PATH")] = None,
@@ -107,65 +99,71 @@ def sample(
     picture = written.with_suffix(".png") if sheet is None else sheet
     _check_pictures(picture, video, force=force)
 
+    from circsde.commands import image_samples
     from circsde.models.training import trained
+    from circsde.record import provenance
+    from circsde.sampling.reverse import Recipe, Spacing
+    from circsde.sampling.trained import samples_at_once
     from circsde.solvers.trajectory import ADAPTIVE
 
     model = trained(run)
     images = model.about.get("kind") == "images"
-    if images:
-        _refuse_inert(model, given)
-        if table == ".csv":
-            raise ValueError(f"{written} would be a table of angles, and {run} is a model of images: name it PATH.nc")
+    _refuse_inert(model, run, given)
+    if images and table == ".csv":
+        raise ValueError(f"{written} would be a table of angles, and {run} is a model of images: name it PATH.nc")
     few = images and not corrector  # Langevin steps need a method that remembers none
     method = method or ("multistep" if few else "heun")
     steps = steps or (len(model.chain) if flow in ADAPTIVE else 25 if method == "multistep" else 100)
-    given |= {"method": method, "steps": steps}
-    if not images:
-        options.refuse(sample, given, OF_IMAGES, f"for models of images, and {run} is one of angles")
-        return _angles(model, count, steps, method, stochasticity, seed, written, picture, given, force=force)
-
-    from circsde.commands import image_samples
-    from circsde.record import provenance, save_netcdf
-    from circsde.sampling.reverse import Recipe, Spacing
-
-    recipe = Recipe(None if flow else method, steps, Spacing(spacing), stochasticity, corrector, not noisy, flow)
-    frames = 0 if video is None else image_samples.FRAMES
-    request = image_samples.Request(
-        count,
-        first_sample,
-        batch,
-        seed,
-        start_law,
-        options.device(device),
-        frames,
-        tuple(options.names(classes) or ()),
-        guidance,
-    )
+    batch, given = batch or samples_at_once(model), given | {"method": method, "steps": steps}
+    denoise = images and not noisy
+    recipe = Recipe(None if flow else method, steps, Spacing(spacing), stochasticity, corrector, denoise, flow)
     _check_memory(model, count)
-    notes = [f"{counted(count, 'sample')}, {counted(steps, 'step')}, {request.device}"]
+    on = options.device(device)
+    what = f" of {', '.join(model.about['names'])}" if not images else ""
+    notes = [f"{counted(count, 'sample')}{what}, {counted(steps, 'step')}, {on}"]
     with console.progress_bar("sampling", steps * -(-count // batch), notes) as progress:
-        result = image_samples.draw(model, run, request, recipe, progress)
+        result = image_samples.draw(
+            model,
+            run,
+            recipe,
+            start_law,
+            count,
+            classes=tuple(options.names(classes) or ()),
+            guidance=guidance,
+            seed=seed,
+            first_sample=first_sample,
+            batch_size=batch,
+            frames=0 if video is None else image_samples.FRAMES,
+            device=on,
+            progress=progress,
+        )
     result = result.assign_attrs(**provenance(**given))
-    kept, files = result.sizes["sample"], {}
+    kept, law, files = result.sizes["sample"], result.attrs["start_law"], {}
     if kept:
         files = {"samples": written, "picture": picture}
-        save_netcdf(result.drop_dims("time", errors="ignore"), written, force=force)
-        image_samples.save_sheet(result, picture, force=force)
-        if video is not None:
-            files["video"] = video
-            image_samples.save_video(result, video, force=force)
+        if images:
+            _write_images(result, written, picture, video, force=force)
+            files |= {} if video is None else {"video": video}
+        else:
+            _write_angles(result, model, written, picture, force=force)
     if result.attrs["status"] != "success":
         console.fail(f"{result.attrs['message']}; {kept} samples are kept", **files)
-    law = result.attrs["start_law"]
-    return Answer([f"started from the law: {law}"], {"count": kept, "start_law": law}, files)
+    said, values = [f"started from the law: {law}"], {"count": kept, "start_law": law}
+    if not images:
+        unit = str(model.about.get("unit") or "rad")
+        said.insert(0, f"{counted(kept, 'sample')} in {unit_name(unit)}")
+        values |= {"angles": model.about["names"], "unit": unit}
+    return Answer(said, values, files)
 
 
-def _refuse_inert(model: "Trained", given: dict[str, Any]) -> None:
-    """Refuse options that a model of images, or the flow that is asked for, does not read."""
+def _refuse_inert(model: "Trained", run: Path, given: dict[str, Any]) -> None:
+    """Refuse options that a model, or the flow that is asked for, does not read."""
     from circsde.matching.chain import Chain
     from circsde.solvers.trajectory import ADAPTIVE
 
     reverse, flow = ("method", "stochasticity"), given["flow"]
+    if model.about.get("kind") != "images":
+        options.refuse(sample, given, OF_IMAGES, f"for models of images, and {run} is one of angles")
     if not isinstance(model.process, Chain):
         names = (*reverse, "spacing", "corrector", "noisy", "start_law")
         options.refuse(sample, given, names, "for models of phases, and this is one of the standard diffusion")
@@ -191,59 +189,37 @@ def _check_pictures(picture: Path, video: Path | None, *, force: bool) -> None:
 
 def _check_memory(model: "Trained", count: int) -> None:
     """Refuse now more samples than fit, twice while they are put together."""
-    from circsde.commands.image_samples import event_shape
+    from circsde.sampling.trained import event_shape
 
     size = math.prod(event_shape(model))
     console.check_memory(8.0 * count * size, f"{count} samples", "draw fewer at a time, with another --seed each")
 
 
-def _angles(
-    model: "Trained",
-    count: int,
-    steps: int,
-    method: str,
-    stochasticity: float,
-    seed: int,
-    written: Path,
-    picture: Path,
-    given: dict[str, Any],
-    *,
-    force: bool,
-) -> Answer:
-    import xarray as xr
+def _write_images(result: "xr.Dataset", written: Path, picture: Path, video: Path | None, *, force: bool) -> None:
+    from circsde.commands.image_samples import save_sheet, save_video
+    from circsde.record import save_netcdf
 
-    from circsde.commands.angles import in_unit, unit_name
+    save_netcdf(result.drop_dims("time", errors="ignore"), written, force=force)
+    save_sheet(result, picture, force=force)
+    if video is not None:
+        save_video(result, video, force=force)
+
+
+def _write_angles(result: "xr.Dataset", model: "Trained", written: Path, picture: Path, *, force: bool) -> None:
+    """In the unit of the training, with the names of its columns, and as densities of pairs."""
+    import torch
+
+    from circsde.commands.angles import in_unit
     from circsde.commands.pictures import pair_densities
-    from circsde.record import provenance, replacing, save_netcdf
-    from circsde.sampling.diagnose import sample as draw
-    from circsde.sampling.diagnose import samples
-    from circsde.streams import torch_stream
+    from circsde.record import replacing, save_netcdf
 
-    names = model.about["names"]
-    _check_memory(model, count)
-    notes = [f"{counted(count, 'sample')} of {', '.join(names)}, {counted(steps, 'step')}"]
-    with console.progress_bar("sampling", steps, notes) as progress:
-        solution = draw(
-            model,
-            count,
-            n_steps=steps,
-            method=method,
-            stochasticity=stochasticity,
-            generator=torch_stream(seed, "samples"),
-            progress=progress,
-        )
-    theta, unit = samples(model, solution), str(model.about.get("unit") or "rad")
-    angles = xr.DataArray(in_unit(theta, unit), {"angle": names}, ("row", "angle"), "theta")
+    unit, theta = str(model.about.get("unit") or "rad"), result["theta"]
+    angles = theta.copy(data=in_unit(torch.from_numpy(theta.values), unit))
     angles.attrs = {"units": unit, "long_name": "angle"}
     if written.suffix == ".csv":
         with replacing(written, force=force) as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows([names, *angles.values.tolist()])
+            csv.writer(file).writerows([theta["angle"].values.tolist(), *angles.values.tolist()])
     else:
-        save_netcdf(angles.to_dataset().assign_attrs(provenance(**given)), written, force=force)
-    drawn = xr.DataArray(theta.numpy(), {"angle": names}, ("row", "angle"))
+        save_netcdf(result.assign(theta=angles), written, force=force)
     with replacing(picture, force=force) as temporary:
-        pair_densities({"samples": drawn}, unit=unit).savefig(temporary, dpi=150)
-    values = {"count": count, "angles": names, "unit": unit}
-    return Answer(
-        [f"{counted(count, 'sample')} in {unit_name(unit)}"], values, {"samples": written, "picture": picture}
-    )
+        pair_densities({"samples": theta}, unit=unit).savefig(temporary, dpi=150)

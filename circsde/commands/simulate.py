@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from circsde.commands import angles, console, options
+from circsde.commands import console, options
 from circsde.commands.answer import Answer, counted
 from circsde.commands.options import OUTPUT, SOLVER, option, rate
 
@@ -102,23 +102,24 @@ def simulate(
         options.refuse(simulate, given, ("coupling_rate",), "without coupling it does nothing: take --coupling global")
     if crop is None:
         options.refuse(simulate, given, ("centre",), "of a window, and none is cut out: give --crop")
-    if not angles.holds_images(source):
-        options.refuse(simulate, given, ("colour", "scale"), f"for images, and {source} is a table of angles")
     netcdf, picture = console.outputs(out, _default(source), (".nc", ".png"), source, force=force)
 
     import math
 
     import torch
 
-    from circsde.commands.forward import forward
+    from circsde.contracts import first_few
     from circsde.data import load
-    from circsde.data.image_set import some
+    from circsde.data.image_sources import holds_images
     from circsde.encoding import PhaseEncoding
     from circsde.kuramoto import KuramotoSDE
     from circsde.plots import forward_process
     from circsde.record import provenance, replacing, save_netcdf
     from circsde.streams import torch_stream
+    from circsde.studies.forward import forward
 
+    if not holds_images(source):
+        options.refuse(simulate, given, ("colour", "scale"), f"for images, and {source} is a table of angles")
     rates = _schedule(schedule, coupling, horizon, coupling_rate, reference_rate, diffusion_rate)
     generator = torch_stream(seed, "data")
     data = load(
@@ -142,9 +143,15 @@ def simulate(
     if coupling is CouplingName.LOCAL:
         options.check_radius(radius, data.theta.shape[1:])
     sde = KuramotoSDE(data.theta.shape[1:], _coupling(coupling, radius, boundary), rates)
+    each = 2.0 * (data.theta.element_size() + 8)  # phases and windings, once more while stacked
+    console.check_memory(
+        (min(frames, steps) + 1) * data.theta.numel() * each,
+        f"{min(frames, steps) + 1} frames of {data.theta.numel():,} phases",
+        "save fewer frames, or take fewer samples or smaller images",
+    )
     left_out = [f"left out {counted(data.dropped, 'row')} without all angles"] if data.dropped else []
     if data.skipped:
-        left_out = [f"left out {counted(len(data.skipped), 'image')}: {some(data.skipped, '; ')}"]
+        left_out = [f"left out {counted(len(data.skipped), 'image')}: {first_few(data.skipped, '; ')}"]
     with console.progress_bar("integrating", steps, [title, *left_out]) as progress:
         result = forward(
             sde, data.theta, method=method, n_steps=steps, frames=frames, generator=generator, progress=progress

@@ -1,54 +1,13 @@
 """``circsde train``: a score model of angles or of images, and the folder that it leaves."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from circsde.commands import console, options
 from circsde.commands.answer import Answer
 from circsde.commands.options import DATA, OUTPUT, flag, option
-
-if TYPE_CHECKING:
-    from circsde.models.settings import Settings
-
-
-class ProcessName(StrEnum):
-    """What drives data to a known law."""
-
-    DIFFUSION = "diffusion"
-    REFERENCE = "reference"
-    GLOBAL = "global"
-    LOCAL = "local"
-    STANDARD = "standard"
-
-
-class RatesName(StrEnum):
-    """Of coupling, attraction and noise in time."""
-
-    SETTLING = "settling"
-    PUBLISHED = "published"
-
-
-class Preset(StrEnum):
-    """The size of a U-Net."""
-
-    TINY = "tiny"
-    SMALL = "small"
-    BASE = "base"
-
-
-class ObjectiveName(StrEnum):
-    """What the network regresses on."""
-
-    BEST = "best"
-    DENOISING = "denoising"
-    ONE_STEP = "one-step"
-    PATHWISE = "pathwise"
-
+from circsde.commands.training import ObjectiveName, Preset, ProcessName, RatesName
 
 MODEL, IMAGES, TRAINING = "Model", "Images", "Training"
 
@@ -184,7 +143,7 @@ def train(
         console.check_folder(folder)
 
     from circsde.commands import train_angles, train_images
-    from circsde.commands.angles import holds_images
+    from circsde.data.image_sources import holds_images
     from circsde.models.settings import Settings
 
     is_images = holds_images(source)
@@ -225,55 +184,3 @@ def train(
     table = train_angles.Table(source, unit, columns, drop_missing, held_out)
     model = train_angles.Model(process, attraction, smallest_noise, steps, width, depth, harmonics)
     return train_angles.fit(table, model, objective, settings, *place, begin)
-
-
-def end(settings: "Settings", begin: datetime) -> str:
-    """What ends a training at the latest.
-
-    >>> from circsde.models.settings import Settings
-    >>> end(Settings(epochs=40, updates=500), datetime(2026, 1, 1, 12))
-    'ends after 40 epochs of 500 updates at the latest'
-    >>> end(Settings(seconds=300.0, patience=3), datetime(2026, 1, 1, 12))
-    'ends after 300 s, at 12:05:00, at the latest, or after 3 epochs without a lower validation loss'
-    """
-    if settings.seconds is None:
-        said = f"ends after {settings.epochs} epochs of {settings.updates} updates at the latest"
-    else:
-        last = begin + timedelta(seconds=settings.seconds)
-        said = f"ends after {settings.seconds:g} s, at {last:%H:%M:%S}, at the latest"
-    if settings.patience is not None:
-        said += f", or after {settings.patience} epochs without a lower validation loss"
-    return said
-
-
-@contextmanager
-def training_bar(
-    settings: "Settings", notes: Sequence[str], begin: float
-) -> Iterator[tuple[Callable[[int], object], Callable[[str], object]]]:
-    """A bar and two ways to move it; a failure in a message.
-
-    Args:
-        settings: Of the training: updates, or a time, are what the bar counts.
-        notes: Of the work; what ends it is added.
-        begin: When the command began, by the monotonic clock.
-
-    Yields:
-        What takes the number of finished updates, and what takes a text that says what is prepared.
-    """
-    notes = [*notes, end(settings, datetime.now() - timedelta(seconds=time.monotonic() - begin))]
-    if settings.seconds is None:
-        bar = console.progress_bar("training", settings.epochs * settings.updates, notes)
-    else:
-        bar = console.progress_bar("training, seconds", round(settings.seconds), notes)
-    try:
-        with bar as update:
-
-            def done(updates: int) -> int:
-                return updates if settings.seconds is None else int(time.monotonic() - begin)
-
-            yield lambda updates: update(done(updates)), lambda what: update(done(0), now=f"preparing {what}")
-    except FloatingPointError as error:
-        console.fail(str(error))
-    except KeyboardInterrupt:
-        console.note("the same command goes on from the last finished epoch")
-        raise

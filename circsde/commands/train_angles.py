@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from circsde.commands import angles
 from circsde.commands.answer import Answer, counted
+from circsde.commands.training import ObjectiveName, ProcessName, training_bar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from circsde.commands.train import ObjectiveName, ProcessName
     from circsde.data import Phases
     from circsde.models.settings import Settings
 
@@ -51,7 +51,7 @@ class Table:
 class Model:
     """What is learnt: a process, its chain, and the size of the network."""
 
-    process: "ProcessName"
+    process: ProcessName
     attraction: float
     smallest_noise: float
     steps: int
@@ -61,7 +61,7 @@ class Model:
 
 
 def fit(
-    table: Table, learnt: Model, objective: "ObjectiveName", settings: "Settings", out: Path, device: str, begin: float
+    table: Table, learnt: Model, objective: ObjectiveName, settings: "Settings", out: Path, device: str, begin: float
 ) -> Answer:
     """Train; the command began at the time ``begin`` of the monotonic clock."""
     if learnt.process in ("local", "standard"):
@@ -71,19 +71,18 @@ def fit(
     data = angles.read(table.source, table.unit, table.columns, table.drop_missing)
     training, validation = table.parts(data, settings.seed)
 
-    from circsde.commands.train import training_bar
     from circsde.matching.chain import Chain
     from circsde.models.mlp import ScoreMLP
-    from circsde.models.presets import Process, forward_process
-    from circsde.models.presets import objective as best
-    from circsde.models.relative import Relative
+    from circsde.models.processes import Process, angle_process, best_objective
+    from circsde.models.settled_residual import SettledResidual
     from circsde.models.training import train
     from circsde.models.transitions import Objective
     from circsde.streams import seed_torch
     from circsde.torus import difference, mean_direction
 
     centre = mean_direction(training.double(), 0)
-    sde = forward_process(Process(learnt.process), training.shape[1:], learnt.attraction)
+    process = Process(learnt.process)
+    sde = angle_process(process, training.shape[1:], learnt.attraction)
     chain = Chain.geometric(sde, learnt.steps, learnt.smallest_noise, linear_from=2.0)
     seed_torch(settings.seed, "weights")
     network = ScoreMLP(
@@ -104,9 +103,9 @@ def fit(
     parts = f"{counted(len(training), 'row')} to learn from, {len(validation)} to validate"
     with training_bar(settings, [f"{parts}, {counted(training.shape[1], 'angle')}"], begin) as (progress, preparing):
         model = train(
-            network if learnt.process == "diffusion" else Relative(network, sde),
+            network if learnt.process == "diffusion" else SettledResidual(network, sde),
             chain,
-            best(Process(learnt.process)) if objective == "best" else Objective(objective),
+            best_objective(process) if objective == "best" else Objective(objective),
             difference(training, centre.float()),
             difference(validation, centre.float()),
             out,

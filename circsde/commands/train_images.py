@@ -9,25 +9,15 @@ from typing import TYPE_CHECKING, Literal
 
 from circsde.commands import console, options
 from circsde.commands.answer import Answer, counted
+from circsde.commands.training import ObjectiveName, Preset, ProcessName, RatesName, training_bar
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from circsde.commands.train import ObjectiveName, Preset, ProcessName, RatesName
     from circsde.data import ImageSet
-    from circsde.kuramoto import KuramotoSDE
     from circsde.matching.chain import Chain
     from circsde.models.settings import Settings
-    from circsde.models.transitions import DataSampler, Objective
-
-REFERENCE_WEIGHT = {"diffusion": 0.0, "reference": 1.5, "global": 1.5, "local": 1.0}
-"""Of the published rates, by process (eq. 2)."""
-
-COUPLING = {"reference": 0.0, "global": 0.25, "local": 0.25}
-"""Over the attraction, of rates that settle."""
-
-RADIUS = 5
-"""Of local coupling, as published."""
+    from circsde.models.transitions import DataSampler
 
 FITTED, COMPARED = 1000, 250
 """States that laws to start from are fitted to, and compared with."""
@@ -93,21 +83,21 @@ class Windows:
 
 @dataclass(frozen=True)
 class Forward:
-    """What drives phases together; ``process`` may also be the standard model's, which has none."""
+    """What drives phases together; the standard model has none."""
 
-    process: "ProcessName"
+    process: ProcessName
     radius: int
     steps: int
-    settling: bool
+    rates: RatesName
 
     @classmethod
     def chosen(
         cls,
-        process: "ProcessName",
+        process: ProcessName,
         radius: int | None,
         steps: int,
-        rates: "RatesName | None",
-        objective: "ObjectiveName",
+        rates: RatesName | None,
+        objective: ObjectiveName,
         encode: Literal["grey", "orientation"],
     ) -> "Forward":
         """With settling rates, unless others are asked for, where they are of use: of phases on an arc, in few steps.
@@ -115,38 +105,28 @@ class Forward:
         Raises:
             ValueError: If rates are asked for that the process does not have, or a radius where nothing has one.
         """
+        from circsde.models.processes import IMAGES, RADIUS, Process
+
         if radius is not None and process != "local":
             raise ValueError(f"the process {process} couples no windows: leave radius out, or take the process local")
-        weights = {"settling": COUPLING, "published": REFERENCE_WEIGHT}
-        if rates is not None and process not in weights[rates]:
+        weights = None if process == "standard" else IMAGES[Process(process)]
+        if rates is not None and (weights is None or getattr(weights, rates) is None):
             raise ValueError(f"the process {process} has no {rates} rates: leave rates out")
-        useful = process in COUPLING and objective != "one-step" and encode == "grey"
-        return cls(process, radius or RADIUS, steps, useful if rates is None else rates == "settling")
+        settles = weights is not None and weights.settling is not None
+        useful = settles and objective != "one-step" and encode == "grey"
+        rates = rates or (RatesName.SETTLING if useful else RatesName.PUBLISHED)
+        return cls(process, radius or RADIUS, steps, rates)
 
     def scale(self, asked: float | None) -> float:
         """Where black and white are, in units of pi."""
-        return (0.15 if self.settling else 0.5) if asked is None else asked
-
-    def equation(self, event_shape: tuple[int, ...]) -> "KuramotoSDE":
-        """The stochastic Kuramoto equation."""
-        from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
-        from circsde.kuramoto import KuramotoSDE
-        from circsde.schedule import Schedule
-
-        coupling: Coupling = NoCoupling()
-        if self.process in ("global", "local"):
-            coupling = GlobalCoupling() if self.process == "global" else LocalCoupling(self.radius)
-        if self.settling:
-            return KuramotoSDE(event_shape, coupling, Schedule.settling(COUPLING[self.process]))
-        weight = REFERENCE_WEIGHT[self.process]
-        return KuramotoSDE(event_shape, coupling, Schedule.published(self.steps, reference_weight=weight))
+        return (0.15 if self.rates == "settling" else 0.5) if asked is None else asked
 
 
 def fit(
     windows: Windows,
     forward: Forward,
-    objective: "ObjectiveName",
-    preset: "Preset",
+    objective: ObjectiveName,
+    preset: Preset,
     settings: "Settings",
     sheets: int | None,
     out: Path,
@@ -160,16 +140,16 @@ def fit(
     import torch
 
     from circsde.commands.image_samples import encoding_of, training_sheet
-    from circsde.commands.train import training_bar
     from circsde.data import RandomWindows
     from circsde.matching.chain import Chain
+    from circsde.models.linear_residual import LinearResidual
     from circsde.models.loop import LAST
-    from circsde.models.pairs import check_time
+    from circsde.models.preparation import check_time
+    from circsde.models.processes import Family, Process, best_objective, image_process
     from circsde.models.training import Trained, train
     from circsde.models.transitions import Objective
     from circsde.models.unet import PRESETS, ScoreUNet
     from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
-    from circsde.models.wiener import Wiener
     from circsde.record import check_writable, held
     from circsde.sampling.choose_start import FILE
     from circsde.streams import seed_torch
@@ -196,12 +176,13 @@ def fit(
         shape = windows.shape(training)
         if forward.process == "local":
             options.check_radius(forward.radius, shape)
-        sde = forward.equation(shape)
-        aim = _objective(forward.process, objective)
+        process = Process(forward.process)
+        sde = image_process(process, shape, Family(forward.rates), forward.steps, forward.radius)
+        aim = best_objective(process) if objective == "best" else Objective(objective)
         along = Chain.uniform(sde, forward.steps, published=aim is Objective.ONE_STEP)
         network = answer = ScoreUNet(shape, sde.schedule.diffusion, head="scalar", **architecture)
         if aim is Objective.PATHWISE:
-            network = Wiener(answer, sde, forward.steps)
+            network = LinearResidual(answer, sde, forward.steps)
     out.mkdir(parents=True, exist_ok=True)
     check_writable(out / FILE, force=True)
     shown: list[str] = []
@@ -212,7 +193,7 @@ def fit(
         starts = RandomWindows(training, encoding)
         if settings.seconds is not None and not (out / LAST).exists():
             states = 0 if (out / FILE).exists() else FITTED + COMPARED
-            check_time(along, aim, starts, settings, aim is Objective.PATHWISE, time.monotonic, begin, states)
+            check_time(along, aim, starts, settings, network, time.monotonic, begin, states)
         with held(out):
             table = _start_law(along, starts, out)
         shown.append(mismatch(table))
@@ -257,15 +238,6 @@ def _check_windows(windows: Windows, training: "ImageSet", held_out: "ImageSet",
             f"windows have {' x '.join(map(str, training.event_shape[-2:]))} pixels, and the network needs multiples of"
             f" {stride}: give such a --crop, or --size"
         )
-
-
-def _objective(process: str, name: "ObjectiveName") -> "Objective":
-    """What is asked for; the best is the exact law of pure diffusion, else the whole path."""
-    from circsde.models.transitions import Objective
-
-    if name == "best":
-        return Objective.DENOISING if process == "diffusion" else Objective.PATHWISE
-    return Objective(name)
 
 
 def _start_law(chain: "Chain", starts: "DataSampler", out: Path) -> "xr.Dataset":

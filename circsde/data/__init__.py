@@ -1,8 +1,8 @@
 """Data as phases: images, tables of angles, textures and generated fingerprints."""
 
 from .fingerprint import fingerprints
+from .image_reading import image_set
 from .image_set import ImageSet
-from .image_source import image_set
 from .sources import Phases, load
 from .windows import RandomWindows
 

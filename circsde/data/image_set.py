@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from circsde.contracts import first_few
 from circsde.data.images import Colour, Size
 from circsde.encoding import Encoding
 from circsde.streams import numpy_stream, torch_stream
@@ -98,9 +99,9 @@ class ImageSet:
         """What whoever trains on this set should know, such as images left out or without content."""
         remarks = []
         if self.skipped:
-            remarks.append(f"{len(self.skipped)} images are left out: {some(self.skipped, '; ')}")
+            remarks.append(f"{len(self.skipped)} images are left out: {first_few(self.skipped, '; ')}")
         if self.constant:
-            remarks.append(f"{len(self.constant)} of {len(self)} images have one colour: {some(self.constant, ', ')}")
+            remarks.append(f"{len(self.constant)} of {len(self)} images have one colour: {first_few(self.constant)}")
         return tuple(remarks)
 
     def draw(self, count: int, generator: torch.Generator, margin: int = 0) -> Tensor:
@@ -172,7 +173,7 @@ class ImageSet:
         wanted = set(groups)
         missing = sorted(wanted - set(self.groups))
         if missing or not wanted:
-            raise ValueError(f"there is no image of the groups {some(missing, ', ') or 'asked for, which are none'}")
+            raise ValueError(f"there is no image of the groups {first_few(missing) or 'asked for, which are none'}")
         return self.where([group in wanted for group in self.groups])
 
     def without(self, groups: Collection[str]) -> "ImageSet":
@@ -277,9 +278,3 @@ class ImageSet:
 def inner(theta: Tensor, margin: int) -> Tensor:
     """Without ``margin`` pixels on every side."""
     return theta[..., margin : theta.shape[-2] - margin, margin : theta.shape[-1] - margin]
-
-
-def some(texts: Collection[str], separator: str, most: int = 5) -> str:
-    """The first few."""
-    more = f"{separator}and {len(texts) - most} more" if len(texts) > most else ""
-    return separator.join(list(texts)[:most]) + more

@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from circsde.data import image_reader, images
+from circsde.contracts import first_few
+from circsde.data import images
 from circsde.data.angles import read_angles
 from circsde.data.fingerprint import PATTERNS, fingerprints
-from circsde.data.image_set import some
+from circsde.data.image_sources import SOURCES, Found, Options, Picture, holds_images, split_name
 from circsde.data.images import Colour, Size
 from circsde.encoding import PhaseEncoding, period, to_radians
 from circsde.torus import wrap
@@ -19,8 +20,6 @@ from circsde.typing import Angles
 
 BUILT_IN = (*(f"texture:{name}" for name in images.TEXTURES), "fingerprint", *(f"fingerprint:{p}" for p in PATTERNS))
 """The sources that need no file."""
-
-_SETS = ("brodatz:", "cifar10:", "socofing:")
 
 
 @dataclass(frozen=True)
@@ -105,15 +104,15 @@ def load(
     if name.partition(":")[0] == "fingerprint":
         grey = _fingerprints(name, count or 1, size, crop, colour, generator)
         return Phases(encoding.encode(grey.to(dtype)), name, (name,) * len(grey), encoding)
-    kind = name.partition(":")[0]
-    if not (kind in (*image_reader.KINDS, "torsion") or path.exists()):
+    is_torsion = name.partition(":")[0] == "torsion"
+    if not is_torsion and split_name(name)[0] == "file" and not path.exists():
         raise ValueError(f"there is no file or folder {name}; built in are {', '.join(BUILT_IN)}")
-    if kind in image_reader.KINDS or path.is_dir() or path.suffix.lower() in images.SUFFIXES:
+    if holds_images(name):
         _only_for("tables of angles", name, unit=unit, columns=columns, drop_missing=drop_missing or None)
         grey, names, skipped = _windows(name, count, size, crop, centre, colour, strict, generator)
         return Phases(encoding.encode(grey.to(dtype)), name, names, encoding, skipped=skipped)
     _only_for("images", name, size=size, crop=crop, centre=centre or None)
-    if kind == "torsion":
+    if is_torsion:
         if unit is not None or columns is not None:
             raise ValueError("torsions have their columns and their unit: drop unit and columns")
         return _torsions(name, count, dtype)
@@ -141,11 +140,15 @@ def _windows(
 ) -> tuple[Tensor, tuple[str, ...], tuple[str, ...]]:
     """``count`` windows of the images of a source, one image after the other, their names, and what is left out."""
     skipped: dict[str, str] = {}
-    path = Path(name)
-    most = len(images.image_files(path)) if path.is_dir() else 0 if name.startswith(_SETS) else 1
+    kind, rest = split_name(name)
+
+    def found() -> Found:
+        return SOURCES[kind].find(rest, Options(colour))
+
+    most = found().count or 0
 
     def usable() -> Iterator[tuple[str, Image.Image]]:
-        for label, image in _images(name, colour):
+        for label, image in _named(found(), name, whole_paths=kind == "file"):
             reason = image if isinstance(image, str) else images.too_small(image, crop)
             if isinstance(image, str) or reason:
                 skipped[label] = str(reason)
@@ -178,26 +181,15 @@ def _windows(
     left_out = tuple(reason if label in reason else f"{label}: {reason}" for label, reason in skipped.items())
     if len(windows) < (count or 1):
         raise ValueError(
-            f"{len(windows)} images of {name} can be used, {count or 1} are asked for: {some(left_out, '; ')}"
+            f"{len(windows)} images of {name} can be used, {count or 1} are asked for: {first_few(left_out, '; ')}"
         )
     return torch.stack(windows), tuple(names), left_out
 
 
-def _images(name: str, colour: Colour) -> Iterator[tuple[str, Image.Image | str]]:
-    """The images of a source, or what is wrong with one, by name."""
-    kind, _, rest = name.partition(":")
-    if kind == "texture":
-        yield name, images.texture(rest, colour)
-    elif kind in image_reader.KINDS:
-        for label, pixels in image_reader.items(kind, rest, None, colour)[0]:
-            image = pixels if isinstance(pixels, str) or colour == "rgb" else pixels[..., 0]
-            yield label, image if isinstance(image, str) else Image.fromarray(image)
-    else:
-        for file in images.image_files(name) if Path(name).is_dir() else [Path(name)]:
-            try:
-                yield str(file), images.read_image(file, colour)
-            except ValueError as error:
-                yield str(file), str(error)
+def _named(found: Found, source: str, *, whole_paths: bool) -> Iterator[Picture]:
+    """Images with names that say where they are: those that are made have the name of their source."""
+    for label, image in found.pictures:
+        yield str(found.folder / label) if whole_paths else label if found.files else source, image
 
 
 def _torsions(name: str, count: int | None, dtype: torch.dtype) -> Phases:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from circsde.data.image_set import ImageSet, inner, some
+from circsde.contracts import first_few
+from circsde.data.image_set import ImageSet, inner
 from circsde.encoding import Encoding
 from circsde.typing import Angles, Labels
 
@@ -35,8 +36,8 @@ class RandomWindows:
         strangers = sorted(set(self.images.labels) - set(self.classes))
         if self.classes and (strangers or not self.images.labels):
             raise ValueError(
-                f"the classes are {some(self.classes, ', ')}, and there are images of"
-                f" {some(strangers, ', ') or 'no class'}"
+                f"the classes are {first_few(self.classes)}, and there are images of"
+                f" {first_few(strangers) or 'no class'}"
             )
 
     def __call__(self, count: int, generator: torch.Generator) -> Angles:

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circsde.exact.fokker_planck import Law, moments
+from circsde.contracts import Law
+from circsde.exact.fokker_planck import moments
 from circsde.exact.fokker_planck_torus import Modes, half_disc
 from circsde.exact.spectral import Complex, Derivative, Spectrum, march
 from circsde.schedule import Schedule

@@ -17,33 +17,17 @@ rate may be missed, and one as short as w is placed in time to rounding only, wh
 import cmath
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from circsde.contracts import Law
 from circsde.exact.spectral import NEGLIGIBLE, Complex, Derivative, Spectrum, march, significant
 from circsde.schedule import Schedule
 from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles, Tangent, Time
-
-
-@runtime_checkable
-class Law(Protocol):
-    """A law that knows its density."""
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density, nats: at each angle for a law on the circle, at each sample for a joint law."""
-
-
-@runtime_checkable
-class SampledLaw(Law, Protocol):
-    """A law on the circle that can also be drawn from."""
-
-    def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Independent draws, float64 in ``[-pi, pi)``."""
 
 
 @dataclass(frozen=True)

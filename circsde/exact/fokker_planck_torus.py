@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from circsde.exact.fokker_planck import Law, grid, moments
+from circsde.contracts import Law
+from circsde.exact.fokker_planck import grid, moments
 from circsde.exact.spectral import Complex, Derivative, Spectrum, march, significant
 from circsde.schedule import Schedule
 from circsde.torus import TWO_PI

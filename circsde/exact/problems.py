@@ -11,10 +11,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from circsde.contracts import Law, SampledLaw
 from circsde.coupling import GlobalCoupling, NoCoupling
 from circsde.exact.catalogue import PROBLEMS
 from circsde.exact.finite_size import finite_size
-from circsde.exact.fokker_planck import CircleLaw, Law, SampledLaw, fokker_planck
+from circsde.exact.fokker_planck import CircleLaw, fokker_planck
 from circsde.exact.fokker_planck_torus import fokker_planck_torus
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import VonMises
@@ -74,8 +75,8 @@ class Problem:
         """Independent starts, shape ``(batch, *event_shape)``, float64."""
         event = tuple(self.sde.event_shape or ())
         if isinstance(self.start, tuple):
-            return torch.stack([law.sample((batch,), generator) for law in self.start], -1)
-        return self.start.sample((batch, *event), generator)
+            return torch.stack([law.sample((batch,), generator=generator) for law in self.start], -1)
+        return self.start.sample((batch, *event), generator=generator)
 
     def __reduce__(self) -> tuple[Callable[..., "Problem"], tuple[object, ...]]:
         """Pickle a problem of :func:`get` as its name, and one that was changed, or is another's, as what it holds."""

@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from circsde.contracts import Sampled
 from circsde.matching.chain import Chain
 from circsde.models import checkpoint
 from circsde.models.transitions import DataSampler, TensorSampler
@@ -24,6 +25,7 @@ from circsde.sampling.start_laws import (
     fit_independent,
     fit_patterned,
     settled,
+    stationary,
 )
 from circsde.solvers.integrate import sdeint
 from circsde.streams import torch_stream
@@ -180,7 +182,7 @@ def load_law(path: str | Path) -> tuple[Law, xr.Dataset]:
     return law, xr.Dataset.from_dict(state["table"])
 
 
-def start_law(chain: Chain, run: str | Path, name: str = "auto") -> tuple[Law, str]:
+def start_law(chain: Chain, run: str | Path, name: str = "auto") -> tuple[Sampled, str]:
     """The law to start sampling from, and where it is from.
 
     Args:
@@ -195,7 +197,7 @@ def start_law(chain: Chain, run: str | Path, name: str = "auto") -> tuple[Law, s
     run = Path(run)
     beside = (run if run.is_dir() else run.parent) / FILE
     if name == "settled" or (name == "auto" and not beside.exists()):
-        return settled(chain.sde), "settled"  # type: ignore[arg-type]
+        return stationary(chain.sde), "settled"  # type: ignore[arg-type]
     path = beside if name == "auto" else Path(name)
     law, table = load_law(path)
     shape = law.states.shape[1:] if isinstance(law, Resampled) else law.event_shape

@@ -1,4 +1,4 @@
-"""What a trained model of a few angles can be asked: samples, log-likelihoods, and whether to believe them."""
+"""Whether to believe a trained model of a few angles: its horizon, samples and density against the data."""
 
 import math
 from collections.abc import Callable
@@ -8,17 +8,14 @@ import xarray as xr
 from torch import Tensor
 
 from circsde.exact.fokker_planck import grid
-from circsde.models.presets import settled
 from circsde.models.training import Trained
 from circsde.sampling.mismatch import energy_test, mismatch
-from circsde.sampling.reverse import evaluating, reverse_times
-from circsde.sde import reverse
+from circsde.sampling.trained import centre, sample
 from circsde.solvers.brownian import draw_seed
 from circsde.solvers.integrate import sdeint
 from circsde.solvers.likelihood import LogProb, log_prob
 from circsde.solvers.normalisation import normalisation
-from circsde.solvers.solution import Solution
-from circsde.torus import difference, wrap
+from circsde.torus import difference
 from circsde.typing import Angles
 
 SAMPLES = 1000
@@ -27,61 +24,10 @@ SAMPLES = 1000
 PERMUTATIONS = 199
 
 
-def centre(model: Trained) -> Tensor:
-    """The directions from which the model counts its angles, rad: those of its training data, or zero."""
-    return torch.tensor(model.about.get("centre", 0.0), dtype=torch.float64)
-
-
-def sample(
-    model: Trained,
-    count: int,
-    *,
-    n_steps: int = 100,
-    method: str = "heun",
-    stochasticity: float = 1.0,
-    generator: torch.Generator | None = None,
-    progress: Callable[[int], object] | None = None,
-) -> Solution:
-    """Run the reverse SDE from draws of the settled law (eq. 4), the network in evaluation mode.
-
-    Args:
-        model: A trained model.
-        count: How many samples.
-        n_steps: Steps, even along the chain that the model was trained along; none begins before its first step ends.
-        method: A name in ``circsde.solvers.METHODS``.
-        stochasticity: 1 for the reverse SDE, 0 for the probability flow.
-        generator: Of the start and of the path.
-        progress: Called with the number of finished steps.
-
-    Returns:
-        The solution from ``s = 0`` to the horizon, ``s = horizon - t``; its last angles are the samples.
-
-    Raises:
-        SolveError: If the score or an angle is not finite.
-    """
-    start = settled(model.sde).sample((count,), generator=generator).reshape(count, *model.sde.event_shape).float()
-    steps = [model.sde.horizon - t for t in reverse_times(model.chain, n_steps)]
-    with evaluating(model.network):
-        return sdeint(
-            reverse(model.sde, model.network, stochasticity),
-            start,
-            (0.0, model.sde.horizon),
-            grid=steps,
-            method=method,
-            generator=draw_seed(generator),
-            progress=progress,
-        )
-
-
-def samples(model: Trained, solution: Solution) -> Angles:
-    """The angles that a solution of :func:`sample` ends at, in the directions of the data."""
-    return wrap(solution.theta[-1] + centre(model).to(solution.theta))
-
-
 def log_likelihood(model: Trained, theta: Angles, *, atol: float = 1e-5, batch_size: int = 5000) -> LogProb:
     """The log-density of data under the probability flow of the model, from its settled law, exactly (eq. 5)."""
     relative = difference(theta, centre(model).to(theta))
-    return log_prob(model.sde, model.network, relative, prior=settled(model.sde), atol=atol, batch_size=batch_size)
+    return log_prob(model.sde, model.network, relative, atol=atol, batch_size=batch_size)
 
 
 def diagnose(
@@ -126,10 +72,10 @@ def diagnose(
         grid=model.chain.times,
         generator=draw_seed(generator),
     )
-    terminal = mismatch(forward.theta[-1], settled(model.sde), permutations=PERMUTATIONS, generator=generator)
+    terminal = mismatch(forward.theta[-1], model.sde.settled_law(), permutations=PERMUTATIONS, generator=generator)
     result = terminal.rename(oscillator="angle")
     told(1)
-    sampled = samples(model, sample(model, len(data), generator=generator))
+    sampled = torch.from_numpy(sample(model, len(data), seed=draw_seed(generator))["theta"].values)
     energy, p = energy_test(data, sampled, permutations=PERMUTATIONS, generator=generator)
     half = len(data) // 2
     floor, _ = energy_test(data[:half], data[half : 2 * half], permutations=1, generator=generator)

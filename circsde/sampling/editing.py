@@ -13,8 +13,9 @@ import xarray as xr
 from jaxtyping import Bool
 from torch import Tensor
 
+from circsde.contracts import Sampled
 from circsde.matching.chain import Chain
-from circsde.sampling.generate import StartLaw, draw, in_batches, streams
+from circsde.sampling.generate import draw, in_batches, streams
 from circsde.sampling.reverse import Known, Recipe, evaluating, on_chain, run_reverse, walked_times
 from circsde.solvers.flow import odeint
 from circsde.solvers.integrate import sdeint
@@ -68,7 +69,7 @@ def inpaint(
     score: Field,
     theta: Angles,
     known: Bool[Tensor, "*event"],
-    start: StartLaw,
+    start: Sampled,
     recipe: Recipe | None = None,
     *,
     seed: int = 0,

@@ -8,35 +8,27 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
+from circsde.contracts import Sampled
 from circsde.matching.chain import Chain
 from circsde.models.guidance import Conditioned
 from circsde.sampling.reverse import Recipe, run_reverse
-from circsde.solvers.solution import SUCCESS, OnFailure, Solution, SolveError, event_axes
+from circsde.solvers.solution import OnFailure, Solution, SolveError, Status, event_axes
 from circsde.streams import key, torch_stream
 from circsde.typing import Field, Labels
 
 _BLOCK = 1 << 14  # angles that a block of starts draws: part of what a seed means
 
 
-@runtime_checkable
-class StartLaw(Protocol):
-    """The law of whole samples at the horizon."""
-
-    def sample(self, sample_shape: tuple[int, ...], /, *, generator: torch.Generator) -> Tensor:
-        """Independent draws, ``(*sample_shape, *event)``."""
-
-
 def generate(
     chain: Chain,
     score: Field,
-    start: StartLaw,
+    start: Sampled,
     count: int,
     recipe: Recipe | None = None,
     *,
@@ -100,7 +92,7 @@ def streams(seed: int) -> tuple[int, int, int]:
     return key(seed, "starts"), key(seed, "backward"), key(seed, "forward")
 
 
-def draw(law: StartLaw, event_shape: Sequence[int], seed: int, first: int, count: int) -> Tensor:
+def draw(law: Sampled, event_shape: Sequence[int], seed: int, first: int, count: int) -> Tensor:
     """Samples ``first`` to ``first + count`` of ``law``, drawn in blocks so that each depends on its index only."""
     size = max(1, _BLOCK // math.prod(event_shape))
     blocks = range(first // size, -(-(first + count) // size))
@@ -128,7 +120,7 @@ def in_batches(
         )
     told = progress or (lambda _: None)
     solutions: list[Solution] = []
-    message, status, nfe = "", SUCCESS, 0
+    message, status, nfe = "", Status.SUCCESS, 0
     for k, first in enumerate(range(first_sample, first_sample + count, batch_size)):
         size = min(batch_size, first_sample + count - first)
         try:

@@ -4,12 +4,12 @@ Two tests of two samples, for Kuiper's statistic on each oscillator and the ener
 """
 
 import math
-from typing import Protocol, runtime_checkable
 
 import torch
 import xarray as xr
 from torch import Tensor
 
+from circsde.contracts import Sampled
 from circsde.laws.distributions import VonMises, WrappedNormal
 from circsde.torus import circular_variance, mean_direction, require_finite, wrap
 from circsde.typing import Angles
@@ -17,16 +17,8 @@ from circsde.typing import Angles
 _TERMS = 100
 
 
-@runtime_checkable
-class SampledLaw(Protocol):
-    """A law of the angles of a sample that can be drawn from."""
-
-    def sample(self, sample_shape: tuple[int, ...], /, *, generator: torch.Generator) -> Tensor:
-        """Independent draws."""
-
-
 def mismatch(
-    terminal: Angles, prior: SampledLaw | Angles, *, permutations: int = 999, generator: torch.Generator
+    terminal: Angles, prior: Sampled | Angles, *, permutations: int = 999, generator: torch.Generator
 ) -> xr.Dataset:
     """Compare simulated angles at the horizon with a prior.
 
@@ -167,7 +159,7 @@ def fit_prior(terminal: Angles, family: str = "von_mises") -> VonMises | Wrapped
     return WrappedNormal(mean_direction(terminal, 0), scale.to(terminal.dtype))
 
 
-def _draw(prior: SampledLaw, terminal: Angles, generator: torch.Generator) -> Tensor:
+def _draw(prior: Sampled, terminal: Angles, generator: torch.Generator) -> Tensor:
     """As many samples as there are, angle by angle where the law is that of a single one."""
     n, event = len(terminal), tuple(terminal.shape[1:])
     drawn = prior.sample((n,), generator=generator)

@@ -17,9 +17,9 @@ from circsde.solvers.correctors import clamped, denoised, langevin
 from circsde.solvers.flow import odeint
 from circsde.solvers.grid import resolution
 from circsde.solvers.integrate import sdeint
-from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method
-from circsde.solvers.solution import NON_FINITE, Solution, SolveError
+from circsde.solvers.registry import find_method
+from circsde.solvers.solution import Solution, SolveError, Status
 from circsde.solvers.trajectory import ADAPTIVE
 from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles, Field
@@ -251,7 +251,9 @@ def _denoised(chain: Chain, score: Field, solution: Solution, t: float, known: K
     if bool(bad.any()):
         samples = tuple(bad.nonzero().flatten().tolist())
         message = f"the last step, from t = {t:g}: the score of sample {samples[0]} is not finite; check it there"
-        raise SolveError(replace(solution, stats=replace(stats, status=NON_FINITE, message=message, samples=samples)))
+        raise SolveError(
+            replace(solution, stats=replace(stats, status=Status.NON_FINITE, message=message, samples=samples))
+        )
     wrapped = wrap(last)
     turns = ((last.double() - wrapped.double()) / TWO_PI).round().long()
     return Solution(

@@ -14,6 +14,7 @@ from torch import Tensor
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import VonMises
 from circsde.laws.gibbs import MeanFieldGibbs
+from circsde.laws.settled import SettledLaw
 from circsde.laws.special import concentration_from_length
 from circsde.torus import require_finite, wrap
 from circsde.typing import Angles
@@ -126,7 +127,7 @@ class Resampled:
 Law = Independent | Gibbs | Coherent | Patterned | Resampled
 
 
-def settled(sde: KuramotoSDE) -> Law:
+def stationary(sde: KuramotoSDE) -> SettledLaw:
     """The stationary law of the final rates, as :meth:`circsde.KuramotoSDE.settled_law` knows it (eq. 3).
 
     Where the coupling joins some pairs more than others, as windows do, that law is not known. Then it is the law of
@@ -136,8 +137,16 @@ def settled(sde: KuramotoSDE) -> Law:
     Raises:
         ValueError: If neither is known.
     """
-    shape = tuple(sde.event_shape)
-    law = sde.terminal_law() if sde.coupling.pair_weight(shape) is None else sde.settled_law()
+    return sde.terminal_law() if sde.coupling.pair_weight(sde.event_shape) is None else sde.settled_law()
+
+
+def settled(sde: KuramotoSDE) -> Law:
+    """The law :func:`stationary` as one that can be saved.
+
+    Raises:
+        ValueError: If it is not known, or oscillators have natural frequencies.
+    """
+    shape, law = tuple(sde.event_shape), stationary(sde)
     if isinstance(law, MeanFieldGibbs):
         return Gibbs(shape, (law.coupling.item(), law.reference.item(), law.diffusion.item()), law.phase.item())
     if not isinstance(law, VonMises):

@@ -10,8 +10,8 @@ import xarray as xr
 
 from circsde.exact.problems import Problem
 from circsde.sde import SDE
-from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method
+from circsde.solvers.registry import find_method
 from circsde.studies.candidates import check_methods, default_methods
 from circsde.studies.content import digest
 from circsde.studies.convergence import STEPS, check_steps, strong_convergence, weak_convergence

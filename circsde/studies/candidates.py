@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from circsde.solvers.brownian import Noise
-from circsde.solvers.interop import find_method
 from circsde.solvers.methods import METHODS, Method
+from circsde.solvers.registry import find_method
 from circsde.solvers.trajectory import ADAPTIVE, FIXED
 from circsde.streams import torch_stream
 from circsde.studies.experiment import Experiment

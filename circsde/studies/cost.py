@@ -11,8 +11,8 @@ import xarray as xr
 from circsde.sde import SDE
 from circsde.solvers.flow import odeint
 from circsde.solvers.integrate import sdeint
-from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method
+from circsde.solvers.registry import find_method
 from circsde.solvers.solution import Solution
 from circsde.solvers.trajectory import ADAPTIVE
 from circsde.streams import key, torch_stream

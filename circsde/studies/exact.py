@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
+from circsde.contracts import Law
 from circsde.exact import problems
-from circsde.exact.fokker_planck import Law
 from circsde.exact.problems import Problem
 from circsde.record import provenance
-from circsde.solvers.interop import find_method
 from circsde.solvers.methods import METHODS, Method
+from circsde.solvers.registry import find_method
 from circsde.studies.transfer import NumericalLaw, numerical_law, stationary_law
 
 DISTANCES = {

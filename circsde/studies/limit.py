@@ -14,7 +14,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from circsde.exact.fokker_planck import CircleLaw, SampledLaw, fokker_planck
+from circsde.contracts import SampledLaw
+from circsde.exact.fokker_planck import CircleLaw, fokker_planck
 from circsde.kuramoto import KuramotoSDE
 from circsde.record import provenance
 from circsde.schedule import Schedule
@@ -94,7 +95,7 @@ def _differences(law: CircleLaw, start: SampledLaw, n: int, paths: int, steps: i
     schedule = law.schedule
     coupled = KuramotoSDE((n,), schedule=schedule)
     free = SDE(law.drift, coupled.diffusion, schedule.horizon, variance=coupled.variance)
-    theta = start.sample((paths, n), torch_stream(seed, "starts"))
+    theta = start.sample((paths, n), generator=torch_stream(seed, "starts"))
     path = Brownian(uniform_grid(schedule.horizon, steps), (paths, n), seed, torch.float64)
     times = uniform_grid(schedule.horizon, TIMES)
     together = sdeint(coupled, theta, (0.0, schedule.horizon), n_steps=steps, brownian=path).theta[-1]

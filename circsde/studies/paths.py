@@ -15,8 +15,8 @@ from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian, BrownianPath, Noise
 from circsde.solvers.grid import places
 from circsde.solvers.integrate import sdeint
-from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method
+from circsde.solvers.registry import find_method
 from circsde.studies.estimates import estimate
 from circsde.studies.monte_carlo import Block, End, Sample, Solved, angles_per_path
 from circsde.studies.result import assemble

@@ -10,8 +10,8 @@ import xarray as xr
 
 from circsde.exact.problems import Problem
 from circsde.sde import SDE
-from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method
+from circsde.solvers.registry import find_method
 from circsde.solvers.trajectory import ADAPTIVE
 from circsde.studies.accuracy import exact_convergence, has_law
 from circsde.studies.advice import NEAR, advice, best, worse_when_finer

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 import xarray as xr
 
-from circsde.exact.fokker_planck import Law
+from circsde.contracts import Law
 from circsde.exact.spectral import Complex
 from circsde.record import provenance
 from circsde.sde import SDE
-from circsde.solvers.interop import find_method
 from circsde.solvers.methods import Method
+from circsde.solvers.registry import find_method
 from circsde.studies.markov import Array, Grid, dimensions, markov_matrix, noiseless, observe, propagate, refine
 from circsde.typing import Angles, PerSample
 

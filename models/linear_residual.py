@@ -22,7 +22,7 @@ MOST, BATCH = 4096, 256
 """The most paths, and how many at a time."""
 
 
-class Wiener(Periodic):
+class LinearResidual(Periodic):
     r"""``(1 - alpha^2) C^T (A C sin(theta - psi) + b) + alpha / sigma network``, C the cosine transform.
 
     ``A``, a number for each cosine wave, and ``b``, of the constant wave only, are what comes nearest to the score in
@@ -91,6 +91,11 @@ class Wiener(Periodic):
             linear = self.rows.to(theta).mT @ waves @ self.columns.to(theta)
         return answer / log_noise.exp().reshape(each) - torch.expm1(2.0 * log_alpha).reshape(each) * linear
 
+    @property
+    def paths(self) -> int:
+        """How many paths are followed to measure the linear part, whole batches of them."""
+        return (math.ceil(min(FOLLOWED // math.prod(self.network.event_shape), MOST) / BATCH) or 1) * BATCH
+
     @torch.no_grad()
     def fit(self, chain: Chain, starts: DataSampler, generator: torch.Generator) -> None:
         """Measure the linear part by least squares on pathwise pairs along a calibrated chain.
@@ -107,7 +112,7 @@ class Wiener(Periodic):
                 f" discounts={chain.discounts}: see Chain.calibrated"
             )
         shape = self.network.event_shape
-        batches = paths(math.prod(shape)) // BATCH
+        batches = self.paths // BATCH
         all_waves = torch.zeros(len(chain), 5, 1, *shape, dtype=torch.float64)
         by_class = torch.zeros(len(chain), 5, *self.constant.shape[1:2], *shape[:-2], dtype=torch.float64)
         for _ in range(batches):
@@ -135,11 +140,6 @@ class Wiener(Periodic):
     def _waves(self, x: Tensor) -> Tensor:
         """The cosine transform of rows and columns."""
         return self.rows.to(x) @ x @ self.columns.to(x).mT
-
-
-def paths(angles: int) -> int:
-    """How many paths of so many angles are followed to measure the linear part, whole batches of them."""
-    return (math.ceil(min(FOLLOWED // angles, MOST) / BATCH) or 1) * BATCH
 
 
 def lines(sums: Tensor) -> tuple[Tensor, Tensor]:

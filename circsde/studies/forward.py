@@ -1,4 +1,4 @@
-"""The forward process on data, beside what theory says of it: the Dataset behind ``circsde simulate``."""
+"""The forward process on data, beside what theory says of it."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,6 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circsde.commands.console import check_memory
 from circsde.exact.fokker_planck import CircleLaw, fokker_planck, grid
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import VonMises
@@ -65,12 +64,6 @@ def forward(
     """
     if frames < 1 or n_steps < 1:
         raise ValueError(f"frames and steps must be positive, got {frames} and {n_steps}")
-    times, size = min(frames, n_steps) + 1, theta.element_size() + 8  # phases and windings, once more while stacked
-    check_memory(
-        2.0 * times * theta.numel() * size,
-        f"{times} frames of {theta.numel():,} phases",
-        "save fewer frames, or take fewer samples or smaller images",
-    )
     marks = sorted({round(i * n_steps / frames) for i in range(frames + 1)})
     ts = [mark * sde.horizon / n_steps for mark in marks]
     solution = sdeint(

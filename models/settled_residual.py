@@ -2,14 +2,14 @@ r"""A score relative to the law that a process settles to."""
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from circsde.contracts import is_periodic
 from circsde.sde import SDE, evaluate
 from circsde.typing import Angles, Tangent, Time
 
 
-class Relative(nn.Module):
+class SettledResidual(nn.Module):
     r"""``score = 2 f / g^2 + network``: the network learns only what the drift has not yet forgotten.
 
     With rates frozen and symmetric coupling an equation settles to the law of score ``2 f / g^2`` (eq. 3). So near
@@ -25,15 +25,14 @@ class Relative(nn.Module):
     >>> from circsde.models.mlp import ScoreMLP
     >>> from circsde.schedule import Schedule
     >>> sde = KuramotoSDE((1,), schedule=Schedule.constant(reference=2.0, diffusion=0.5))
-    >>> score = Relative(ScoreMLP((1,), sde.schedule.diffusion), sde)
+    >>> score = SettledResidual(ScoreMLP((1,), sde.schedule.diffusion), sde)
     >>> score(0.5, torch.tensor([[torch.pi / 2]]))  # before training: von Mises with concentration 4
     tensor([[-4.]], grad_fn=<AddBackward0>)
     """
 
     def __init__(self, network: nn.Module, sde: SDE) -> None:
         super().__init__()
-        self.network = network
-        self.sde = sde
+        self.network, self.sde, self.classes = network, sde, getattr(network, "classes", None)
         self.arguments: dict[str, Any] = {"network": network, "sde": sde}
 
     @property
@@ -41,8 +40,8 @@ class Relative(nn.Module):
         """Whether the drift and the network are known to be 2 pi-periodic."""
         return self.sde.periodic and is_periodic(self.network)
 
-    def forward(self, t: Time, theta: Angles) -> Tangent:
-        """The score at one time or at one per sample, 1/rad."""
+    def forward(self, t: Time, theta: Angles, *given: Tensor) -> Tangent:
+        """The score at one time or at one per sample, 1/rad; what else is given, such as labels, the network reads."""
         settled = 2.0 / evaluate(self.sde.diffusion, t, theta) ** 2 * self.sde.drift(t, theta)
-        learnt: Tangent = self.network(t, theta)
+        learnt: Tangent = self.network(t, theta, *given)
         return learnt + settled

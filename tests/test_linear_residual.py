@@ -14,13 +14,13 @@ from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import VonMises
 from circsde.matching.chain import Chain, pathwise, start, step_with_adjoint
+from circsde.models.linear_residual import LinearResidual, cosines
 from circsde.models.loop import BEST, LAST
 from circsde.models.settings import Settings
 from circsde.models.training import train, trained
 from circsde.models.transitions import DataSampler, Objective
 from circsde.models.unet import ScoreUNet
 from circsde.models.variance_preserving import VariancePreserving
-from circsde.models.wiener import Wiener, cosines
 from circsde.schedule import Schedule
 from circsde.streams import torch_stream
 from circsde.torus import wrap
@@ -28,13 +28,15 @@ from circsde.typing import Angles, Labels
 
 SHAPE = (8, 8)
 PATHS = 4096
-"""That :meth:`Wiener.fit` follows at this size."""
+"""That :meth:`LinearResidual.fit` follows at this size."""
 
 
-def wiener(sde: KuramotoSDE, steps: int, shape: tuple[int, ...] = SHAPE) -> Wiener:
+def wiener(sde: KuramotoSDE, steps: int, shape: tuple[int, ...] = SHAPE) -> LinearResidual:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Wiener(ScoreUNet(shape, sde.schedule.diffusion, width=8, multipliers=(1, 2), attention=()), sde, steps)
+        return LinearResidual(
+            ScoreUNet(shape, sde.schedule.diffusion, width=8, multipliers=(1, 2), attention=()), sde, steps
+        )
 
 
 def calibrated(sde: KuramotoSDE, starts: DataSampler, steps: int) -> Chain:
@@ -42,7 +44,7 @@ def calibrated(sde: KuramotoSDE, starts: DataSampler, steps: int) -> Chain:
     return Chain.uniform(sde, steps).calibrated(starts(1024, generator), generator)
 
 
-def fitted(sde: KuramotoSDE, starts: DataSampler, steps: int) -> tuple[Wiener, Chain]:
+def fitted(sde: KuramotoSDE, starts: DataSampler, steps: int) -> tuple[LinearResidual, Chain]:
     chain, score = calibrated(sde, starts, steps), wiener(sde, steps, tuple(sde.event_shape))
     score.fit(chain, starts, torch.Generator().manual_seed(1))
     return score.double(), chain
@@ -144,7 +146,7 @@ def test_of_classes_it_is_the_line_of_each_and_without_one_that_of_all() -> None
     sde = KuramotoSDE(SHAPE, NoCoupling(), Schedule.constant(0.0, 2.0, 2.0 / concentration, 0.5))
     chain = calibrated(sde, data, steps)
     network = ScoreUNet(SHAPE, sde.schedule.diffusion, width=8, multipliers=(1, 2), attention=(), classes=2)
-    score = Wiener(network, sde, steps)
+    score = LinearResidual(network, sde, steps)
     score.fit(chain, data, torch.Generator().manual_seed(1))
     alone = float(Shaded().variances[0, 0])
     bright, dark = (0.08 + shift for shift in data.shifts)
@@ -171,7 +173,7 @@ def test_a_class_that_no_path_shows_has_the_line_of_all() -> None:
     data = Two(classes=("bright", "dark", "unseen"))
     sde = KuramotoSDE(SHAPE, NoCoupling(), Schedule.settling())
     network = ScoreUNet(SHAPE, sde.schedule.diffusion, width=8, multipliers=(1, 2), attention=(), classes=3)
-    score = Wiener(network, sde, 4)
+    score = LinearResidual(network, sde, 4)
     score.fit(calibrated(sde, data, 4), data, torch.Generator().manual_seed(1))
     assert torch.equal(score.constant[:, 2], score.constant[:, -1])
     assert (score.constant[:, 0, 1] - score.constant[:, -1, 1]).abs().min() > 1e-2
@@ -261,7 +263,7 @@ def test_training_measures_it_keeps_it_and_goes_on(tmp_path: Path) -> None:
 
     run()
     model = trained(tmp_path / "run")
-    assert isinstance(model.network, Wiener)
+    assert isinstance(model.network, LinearResidual)
     assert model.network.slope.max() < 0.0
     measured = wiener(sde, 4)
     measured.fit(model.chain, data, torch_stream(settings.seed, "linear part"))
@@ -273,7 +275,7 @@ def test_training_measures_it_keeps_it_and_goes_on(tmp_path: Path) -> None:
 
 def test_a_process_without_a_chain_is_refused(tmp_path: Path) -> None:
     sde, standard = KuramotoSDE(SHAPE, NoCoupling(), Schedule.settling()), VariancePreserving(SHAPE)
-    with pytest.raises(ValueError, match="a linear part along a chain"):
+    with pytest.raises(ValueError, match="is measured along a chain"):
         train(wiener(sde, 4), standard, Objective.DENOISING, Shaded(), Shaded(), tmp_path, Settings(1, 1, 4))
 
 

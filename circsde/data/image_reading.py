@@ -1,15 +1,16 @@
 """One entry for images to train on: a folder, a known data set or a built-in name becomes a set of images."""
 
-import csv
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from circsde.data import images
-from circsde.data.image_reader import KINDS, read
 from circsde.data.image_set import ImageSet
-from circsde.data.image_store import Store
+from circsde.data.image_sources import SOURCES, ImageSource, Options, split_name
+from circsde.data.image_store import Store, digest, in_memory, mapped
 from circsde.data.images import Colour, Size
 
 Part = Literal["train", "test"]
@@ -80,9 +81,8 @@ def image_set(
             raise ValueError(f"got {value!r}: choose one of {', '.join(str(name) for name in known)}")
     size, crop = images.pair(size, "size"), images.pair(crop, "crop")
     early = size if crop is None or first == "size" else None
-    head, _, rest = str(source).partition(":")
-    kind, rest = (head, rest) if head in KINDS else ("file", str(source))
-    store = read(kind, rest, early, colour, seed, prints, cache)
+    kind, rest = split_name(source)
+    store = _read(kind, rest, early, Options(colour, seed, prints), cache)
     fits, skipped = _fits(store, crop)
     if not any(fits) or (strict and skipped):
         unusable = f"{len(skipped)} of {len(skipped) + sum(fits)} images of {source} cannot be used"
@@ -91,7 +91,7 @@ def image_set(
         raise ValueError(f"every image of {source} has one colour everywhere: there is nothing to learn from them")
     areas = store.shapes.prod(1) * (3 if colour == "rgb" else 1)
     names = tuple(name for name, fit in zip(store.names, fits, strict=True) if fit)
-    groups, in_training = _groups(kind, Path(rest), names)
+    groups, in_training = SOURCES[kind].groups(rest, names)
     whole = ImageSet(
         pixels=store.pixels,
         offsets=(np.cumsum(areas) - areas)[fits],
@@ -105,7 +105,7 @@ def image_set(
         turn=turn,
         skipped=skipped,
         constant=tuple(sorted(set(store.constant) & set(names))),
-        labels=_labels(kind, names),
+        labels=_labels(SOURCES[kind], names),
     )
     if part is None:
         return whole
@@ -114,8 +114,7 @@ def image_set(
         if not any(wanted):
             raise ValueError(f"{source} has no image for the part {part!r}")
         return whole.where(wanted)
-    is_cut = kind in ("brodatz", "texture") or (kind == "file" and Path(rest).is_file())
-    train, test = whole.split_rows(fraction) if is_cut else whole.split(fraction, seed)
+    train, test = whole.split_rows(fraction) if SOURCES[kind].is_cut(rest) else whole.split(fraction, seed)
     return train if part == "train" else test
 
 
@@ -131,40 +130,32 @@ def _fits(store: Store, crop: Size | None) -> tuple[list[bool], tuple[str, ...]]
     return fits, (*store.skipped, *small)
 
 
-def _labels(kind: str, names: tuple[str, ...]) -> tuple[str, ...]:
+def _labels(source: ImageSource, names: tuple[str, ...]) -> tuple[str, ...]:
     """The class of each image, or none if not all have one."""
-    found: list[str] = []
-    for path in map(Path, names):
-        match kind:
-            case "brodatz":
-                found.append(path.stem)
-            case "socofing":  # 100__M_Left_index_finger.BMP
-                found.append("_".join(path.stem.partition("__")[2].split("_")[1:3]))
-            case "cifar10":  # test_batch/cat/domestic_cat_s_000907.png
-                found.append(path.parts[1])
-            case _:
-                found.append(path.parts[0] if len(path.parts) > 1 else "")
-    return tuple(found) if all(found) else ()
+    found = tuple(map(source.label, names))
+    return found if all(found) else ()
 
 
-def _groups(kind: str, path: Path, names: tuple[str, ...]) -> tuple[tuple[str, ...], list[bool] | None]:
-    """The group of each image, and whether it is for training where the source itself says that."""
-    if kind == "cifar10":
-        return names, [not name.startswith("test") for name in names]
-    if kind != "socofing":
-        return names, None
-    manifest = path / "MANIFEST.tsv"
-    if manifest.is_file():
-        with manifest.open(encoding="utf-8", newline="") as file:
-            rows = {row["file"]: row for row in csv.DictReader(file, delimiter="\t")}
-        unknown = [name for name in names if name not in rows]
-        if unknown:
-            raise ValueError(f"{manifest} does not say whose finger {unknown[0]} shows")
-        return tuple(rows[name]["group"] for name in names), [rows[name]["split"] == "train" for name in names]
-    nameless = [name for name in names if "__" not in name]
-    if nameless:
-        raise ValueError(
-            f"{path / nameless[0]} does not say whose finger it shows: names begin with the person's number, as in"
-            " 100__M_Left_index_finger.BMP, or the folder has MANIFEST.tsv"
-        )
-    return tuple(Path(name).name.partition("__")[0] for name in names), None
+def _read(kind: str, rest: str, size: Size | None, options: Options, cache: str | Path | None) -> Store:
+    """All images of a source, resized to ``size``, in memory or in a file below ``cache``."""
+    found = SOURCES[kind].find(rest, options)
+    items = (
+        (name, image if isinstance(image, str) else _pixels(image, size, options.colour))
+        for name, image in found.pictures
+    )
+    if cache is None:
+        return in_memory(items)
+    made_of = () if found.files else (rest, options.seed, options.count)
+    key = digest(found.folder, found.files, kind, size, options.colour, *made_of)
+    return mapped(items, cache, f"{kind}-{Path(rest).stem}".strip("-"), key)
+
+
+def _pixels(image: Image.Image, size: Size | None, colour: Colour) -> NDArray[np.uint8]:
+    """``(rows, columns, channels)``, resized to ``size`` (Lanczos)."""
+    values = np.asarray(image)
+    eight_bits = (values >> 8).astype(np.uint8) if image.mode.startswith("I") else values
+    whole = Image.fromarray(np.ascontiguousarray(eight_bits)).convert("L" if colour == "grey" else "RGB")
+    if size is not None and size != (whole.height, whole.width):
+        whole = whole.resize(size[::-1], Image.Resampling.LANCZOS)
+    pixels = np.asarray(whole)
+    return pixels[..., None] if pixels.ndim == 2 else pixels

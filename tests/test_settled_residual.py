@@ -9,7 +9,7 @@ from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.gibbs import MeanFieldGibbs
 from circsde.models.mlp import ScoreMLP
-from circsde.models.relative import Relative
+from circsde.models.settled_residual import SettledResidual
 from circsde.schedule import Schedule
 from circsde.velocity import probability_flow
 
@@ -17,8 +17,8 @@ RATES = Schedule.linear((0.2, 0.1, 0.1), (6.0, 3.0, 1.0))
 THETA = 2 * math.pi * torch.rand(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-def relative(sde: KuramotoSDE) -> Relative:
-    return Relative(ScoreMLP((5,), sde.schedule.diffusion, width=8, depth=1), sde).double()
+def relative(sde: KuramotoSDE) -> SettledResidual:
+    return SettledResidual(ScoreMLP((5,), sde.schedule.diffusion, width=8, depth=1), sde).double()
 
 
 @pytest.mark.parametrize("t", [0.0, 0.4, 1.0])

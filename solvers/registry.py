@@ -1,0 +1,29 @@
+"""All methods by name: those of any equation, those of reversed equations only, and torchsde's."""
+
+from circsde.solvers.ancestral import ANCESTRAL
+from circsde.solvers.methods import METHODS, Method
+from circsde.solvers.multistep import MULTISTEP
+
+BACK_IN_TIME = {method.name: method for method in (ANCESTRAL, MULTISTEP)}
+"""Methods of reversed equations."""
+
+TORCHSDE = "torchsde:"
+
+
+def find_method(method: str | Method) -> Method:
+    """One of ``circsde.solvers.METHODS`` or :data:`BACK_IN_TIME`, torchsde's as ``"torchsde:srk"``, or itself.
+
+    Raises:
+        ValueError: If there is no method of that name.
+        ImportError: If torchsde is asked for, and is built otherwise than the bridge to it expects.
+    """
+    if isinstance(method, Method):
+        return method
+    if method.startswith(TORCHSDE):
+        from circsde.solvers.interop import torchsde_method  # only here, so that a solve does not need torchsde
+
+        return torchsde_method(method.removeprefix(TORCHSDE))
+    known = METHODS | BACK_IN_TIME
+    if method not in known:
+        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(known)}, torchsde:NAME, or a Method")
+    return known[method]
