@@ -70,7 +70,7 @@ def main() -> None:
                 shown = "   ".join(f"{n} steps {value:.1e}" for n, value in errors.items())
                 print(f"{method:15s} l = {stochasticity:g}   power {power:g}   {shown}", flush=True)
     tolerances = (1e-2, 1e-3, 1e-4)
-    flow = flow_convergence("probability_flow", ["dopri5", "bosh3"], tolerances, kind="weak", paths=paths)
+    flow = flow_convergence("probability_flow", ["dopri5", "bosh3"], tolerances, metric="weak", paths=paths)
     flows = []
     for name in flow["solver"].values.tolist():
         for atol in tolerances:

@@ -238,3 +238,7 @@ def _window_sum(x: Tensor, width: int, axis: int) -> Tensor:
         shorter = sums.shape[axis] - span
         sums = sums.narrow(axis, 0, shorter) + sums.narrow(axis, span, shorter)
         span *= 2
+
+
+COUPLINGS: dict[str, type[Coupling]] = {"none": NoCoupling, "global": GlobalCoupling, "local": LocalCoupling}
+"""The couplings by their names on the command line."""

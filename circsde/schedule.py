@@ -58,16 +58,8 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(Linear):
     """``start + (end - start) (1 - cos(pi t / horizon)) / 2``: flat at both ends; otherwise as :class:`Linear`."""
-
-    start: float | Tensor
-    end: float | Tensor
-    horizon: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse negative rates and an empty horizon."""
-        _check_rate(self.start, self.end, self.horizon)
 
     def __call__(self, t: T) -> T:
         """The value at time ``t``."""
@@ -154,7 +146,7 @@ class Schedule:
                 f"the {name} rate must be finite and non-negative on [0, {self.horizon:g}], got {min(values):g};"
                 " to repel rather than attract, shift the reference phase by pi"
             )
-        if isinstance(rate, Linear | Cosine):
+        if isinstance(rate, Linear):
             if rate.horizon < self.horizon * (1.0 - 1e-12) and _number(rate.start) != _number(rate.end):
                 raise ValueError(
                     f"the {name} rate reaches its end at t = {rate.horizon:g}, before the horizon {self.horizon:g} of"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
+from circsde.coupling import COUPLINGS, Coupling, LocalCoupling, NoCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.models.transitions import Objective
 from circsde.schedule import Schedule
@@ -55,9 +55,8 @@ SLOWEST, FASTEST = 0.02, 12.0
 
 def coupling(process: Process, radius: int = RADIUS) -> Coupling:
     """Who listens to whom."""
-    if process is Process.LOCAL:
-        return LocalCoupling(radius)
-    return GlobalCoupling() if process is Process.GLOBAL else NoCoupling()
+    kind = COUPLINGS.get(process, NoCoupling)
+    return LocalCoupling(radius) if kind is LocalCoupling else kind()
 
 
 def angle_process(process: Process, event_shape: Sequence[int], attraction: float = 1.0) -> KuramotoSDE:

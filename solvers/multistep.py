@@ -15,11 +15,13 @@ Given ``theta_0`` and without drift every state has the law of the forward proce
 Source: Lu et al. 2022, arXiv 2211.01095 (DPM-Solver++ 2M).
 """
 
+from dataclasses import replace
+
 from circsde.data_prediction import ExponentialStep
 from circsde.sde import SDE
-from circsde.solvers.ancestral import backwards, noise_variances
+from circsde.solvers.ancestral import ANCESTRAL, backwards, noise_variances
 from circsde.solvers.brownian import Noise
-from circsde.solvers.methods import Method, Step, axpy
+from circsde.solvers.methods import Step, axpy
 from circsde.typing import Angles
 
 
@@ -39,13 +41,10 @@ def multistep() -> Step:
     return step
 
 
-MULTISTEP = Method(
-    "multistep",
-    lambda *given: multistep()(*given),
-    strong_order=None,
-    weak_order=1.0,
-    invariant_order=0.0,
-    nfe=1,
+MULTISTEP = replace(
+    ANCESTRAL,
+    name="multistep",
+    step=lambda *given: multistep()(*given),
     note="reversed equations only: few evaluations of the score; second order before the data",
     source="Lu et al. 2022, arXiv 2211.01095",
     begin=multistep,

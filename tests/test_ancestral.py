@@ -110,19 +110,6 @@ def test_on_the_circle_a_point_is_recovered_from_far_out_in_one_step_per_halving
     assert float((end - 1.0).abs().max()) < 1e-6
 
 
-def test_the_drift_is_taken_back() -> None:
-    drifting = SDE(lambda t, theta: 0.0 * theta + 0.3, lambda t: 1e-4, 1.0)
-    end = sdeint(
-        reverse(drifting, lambda t, theta: 0.0 * theta),
-        torch.ones(4, 2, dtype=torch.float64),
-        (0.0, 1.0),
-        n_steps=4,
-        method="ancestral",
-        generator=0,
-    ).theta[-1]
-    assert float((end - 0.7).abs().max()) < 1e-3
-
-
 def test_an_equation_that_runs_forwards_is_refused() -> None:
     with pytest.raises(TypeError, match="reversed equation, got KuramotoSDE"):
         sdeint(SDE_, torch.zeros(1, 1), (0.0, 1.0), n_steps=2, method="ancestral")

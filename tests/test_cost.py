@@ -88,7 +88,7 @@ def test_adaptive_methods_of_torchdiffeq_are_compared_on_a_flow(tmp_path: Path) 
         "probability_flow",
         ["dopri5", "bosh3"],
         atol=(1e-2, 1e-4),
-        kind="strong",
+        metric="strong",
         paths=64,
         timed_paths=64,
         repeats=2,
@@ -105,6 +105,6 @@ def test_adaptive_methods_of_torchdiffeq_are_compared_on_a_flow(tmp_path: Path) 
 @pytest.mark.slow
 def test_our_methods_are_compared_on_a_flow_too() -> None:
     """Without noise a method for SDEs is one for ODEs; Heun's errors are of the size of adaptive ones at equal cost."""
-    study = work_precision("probability_flow", ["heun"], (32, 64), kind="strong", paths=64, timed_paths=8, repeats=1)
+    study = work_precision("probability_flow", ["heun"], (32, 64), metric="strong", paths=64, timed_paths=8, repeats=1)
     assert study["error"].dims == ("solver", "steps")
     assert study["error"].values == pytest.approx(np.array([[1e-2, 3e-3]]), rel=0.9)

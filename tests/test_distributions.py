@@ -1,12 +1,15 @@
 """The wrapped normal and the von Mises law against mpmath in high precision, and their draws against scipy."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import mpmath
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from circsde.laws.distributions import VonMises, WrappedNormal
@@ -114,18 +117,22 @@ def test_the_entropy_and_resultant_length_of_the_wrapped_normal_are_accurate(sca
 def test_the_laws_are_differentiable_to_second_order_across_every_switch() -> None:
     theta = double(-3.1, -1.0, 0.0, 0.4, 3.0).unsqueeze(-1).requires_grad_()
     loc = double(0.0).requires_grad_()
-    scale = double(0.2, 1.0, 2.5, 2.6, 4.0).requires_grad_()
-    for method in ("log_prob", "score"):
-        arguments = (theta, loc, scale)
-        assert torch.autograd.gradcheck(lambda x, m, s: getattr(WrappedNormal(m, s), method)(x), arguments)  # noqa: B023
-        assert torch.autograd.gradgradcheck(lambda x, m, s: getattr(WrappedNormal(m, s), method)(x), arguments)  # noqa: B023
-    assert torch.autograd.gradcheck(lambda s: WrappedNormal(0.0, s).entropy(), scale)
-    kappa = double(0.01, 1.0, 29.0, 31.0, 200.0).requires_grad_()
-    for method in ("log_prob", "score"):
-        arguments = (theta, loc, kappa)
-        assert torch.autograd.gradcheck(lambda x, m, k: getattr(VonMises(m, k), method)(x), arguments)  # noqa: B023
-        assert torch.autograd.gradgradcheck(lambda x, m, k: getattr(VonMises(m, k), method)(x), arguments)  # noqa: B023
-    assert torch.autograd.gradcheck(lambda k: VonMises(0.0, k).entropy(), kappa)
+    scale, kappa = (
+        double(0.2, 1.0, 2.5, 2.6, 4.0).requires_grad_(),
+        double(0.01, 1.0, 29.0, 31.0, 200.0).requires_grad_(),
+    )
+    laws: tuple[tuple[Callable[[Tensor, Tensor], WrappedNormal | VonMises], Tensor], ...]
+    laws = (WrappedNormal, scale), (VonMises, kappa)
+    for law, width in laws:
+        for method in ("log_prob", "score"):
+
+            def value(x: Tensor, m: Tensor, w: Tensor, law: Any = law, method: str = method) -> Tensor:
+                at: Tensor = getattr(law(m, w), method)(x)
+                return at
+
+            assert torch.autograd.gradcheck(value, (theta, loc, width))
+            assert torch.autograd.gradgradcheck(value, (theta, loc, width))
+        assert torch.autograd.gradcheck(lambda w: law(torch.zeros(()).double(), w).entropy(), width)  # noqa: B023
     assert torch.autograd.gradcheck(lambda k: kl_divergence(VonMises(0.0, k), VonMises(1.0, k.flip(0))), kappa)
     assert torch.autograd.gradcheck(concentration_from_length, double(0.01, 0.4, 0.6, 0.99).requires_grad_())
 

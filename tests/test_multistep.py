@@ -204,16 +204,18 @@ def test_whole_turns_between_steps_change_nothing() -> None:
     assert float((ends[1] - ends[0] - 4 * 5 * TWO_PI).abs().max()) < 1e-12
 
 
-@pytest.mark.parametrize("stochasticity", [0.0, 1.0])
-def test_the_drift_is_taken_back(stochasticity: float) -> None:
+@pytest.mark.parametrize(
+    ("method", "n_steps", "stochasticity"), [("ancestral", 4, 1.0), ("multistep", 200, 0.0), ("multistep", 200, 1.0)]
+)
+def test_the_drift_is_taken_back(method: str, n_steps: int, stochasticity: float) -> None:
     """A drift of 0.3 for one unit of time, which x sees as even in sigma^2 where the noise is constant."""
     drifting = SDE(lambda t, theta: 0.0 * theta + 0.3, lambda t: 1e-4, 1.0)
     end = sdeint(
         reverse(drifting, lambda t, theta: 0.0 * theta, stochasticity),
         torch.ones(4, 2, dtype=torch.float64),
         (0.0, 1.0),
-        n_steps=200,
-        method="multistep",
+        n_steps=n_steps,
+        method=method,
         generator=0,
     ).theta[-1]
     assert float((end - 0.7).abs().max()) < 2e-3

@@ -146,8 +146,21 @@ def test_workers_and_dask_change_no_bit(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_keeps_finished_cells_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """A signal to the running program and its workers; what it had finished is not computed again."""
-    command = [sys.executable, "-c", "from circsde.cli import main; main()", "study", "two_coupled", "--kind", "strong"]
-    command += ["--methods", "heun", "--steps", "10,20", "--paths", "80000", "--workers", "2", "--out", "x"]
+    command = [sys.executable, "-c", "from circsde.cli import main; main()", "study", "two_coupled"]
+    command += [
+        "--metric",
+        "strong",
+        "--methods",
+        "heun",
+        "--steps",
+        "10,20",
+        "--paths",
+        "80000",
+        "--workers",
+        "2",
+        "--out",
+        "x",
+    ]
     program = subprocess.Popen(
         command,
         cwd=tmp_path,
@@ -189,9 +202,9 @@ def test_study_prints_a_table_and_writes_numbers_and_a_picture() -> None:
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
-        (["--kind", "strong", "--paths", "64"], "drifting-strong"),
+        (["--metric", "strong", "--paths", "64"], "drifting-strong"),
         (["--monte-carlo", "--paths", "64"], "drifting-weak"),
-        (["--kind", "work-precision", "--paths", "64", "--monte-carlo"], "drifting-work-precision"),
+        (["--metric", "work-precision", "--paths", "64", "--monte-carlo"], "drifting-work-precision"),
     ],
 )
 def test_every_kind_of_study_runs(arguments: list[str], name: str) -> None:
@@ -206,14 +219,14 @@ def test_every_kind_of_study_runs(arguments: list[str], name: str) -> None:
 @pytest.mark.slow
 def test_adaptive_methods_are_timed_on_a_flow() -> None:
     offered = ["--methods", "bosh3", "--atol", "0.1,0.01", "--paths", "256"]
-    said = run("study", "probability_flow", "--kind", "work-precision", *offered)
+    said = run("study", "probability_flow", "--metric", "work-precision", *offered)
     assert re.search(r"bosh3 \S+ 0.01 \S+ \d\d ", said)
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_stationary_errors_need_a_stationary_law() -> None:
-    run("study", "von_mises_well", "--kind", "stationary", *SMALL)
-    assert "the stationary law of drifting is not known" in run("study", "drifting", "--kind", "stationary", status=2)
+    run("study", "von_mises_well", "--metric", "stationary", *SMALL)
+    assert "the stationary law of drifting is not known" in run("study", "drifting", "--metric", "stationary", status=2)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -287,7 +300,7 @@ def test_problems_are_listed_with_what_they_are() -> None:
         (["study", "published", "--steps", "5,0"], "numbers of steps must be positive, got 0"),
         (["study", "published", "--methods", ","], "',' names nothing"),
         (["study", "published", "--confidence", "95"], "--confidence must be between 0 and 1, got 95"),
-        (["study", "published", "--atol", "1e-3"], "--atol is for --kind work-precision"),
+        (["study", "published", "--atol", "1e-3"], "--atol is for --metric work-precision"),
         (["select", "published", "--tolerance", "1", "--atol", "1e-3"], "--atol is for adaptive methods"),
         (["select", "published", "--tolerance", "1", "--budget", "nan"], "--budget must be positive and finite"),
         (["select", "published", "--tolerance", "-1"], "the tolerance must be positive"),

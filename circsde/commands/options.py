@@ -19,20 +19,11 @@ class Colour(StrEnum):
     RGB = "rgb"
 
 
-class Precision(StrEnum):
-    """Floating dtype of the phases."""
+Precision = StrEnum("Precision", ["FLOAT32", "FLOAT64"])
+"""Floating dtype of the phases."""
 
-    FLOAT32 = "float32"
-    FLOAT64 = "float64"
-
-
-class DeviceName(StrEnum):
-    """Where a network runs."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
+DeviceName = StrEnum("DeviceName", ["AUTO", "CPU", "CUDA"])
+"""Where a network runs."""
 
 DATA, SOLVER, OUTPUT = "Data", "Solver", "Output"
 

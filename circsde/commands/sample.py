@@ -42,12 +42,8 @@ Of chosen classes, by a model that was trained with --classes:
 """
 
 
-class SpacingName(StrEnum):
-    """In what the steps of the reverse equation are even."""
-
-    INDEX = "index"
-    TIME = "time"
-    LOG_NOISE = "log-noise"
+SpacingName = StrEnum("SpacingName", {"INDEX": "index", "TIME": "time", "LOG_NOISE": "log-noise"})
+"""In what the steps of the reverse equation are even; those of :class:`circsde.sampling.reverse.Spacing`."""
 
 
 @console.command

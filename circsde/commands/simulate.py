@@ -12,25 +12,15 @@ from circsde.commands.options import OUTPUT, SOLVER, option, rate
 if TYPE_CHECKING:
     import xarray as xr
 
-    from circsde.coupling import Coupling
     from circsde.data import Phases
     from circsde.schedule import Schedule
 
 
-class CouplingName(StrEnum):
-    """Who listens to whom."""
+CouplingName = StrEnum("CouplingName", ["NONE", "GLOBAL", "LOCAL"])
+"""Who listens to whom; those of :data:`circsde.coupling.COUPLINGS`."""
 
-    NONE = "none"
-    GLOBAL = "global"
-    LOCAL = "local"
-
-
-class Boundary(StrEnum):
-    """What lies beyond the edge of an image, for local coupling."""
-
-    PERIODIC = "periodic"
-    REFLECTING = "reflecting"
-
+Boundary = StrEnum("Boundary", ["PERIODIC", "REFLECTING"])
+"""What lies beyond the edge of an image, for local coupling."""
 
 EQUATION = "Equation"
 
@@ -109,6 +99,7 @@ def simulate(
     import torch
 
     from circsde.contracts import first_few
+    from circsde.coupling import COUPLINGS
     from circsde.data import load
     from circsde.data.image_sources import holds_images
     from circsde.encoding import PhaseEncoding
@@ -142,7 +133,8 @@ def simulate(
     title = f"{Path(source).name}: {len(data.theta)} \u00d7 {shape} phases, {name} coupling, {method}, {steps} steps"
     if coupling is CouplingName.LOCAL:
         options.check_radius(radius, data.theta.shape[1:])
-    sde = KuramotoSDE(data.theta.shape[1:], _coupling(coupling, radius, boundary), rates)
+    window = (radius, boundary.value) if coupling is CouplingName.LOCAL else ()
+    sde = KuramotoSDE(data.theta.shape[1:], COUPLINGS[coupling](*window), rates)
     each = 2.0 * (data.theta.element_size() + 8)  # phases and windings, once more while stacked
     console.check_memory(
         (min(frames, steps) + 1) * data.theta.numel() * each,
@@ -169,14 +161,6 @@ def _default(source: str) -> Path:
     """``texture-brick-forward`` for ``texture:brick``, ``a-forward`` for ``data/a.csv``."""
     name = Path(source).stem if Path(source).is_file() else Path(source).resolve().name
     return Path(re.sub(r"[^\w.-]+", "-", name) + "-forward")
-
-
-def _coupling(name: CouplingName, radius: int, boundary: Boundary) -> "Coupling":
-    from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
-
-    if name is CouplingName.LOCAL:
-        return LocalCoupling(radius, boundary.value)
-    return GlobalCoupling() if name is CouplingName.GLOBAL else NoCoupling()
 
 
 def _schedule(published: str | None, coupling: CouplingName, horizon: float | None, *rates: str | None) -> "Schedule":

@@ -20,22 +20,12 @@ if TYPE_CHECKING:
     from circsde.studies.runner import Runner
 
 
-class Kind(StrEnum):
-    """What to measure."""
-
-    WEAK = "weak"
-    STRONG = "strong"
-    STATIONARY = "stationary"
-    WORK_PRECISION = "work-precision"
-
-
-class Metric(StrEnum):
-    """What the tolerance is for."""
-
-    WEAK = "weak"
-    STRONG = "strong"
-    STATIONARY = "stationary"
-
+Metric = StrEnum("Metric", ["WEAK", "STRONG", "STATIONARY"])
+Study = StrEnum(
+    "Study",
+    {"WEAK": "weak", "STRONG": "strong", "STATIONARY": "stationary", "WORK_PRECISION": "work-precision"},
+)
+"""What to measure: an error, or what it costs."""
 
 SAMPLING, COMPUTING = "Sampling", "Computing"
 
@@ -48,11 +38,11 @@ Weak orders without sampling noise, on a problem of one phase:
 
 Strong orders of two methods, four processes; interrupt it, and run it again to go on:
 
-  [cyan]circsde study two_coupled --kind strong --methods heun,sra1 --paths 65536 --workers 4[/]
+  [cyan]circsde study two_coupled --metric strong --methods heun,sra1 --paths 65536 --workers 4[/]
 
 What accuracy costs, beside torchsde:
 
-  [cyan]circsde study stiff_well --kind work-precision --methods heun,mobius_strang,torchsde:srk[/]
+  [cyan]circsde study stiff_well --metric work-precision --methods heun,mobius_strang,torchsde:srk[/]
 
 The result in Python: [cyan]xarray.open_dataset("published_doubled-weak.nc")[/]
 """
@@ -114,7 +104,9 @@ Out = Annotated[
 @console.command
 def study(
     problem: Name,
-    kind: Annotated[Kind, option(SAMPLING, "What to measure.")] = Kind.WEAK,
+    metric: Annotated[
+        Study, option(SAMPLING, "The error to measure, or what accuracy costs.", "--metric", "--kind")
+    ] = Study.WEAK,
     methods: Methods = None,
     steps: Steps = None,
     atol: Atol = None,
@@ -136,7 +128,7 @@ def study(
     """
     given = dict(locals())
     options.check_probability(confidence=confidence)
-    netcdf, picture = console.outputs(out, Path(f"{problem}-{kind}"), (".nc", ".png"), problem, force=force)
+    netcdf, picture = console.outputs(out, Path(f"{problem}-{metric}"), (".nc", ".png"), problem, force=force)
 
     from functools import partial
 
@@ -145,16 +137,16 @@ def study(
     from circsde.studies.cost import work_precision
     from circsde.studies.result import WEAK
 
-    timed = kind is Kind.WORK_PRECISION
+    timed = metric is Study.WORK_PRECISION
     if atol is not None and not timed:
-        raise ValueError("--atol is for --kind work-precision: leave it out")
+        raise ValueError("--atol is for --metric work-precision: leave it out")
     measure: Callable[..., xr.Dataset] = accuracy.study
     if timed:
         measure = partial(work_precision, atol=_tolerances(atol, problem))
     with _runner(netcdf, workers, dask) as runner:
         result = measure(
             problem,
-            kind=WEAK if timed else kind.value,
+            metric=WEAK if timed else metric.value,
             methods=_methods(methods, problem),
             steps=options.numbers(steps),
             monte_carlo=monte_carlo,

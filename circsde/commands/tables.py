@@ -115,7 +115,7 @@ def study_values(study: "xr.Dataset") -> dict[str, object]:
     errors += [name for name in ("seconds", "seconds_low", "seconds_high") if name in study]
     orders = ["order", "order_standard_error", "claimed_order", "verdict"]
     return {
-        **{name: study.attrs.get(name) for name in ("problem", "kind", "evidence", "confidence", "paths")},
+        **{name: study.attrs.get(name) for name in ("problem", "metric", "evidence", "confidence", "paths")},
         "errors": records(study, *errors),
         "orders": records(study, *orders) if "order" in study else [],
     }
@@ -123,7 +123,7 @@ def study_values(study: "xr.Dataset") -> dict[str, object]:
 
 def selection_values(choice: "Choice") -> dict[str, object]:
     """The choice, empty where nothing qualifies, and all candidates that were looked at, cheapest first."""
-    names = ("problem", "kind", "tolerance", "evidence", "confidence", "verdict", "advice")
+    names = ("problem", "metric", "tolerance", "evidence", "confidence", "verdict", "advice")
     evidence, chosen = choice.dataset, ("method", "n_steps", "atol", "stochasticity", "nfe")
     selected = {name: value for name in chosen if (value := getattr(choice, name)) is not None}
     rows = records(

@@ -1,6 +1,5 @@
 """``circsde train`` on tables of angles: rows, a process, a network, and the centre from which angles are counted."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,7 +100,7 @@ def fit(
         "centre": centre.tolist(),
     }
     parts = f"{counted(len(training), 'row')} to learn from, {len(validation)} to validate"
-    with training_bar(settings, [f"{parts}, {counted(training.shape[1], 'angle')}"], begin) as (progress, preparing):
+    with training_bar(settings, [f"{parts}, {counted(training.shape[1], 'angle')}"], begin) as moved:
         model = train(
             network if learnt.process == "diffusion" else SettledResidual(network, sde),
             chain,
@@ -111,10 +110,8 @@ def fit(
             out,
             settings,
             about=about,
-            progress=progress,
-            preparing=preparing,
-            spent=time.monotonic() - begin,
             accelerator=device,
+            **moved,
         )
     values = {"update": model.update, "training": len(training), "validation": len(validation), "angles": data.names}
     return Answer([f"least validation loss after update {model.update}"], values, {"run": out})

@@ -205,7 +205,7 @@ def fit(
     of = f" of {len(classes)} classes" if classes else ""
     parts = f"{counted(len(training), 'image')}{of} to learn from, {len(held_out)} to validate"
     size = " x ".join(map(str, training.event_shape))
-    with training_bar(settings, [f"{parts}, windows of {size}", *training.remarks], begin) as (progress, preparing):
+    with training_bar(settings, [f"{parts}, windows of {size}", *training.remarks], begin) as moved:
         model = train(
             network,
             along,
@@ -215,12 +215,10 @@ def fit(
             out,
             settings,
             about=about,
-            progress=progress,
-            preparing=preparing,
-            spent=time.monotonic() - begin,
             watch=None if sheets is None else draw_sheet,
             every=sheets or 1,
             accelerator=device,
+            **moved,
         )
     shown.insert(0, f"least validation loss after update {model.update}")
     return Answer(shown, {"update": model.update, **values}, {"run": out})

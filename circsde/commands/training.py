@@ -1,11 +1,11 @@
 """What trainings of angles and of images share on the command line: the choices that they offer, and a bar."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from circsde.commands import console
 
@@ -13,38 +13,20 @@ if TYPE_CHECKING:
     from circsde.models.settings import Settings
 
 
-class ProcessName(StrEnum):
-    """What drives data to a known law; all but the last are those of :class:`circsde.models.processes.Process`."""
+ProcessName = StrEnum("ProcessName", ["DIFFUSION", "REFERENCE", "GLOBAL", "LOCAL", "STANDARD"])
+"""What drives data to a known law; all but the last are those of :class:`circsde.models.processes.Process`."""
 
-    DIFFUSION = "diffusion"
-    REFERENCE = "reference"
-    GLOBAL = "global"
-    LOCAL = "local"
-    STANDARD = "standard"
+RatesName = StrEnum("RatesName", ["SETTLING", "PUBLISHED"])
+"""The rates of images in time; those of :class:`circsde.models.processes.Family`."""
 
+Preset = StrEnum("Preset", ["TINY", "SMALL", "BASE"])
+"""The size of a U-Net."""
 
-class RatesName(StrEnum):
-    """The rates of images in time; those of :class:`circsde.models.processes.Family`."""
-
-    SETTLING = "settling"
-    PUBLISHED = "published"
-
-
-class Preset(StrEnum):
-    """The size of a U-Net."""
-
-    TINY = "tiny"
-    SMALL = "small"
-    BASE = "base"
-
-
-class ObjectiveName(StrEnum):
-    """What the network regresses on."""
-
-    BEST = "best"
-    DENOISING = "denoising"
-    ONE_STEP = "one-step"
-    PATHWISE = "pathwise"
+ObjectiveName = StrEnum(
+    "ObjectiveName",
+    {"BEST": "best", "DENOISING": "denoising", "ONE_STEP": "one-step", "PATHWISE": "pathwise"},
+)
+"""What the network regresses on."""
 
 
 def end(settings: "Settings", begin: datetime) -> str:
@@ -67,10 +49,8 @@ def end(settings: "Settings", begin: datetime) -> str:
 
 
 @contextmanager
-def training_bar(
-    settings: "Settings", notes: Sequence[str], begin: float
-) -> Iterator[tuple[Callable[[int], object], Callable[[str], object]]]:
-    """A bar and two ways to move it; a failure in a message.
+def training_bar(settings: "Settings", notes: Sequence[str], begin: float) -> Iterator[dict[str, Any]]:
+    """A bar; a failure in a message.
 
     Args:
         settings: Of the training: updates, or a time, are what the bar counts.
@@ -78,7 +58,7 @@ def training_bar(
         begin: When the command began, by the monotonic clock.
 
     Yields:
-        What takes the number of finished updates, and what takes a text that says what is prepared.
+        The arguments of :func:`circsde.models.train` that move it, and the time that is spent already.
     """
     notes = [*notes, end(settings, datetime.now() - timedelta(seconds=time.monotonic() - begin))]
     if settings.seconds is None:
@@ -91,7 +71,11 @@ def training_bar(
             def done(updates: int) -> int:
                 return updates if settings.seconds is None else int(time.monotonic() - begin)
 
-            yield lambda updates: update(done(updates)), lambda what: update(done(0), now=f"preparing {what}")
+            yield {
+                "progress": lambda updates: update(done(updates)),
+                "preparing": lambda what: update(done(0), now=f"preparing {what}"),
+                "spent": time.monotonic() - begin,
+            }
     except FloatingPointError as error:
         console.fail(str(error))
     except KeyboardInterrupt:

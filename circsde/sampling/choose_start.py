@@ -1,6 +1,6 @@
 """Which law to start sampling from: the simplest that simulated states at the horizon are not told from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +9,12 @@ import xarray as xr
 from torch import Tensor
 
 from circsde.contracts import Sampled
+from circsde.kuramoto import KuramotoSDE
 from circsde.matching.chain import Chain
 from circsde.models import checkpoint
 from circsde.models.transitions import DataSampler, TensorSampler
 from circsde.sampling.mismatch import energy_of_points, p_value, permuted_labels
-from circsde.sampling.start_laws import (
-    Coherent,
-    Gibbs,
-    Independent,
-    Law,
-    Patterned,
-    Resampled,
-    components,
-    fit_coherent,
-    fit_independent,
-    fit_patterned,
-    settled,
-    stationary,
-)
+from circsde.sampling.start_laws import CANDIDATES, LAWS, components, stationary
 from circsde.solvers.integrate import sdeint
 from circsde.streams import torch_stream
 from circsde.torus import TWO_PI, wrap
@@ -39,7 +27,6 @@ FILE = "start_law.safetensors"
 """Beside a checkpoint."""
 
 _BINS = 256
-_TYPES: dict[str, Any] = {law.__name__: law for law in (Independent, Gibbs, Coherent, Patterned, Resampled)}
 
 
 def simulated(
@@ -95,16 +82,11 @@ def compare(
     return result
 
 
-def candidates(chain: Chain, states: Angles) -> dict[str, Law]:
-    """Laws fitted to simulated states, the simplest first; see :mod:`circsde.sampling.start_laws`."""
-    laws: dict[str, Law] = {
-        "settled": settled(chain.sde),  # type: ignore[arg-type]  # every chain of a trained model is a Kuramoto one
-        "independent": fit_independent(states),
-        "coherent": fit_coherent(states),
-    }
-    if states.ndim > 2:
-        laws["patterned"] = fit_patterned(states)
-    return laws | {"resampled": Resampled.of(states)}
+def candidates(chain: Chain, states: Angles) -> dict[str, Sampled]:
+    """Laws fitted to simulated states, those of :data:`circsde.sampling.start_laws.CANDIDATES` that apply."""
+    assert isinstance(chain.sde, KuramotoSDE)
+    fitted = {name: fit(chain.sde, states) for name, fit in CANDIDATES.items()}
+    return {name: law for name, law in fitted.items() if law is not None}
 
 
 def choose(
@@ -116,7 +98,7 @@ def choose(
     seed: int = 0,
     permutations: int = 199,
     progress: Callable[[int], object] | None = None,
-) -> tuple[Law, xr.Dataset]:
+) -> tuple[Sampled, xr.Dataset]:
     """The simplest candidate that fresh simulated states are not told from, and how far each of them is.
 
     Args:
@@ -156,7 +138,7 @@ def choose(
     return laws[chosen], table
 
 
-def save_law(law: Law, table: xr.Dataset, path: str | Path) -> None:
+def save_law(law: Sampled, table: xr.Dataset, path: str | Path) -> None:
     """Write a law, and how it was chosen, whole or not at all.
 
     Raises:
@@ -166,23 +148,30 @@ def save_law(law: Law, table: xr.Dataset, path: str | Path) -> None:
     checkpoint.save({"law": described, "table": table.to_dict()}, path)
 
 
-def load_law(path: str | Path) -> tuple[Law, xr.Dataset]:
+def load_law(path: str | Path, known: Collection[type] = ()) -> tuple[Sampled, xr.Dataset]:
     """What :func:`save_law` wrote.
+
+    Args:
+        path: The file.
+        known: Classes of laws of your own that it may be of. A file holds their names and arguments, and no code.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is cut off, or holds something else.
+        ValueError: If it is cut off, or holds something else, or a law of a class that is not known.
     """
     state = checkpoint.load(path)
     if "law" not in state:
         raise ValueError(f"{path} holds no law to start from")
     described: dict[str, Any] = state["law"]
     arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in described.items()}
-    law: Law = _TYPES[str(arguments.pop("type"))](**arguments)
+    laws, name = {law.__name__: law for law in (*LAWS, *known)}, str(arguments.pop("type"))
+    if name not in laws:
+        raise ValueError(f"{path} holds a law {name}, and circsde knows {', '.join(laws)}: give its class as known=")
+    law: Sampled = laws[name](**arguments)
     return law, xr.Dataset.from_dict(state["table"])
 
 
-def start_law(chain: Chain, run: str | Path, name: str = "auto") -> tuple[Sampled, str]:
+def start_law(chain: Chain, run: str | Path, name: str = "auto", known: Collection[type] = ()) -> tuple[Sampled, str]:
     """The law to start sampling from, and where it is from.
 
     Args:
@@ -190,6 +179,7 @@ def start_law(chain: Chain, run: str | Path, name: str = "auto") -> tuple[Sample
         run: The folder of the training, or a checkpoint in it.
         name: ``"settled"``; a file that :func:`save_law` wrote; or ``"auto"``: the file :data:`FILE` beside the
             checkpoint, or without one the settled law.
+        known: As for :func:`load_law`.
 
     Raises:
         ValueError: If the law is one of other samples than the chain's.
@@ -199,8 +189,9 @@ def start_law(chain: Chain, run: str | Path, name: str = "auto") -> tuple[Sample
     if name == "settled" or (name == "auto" and not beside.exists()):
         return stationary(chain.sde), "settled"  # type: ignore[arg-type]
     path = beside if name == "auto" else Path(name)
-    law, table = load_law(path)
-    shape = law.states.shape[1:] if isinstance(law, Resampled) else law.event_shape
+    law, table = load_law(path, known)
+    states: Tensor | None = getattr(law, "states", None)
+    shape = getattr(law, "event_shape", chain.sde.event_shape or ()) if states is None else states.shape[1:]
     if tuple(shape) != tuple(chain.sde.event_shape or ()):
         raise ValueError(f"{path} is a law of samples of shape {tuple(shape)}, the model's are {chain.sde.event_shape}")
     return law, f"{table.attrs.get('chosen', type(law).__name__.lower())}, {path}"

@@ -5,12 +5,13 @@ horizon leaves a part of the data in that field, which is small for each phase b
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from circsde.contracts import Sampled
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import VonMises
 from circsde.laws.gibbs import MeanFieldGibbs
@@ -125,6 +126,8 @@ class Resampled:
 
 
 Law = Independent | Gibbs | Coherent | Patterned | Resampled
+LAWS: tuple[type, ...] = (Independent, Gibbs, Coherent, Patterned, Resampled)
+"""The laws that can be saved."""
 
 
 def stationary(sde: KuramotoSDE) -> SettledLaw:
@@ -192,6 +195,16 @@ def fit_patterned(states: Angles) -> Patterned:
     field[0, 0] = 0.0  # the mean over a sample is drawn
     root = torch.view_as_real(_root(field)).contiguous()
     return Patterned(tuple(states.shape[1:]), fit_coherent(states).fields, root)
+
+
+CANDIDATES: dict[str, Callable[[KuramotoSDE, Angles], Sampled | None]] = {
+    "settled": lambda sde, _: settled(sde),
+    "independent": lambda _, states: fit_independent(states),
+    "coherent": lambda _, states: fit_coherent(states),
+    "patterned": lambda _, states: fit_patterned(states) if states.ndim > 2 else None,
+    "resampled": lambda _, states: Resampled.of(states),
+}
+"""What may be chosen, the simplest first: laws fitted to simulated states, or None where they do not apply."""
 
 
 def components(theta: Angles) -> Tensor:

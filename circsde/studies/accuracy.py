@@ -1,4 +1,4 @@
-"""One call for every kind of accuracy study: without sampling noise where the law is known, else by Monte Carlo."""
+"""One call for every metric of accuracy study: without sampling noise where the law is known, else by Monte Carlo."""
 
 import json
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from circsde.studies.convergence import STEPS, check_steps, strong_convergence, 
 from circsde.studies.exact import law_convergence, stationary_convergence
 from circsde.studies.experiment import Experiment, as_problem, experiment
 from circsde.studies.paths import method_name
-from circsde.studies.result import KINDS, STATIONARY, STRONG, WEAK, ByObservable, Errors, assemble
+from circsde.studies.result import METRICS, STATIONARY, STRONG, WEAK, ByObservable, Errors, assemble
 from circsde.studies.runner import Runner
 
 
 def study(
     subject: Experiment | SDE | str,
-    kind: str = WEAK,
+    metric: str = WEAK,
     methods: Sequence[str | Method] | None = None,
     steps: Sequence[int] | None = None,
     *,
@@ -42,8 +42,8 @@ def study(
 
     Args:
         subject: A problem or its name, an SDE, or a :class:`~circsde.studies.experiment.Simulation`.
-        kind: ``"strong"``, ``"weak"`` or ``"stationary"``.
-        methods: By default all of ours to which the kind applies and that apply to the equation.
+        metric: ``"strong"``, ``"weak"`` or ``"stationary"``.
+        methods: By default all of ours to which the metric applies and that apply to the equation.
         steps: By default the problem's own.
         monte_carlo: Sample, even where the law is known.
         paths: See :func:`strong_convergence` and :func:`weak_convergence`.
@@ -52,24 +52,24 @@ def study(
         runner: Where cells are computed and kept.
 
     Returns:
-        As :func:`strong_convergence`, in one form for all kinds.
+        As :func:`strong_convergence`, in one form for all metrics.
 
     Raises:
-        ValueError: For an unknown kind, method or problem, or where there is no stationary law to compare with.
+        ValueError: For an unknown metric, method or problem, or where there is no stationary law to compare with.
 
     >>> table = study("von_mises_well", "stationary", ["euler_maruyama", "leimkuhler_matthews"], [40, 80, 160])
     >>> table["order"].values.round(1).tolist()
     [1.0, 2.0]
     """
     subject = experiment(subject)
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind of study {kind!r}; choose one of {', '.join(KINDS)}")
+    if metric not in METRICS:
+        raise ValueError(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
     if methods is not None:
         check_methods(methods)
     steps = tuple(steps) if steps is not None else subject.steps if isinstance(subject, Problem) else STEPS
-    if kind == STATIONARY or (kind == WEAK and has_law(subject, methods) and not monte_carlo):
-        return exact_convergence(subject, kind, methods, steps, runner=runner)
-    converge = strong_convergence if kind == STRONG else weak_convergence
+    if metric == STATIONARY or (metric == WEAK and has_law(subject, methods) and not monte_carlo):
+        return exact_convergence(subject, metric, methods, steps, runner=runner)
+    converge = strong_convergence if metric == STRONG else weak_convergence
     return converge(subject, methods, steps, paths=paths, seed=seed, confidence=confidence, runner=runner)
 
 
@@ -83,7 +83,7 @@ def has_law(subject: Experiment, methods: Sequence[str | Method] | None = None) 
 
 def exact_convergence(
     subject: Experiment | str,
-    kind: str = WEAK,
+    metric: str = WEAK,
     methods: Sequence[str | Method] | None = None,
     steps: Sequence[int] = STEPS,
     *,
@@ -95,7 +95,7 @@ def exact_convergence(
 
     Args:
         subject: A problem with a known law, or its name.
-        kind: ``"weak"``: the largest error of an observable's mean at the horizon; or ``"stationary"``: the largest
+        metric: ``"weak"``: the largest error of an observable's mean at the horizon; or ``"stationary"``: the largest
             error of a trigonometric moment under the stationary law.
         methods: Names or methods; by default all of ours that apply.
         steps: Numbers of steps over the horizon.
@@ -110,21 +110,21 @@ def exact_convergence(
     """
     subject = experiment(subject)
     problem = as_problem(subject)
-    if problem is None or (problem.target if kind == WEAK else problem.stationary) is None:
+    if problem is None or (problem.target if metric == WEAK else problem.stationary) is None:
         raise ValueError(
-            f"the {kind} law of {subject.name or 'this SDE'} is not known: use a Monte-Carlo study, or a"
-            " problem of one or two phases" + (" at constant rates" if kind == STATIONARY else "")
+            f"the {metric} law of {subject.name or 'this SDE'} is not known: use a Monte-Carlo study, or a"
+            " problem of one or two phases" + (" at constant rates" if metric == STATIONARY else "")
         )
-    methods = default_methods(subject, kind) if methods is None else methods
+    methods = default_methods(subject, metric) if methods is None else methods
     chosen, ladder = check_methods(methods), check_steps(steps)
-    cells = [ExactCell(subject, kind, method, n) for method in methods for n in ladder]
+    cells = [ExactCell(subject, metric, method, n) for method in methods for n in ladder]
     results = (runner or Runner()).map(cells)
     shape = len(chosen), len(ladder)
     signed = np.stack([result["bias"].to_numpy() for result in results]).reshape(*shape, -1)
     uncertainty = np.array([float(result["resolution"]) for result in results]).reshape(shape)
     uncertainty = uncertainty + problem.uncertainty
     reach = uncertainty[..., None]
-    names = [o.name for o in subject.observables] if kind == WEAK else ["largest moment"]
+    names = [o.name for o in subject.observables] if metric == WEAK else ["largest moment"]
     error = np.abs(signed).max(-1)
     errors = Errors(
         error=error,
@@ -137,7 +137,7 @@ def exact_convergence(
     )
     details = ByObservable(names, signed, signed - reach, signed + reach)
     nfe = np.array([[n * method.evaluations(subject.sde) for n in ladder] for method in chosen], dtype=np.float64)
-    return assemble(kind, subject, chosen, ladder, nfe, errors, details, evidence="transfer operators")
+    return assemble(metric, subject, chosen, ladder, nfe, errors, details, evidence="transfer operators")
 
 
 @dataclass(frozen=True)
@@ -145,20 +145,20 @@ class ExactCell:
     """The law that one method makes with one number of steps, against the exact one."""
 
     subject: Experiment
-    kind: str
+    metric: str
     method: str | Method
     steps: int
 
     def key(self) -> str:
         """What determines the result, as text: in words, and the digest of its content."""
-        words = json.dumps([self.subject.name, self.kind, method_name(self.method), self.steps])
+        words = json.dumps([self.subject.name, self.metric, method_name(self.method), self.steps])
         return f"exact {words} {digest((self, find_method(self.method)))}"
 
     def compute(self) -> xr.Dataset:
         """``bias`` over observable, and ``resolution``."""
         problem = as_problem(self.subject)
         assert problem is not None
-        converge = law_convergence if self.kind == WEAK else stationary_convergence
+        converge = law_convergence if self.metric == WEAK else stationary_convergence
         result = converge(problem, [find_method(self.method)], [self.steps]).squeeze(drop=True)
-        bias = result["bias"] if self.kind == WEAK else result["moment_error"].expand_dims("observable")
+        bias = result["bias"] if self.metric == WEAK else result["moment_error"].expand_dims("observable")
         return xr.Dataset({"bias": ("observable", bias.to_numpy()), "resolution": ((), float(result["resolution"]))})

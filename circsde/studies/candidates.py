@@ -21,7 +21,7 @@ _TURNS = 3  # of the power iteration
 
 
 @torch.no_grad()
-def default_methods(subject: Experiment, kind: str) -> list[str]:
+def default_methods(subject: Experiment, metric: str) -> list[str]:
     """Those of ours that follow the path, for strong errors, and that can take a step of this equation.
 
     Raises:
@@ -30,7 +30,7 @@ def default_methods(subject: Experiment, kind: str) -> list[str]:
     theta = subject.sample(1, torch_stream(0, "checks"))
     found, reason = list[str](), TypeError("no method applies")
     for name, method in METHODS.items():
-        if kind == STRONG and method.strong_order is None:
+        if metric == STRONG and method.strong_order is None:
             continue
         try:
             method.step(

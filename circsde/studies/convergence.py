@@ -127,7 +127,7 @@ def enough(block: Block, angles: int) -> int:
 
 def plan(
     subject: Experiment | SDE | str,
-    kind: str,
+    metric: str,
     methods: Sequence[str | Method] | None,
     steps: Sequence[int],
     refinement: int,
@@ -148,7 +148,7 @@ def plan(
     if refinement < 2:
         raise ValueError(f"a study needs a refinement of at least 2, got {refinement}")
     check_start(subject)
-    methods = default_methods(subject, kind) if methods is None else methods
+    methods = default_methods(subject, metric) if methods is None else methods
     check_methods(methods)
     rate = steepness(subject)
     least = math.ceil(2.0 * rate * subject.sde.horizon)
@@ -158,7 +158,7 @@ def plan(
             f" approach or part at a rate of {rate:.3g} over a horizon of {subject.sde.horizon:g}, and the largest"
             f" number of steps is {ladder[-1]:,}; study a shorter horizon or fewer steps"
         )
-    return PathBlock(subject, kind, seed, 0, 0, tuple(methods), ladder, refinement, least)
+    return PathBlock(subject, metric, seed, 0, 0, tuple(methods), ladder, refinement, least)
 
 
 def check_steps(steps: Sequence[int]) -> tuple[int, ...]:

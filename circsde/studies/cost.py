@@ -30,7 +30,7 @@ def work_precision(
     methods: Sequence[str | Method] | None = None,
     steps: Sequence[int] | None = None,
     *,
-    kind: str = WEAK,
+    metric: str = WEAK,
     monte_carlo: bool = False,
     paths: int | None = None,
     seed: int = 0,
@@ -50,7 +50,7 @@ def work_precision(
         methods: Names, torchsde's as ``"torchsde:srk"``, or methods; by default all of ours that apply, on a
             probability flow torchdiffeq's adaptive ones.
         steps: Numbers of steps over the horizon.
-        kind: ``"weak"`` or ``"strong"``.
+        metric: ``"weak"`` or ``"strong"``.
         monte_carlo: See :func:`~circsde.studies.accuracy.study`.
         paths: The same; of the errors.
         seed: The same.
@@ -75,7 +75,7 @@ def work_precision(
         names = [str(name) for name in (ADAPTIVE if methods is None else methods)]
         more = {} if paths is None else {"paths": paths}
         errors = flow_convergence(
-            subject, names, atol, kind=kind, seed=seed, confidence=confidence, runner=runner, **more
+            subject, names, atol, metric=metric, seed=seed, confidence=confidence, runner=runner, **more
         )
 
         def solve(theta: Angles, solver: str, setting: float, seed: int) -> Solution:  # noqa: ARG001
@@ -83,10 +83,10 @@ def work_precision(
             return odeint(sde.drift, theta, ts, method=solver, atol=setting, breakpoints=known, on_failure="return")
 
     else:
-        methods = default_methods(subject, kind) if methods is None else methods
+        methods = default_methods(subject, metric) if methods is None else methods
         errors = study(
             subject,
-            kind,
+            metric,
             methods,
             steps,
             monte_carlo=monte_carlo,

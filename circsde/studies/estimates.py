@@ -14,14 +14,14 @@ _TINY = np.finfo(np.float64).tiny
 
 
 def estimate(
-    kind: str,
+    metric: str,
     moments: Moments,
     subject: Experiment,
     confidence: float,
     target: float | None = None,
 ) -> tuple[Errors, ByObservable]:
     """Strong or weak errors with intervals, from the moments of :meth:`~circsde.studies.monte_carlo.Block.features`."""
-    if kind == STRONG:
+    if metric == STRONG:
         return strong_errors(moments, confidence, target)
     return weak_errors(moments, subject.observables, confidence, target, subject.uncertainty)
 

@@ -31,7 +31,7 @@ def flow_convergence(
     methods: Sequence[str] = ADAPTIVE,
     tolerances: Sequence[float] | None = None,
     *,
-    kind: str = STRONG,
+    metric: str = STRONG,
     paths: int = 1024,
     seed: int = 0,
     confidence: float = 0.95,
@@ -44,8 +44,8 @@ def flow_convergence(
         methods: Names of torchdiffeq's adaptive methods.
         tolerances: The absolute tolerances ``atol``, rad; by default those of :data:`TOLERANCES` that angles of the
             starts' dtype resolve well.
-        kind: ``"strong"``: the root-mean-square distance from where a much smaller tolerance leads; or ``"weak"``: the
-            largest error of an expectation, as for :func:`~circsde.studies.convergence.weak_convergence`.
+        metric: ``"strong"``: the root-mean-square distance from where a much smaller tolerance leads; or ``"weak"``:
+            the largest error of an expectation, as for :func:`~circsde.studies.convergence.weak_convergence`.
         paths: Independent starts.
         seed: Of the starts.
         confidence: Of the intervals.
@@ -65,12 +65,12 @@ def flow_convergence(
     >>> (table["error"] < table["atol"]).values.tolist()
     [[True], [True]]
     """
-    block = plan_flow(subject, kind, methods, tolerances, seed)
+    block = plan_flow(subject, metric, methods, tolerances, seed)
     return block.tabulate(simulate(block, paths, runner), confidence)
 
 
 def plan_flow(
-    subject: Experiment | SDE | str, kind: str, methods: Sequence[str], tolerances: Sequence[float] | None, seed: int
+    subject: Experiment | SDE | str, metric: str, methods: Sequence[str], tolerances: Sequence[float] | None, seed: int
 ) -> "FlowBlock":
     """What to solve, its first path given.
 
@@ -88,7 +88,7 @@ def plan_flow(
     if tolerances is None:
         tolerances = [atol for atol in TOLERANCES if atol >= 100.0 * resolved]
     ladder = tuple(sorted(set(tolerances), reverse=True))
-    return FlowBlock(subject, kind, seed, 0, 0, tuple(methods), ladder, max(1e-13, resolved))
+    return FlowBlock(subject, metric, seed, 0, 0, tuple(methods), ladder, max(1e-13, resolved))
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ class FlowBlock(Block):
 
     def tabulate(self, sample: Sample, confidence: float, target: float | None = None) -> xr.Dataset:
         """The errors and costs."""
-        errors, details = estimate(self.kind, sample.moments, self.subject, confidence, target)
+        errors, details = estimate(self.metric, sample.moments, self.subject, confidence, target)
         return error_dataset(
-            self.kind,
+            self.metric,
             self.subject,
             self.methods,
             "atol",

@@ -33,14 +33,14 @@ class Block(ABC):
 
     Attributes:
         subject: The equation, the start and the observables.
-        kind: ``"strong"`` or ``"weak"``.
+        metric: ``"strong"`` or ``"weak"``.
         seed: The study's seed.
         first: The number of the first path.
         count: How many paths.
     """
 
     subject: Experiment
-    kind: str
+    metric: str
     seed: int
     first: int
     count: int
@@ -77,7 +77,7 @@ class Block(ABC):
 
     def key(self) -> str:
         """What determines the result, as text: in words, and the digest of its content."""
-        words = f"{self.subject.name} {self.kind} {self.describe()} {self.seed} {self.first} {self.count}"
+        words = f"{self.subject.name} {self.metric} {self.describe()} {self.seed} {self.first} {self.count}"
         return f"{words} {digest((self, self.content()))}"
 
     def content(self) -> object:
@@ -110,7 +110,7 @@ class Block(ABC):
         """
         ends = [[end.theta for end in row] for row in solved.ends]
         coarse, exact = solved.coarse.theta, solved.reference.theta
-        if self.kind == STRONG:
+        if self.metric == STRONG:
             rows = [
                 [squared_distance(end, exact, lifted) for lifted in (False, True) for end in (*row, coarse)]
                 for row in ends

@@ -119,9 +119,9 @@ class PathBlock(Block):
 
     def tabulate(self, sample: Sample, confidence: float, target: float | None = None) -> xr.Dataset:
         """The errors, costs and orders."""
-        errors, details = estimate(self.kind, sample.moments, self.subject, confidence, target)
+        errors, details = estimate(self.metric, sample.moments, self.subject, confidence, target)
         return assemble(
-            self.kind,
+            self.metric,
             self.subject,
             [find_method(method) for method in self.methods],
             self.steps,

@@ -191,7 +191,7 @@ def _error_label(study: xr.Dataset) -> str:
 
 def title(study: xr.Dataset) -> str:
     """What was studied, how, and with how many paths."""
-    said = f"{study.attrs['problem'] or 'SDE'}: {study.attrs['kind']} errors by {study.attrs['evidence']}"
+    said = f"{study.attrs['problem'] or 'SDE'}: {study.attrs['metric']} errors by {study.attrs['evidence']}"
     if "paths" in study.attrs:
         said += f", {study.attrs['paths']:,} paths"
     return said + (

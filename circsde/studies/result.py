@@ -15,7 +15,7 @@ from circsde.studies.experiment import Experiment
 from circsde.studies.statistics import RESOLUTION, Array, Order, fit_order
 
 STRONG, WEAK, STATIONARY = "strong", "weak", "stationary"
-KINDS = (STRONG, WEAK, STATIONARY)
+METRICS = (STRONG, WEAK, STATIONARY)
 
 DISTINCT = 0.25
 """The largest standard error of an order that is resolved, half of the 0.5 by which claims differ."""
@@ -68,7 +68,7 @@ class ByObservable:
 
 
 def assemble(
-    kind: str,
+    metric: str,
     subject: Experiment,
     methods: Sequence[Method],
     steps: Sequence[int],
@@ -80,8 +80,8 @@ def assemble(
     """The errors of methods over numbers of steps, with what they cost and their orders, measured and claimed."""
     grid = ("solver", "steps")
     orders = [errors.order(steps, i) for i in range(len(methods))]
-    claims = [getattr(method, _CLAIM[kind]) for method in methods]
-    table = error_dataset(kind, subject, [m.name for m in methods], "steps", nfe, errors, details, **attributes)
+    claims = [getattr(method, _CLAIM[metric]) for method in methods]
+    table = error_dataset(metric, subject, [m.name for m in methods], "steps", nfe, errors, details, **attributes)
     fitted = np.stack([order.used for order in orders])
     verdicts = [verdict(order, claim) for order, claim in zip(orders, claims, strict=True)]
     return table.assign(
@@ -118,7 +118,7 @@ def verdict(order: Order, claim: float | None) -> str:
 
 
 def error_dataset(
-    kind: str,
+    metric: str,
     subject: Experiment,
     solvers: Sequence[str],
     setting: str,
@@ -129,12 +129,12 @@ def error_dataset(
 ) -> xr.Dataset:
     """The errors of solvers over a setting of theirs, with names and units, and how they were made."""
     grid, details_dims = ("solver", setting), ("solver", setting, "observable")
-    unit = "rad" if kind == STRONG else "1"
+    unit = "rad" if metric == STRONG else "1"
     long_name = {
         STRONG: "root-mean-square geodesic distance at the horizon",
         WEAK: "largest error of an expectation at the horizon",
         STATIONARY: "largest error of an expectation under the stationary law",
-    }[kind]
+    }[metric]
     return xr.Dataset(
         {
             "error": (grid, errors.error, {"long_name": long_name, "units": unit}),
@@ -153,7 +153,7 @@ def error_dataset(
             "solver": list(solvers),
             "observable": list(details.names),
         },
-        attrs={"kind": kind, "problem": subject.name, "horizon": subject.sde.horizon}
+        attrs={"metric": metric, "problem": subject.name, "horizon": subject.sde.horizon}
         | {
             name: value if not isinstance(value, int) or -(2**63) <= value < 2**63 else str(value)  # NetCDF's integers
             for name, value in attributes.items()

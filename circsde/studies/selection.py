@@ -21,7 +21,7 @@ from circsde.studies.convergence import STEPS, check_steps, plan
 from circsde.studies.experiment import Experiment, Variation, experiment
 from circsde.studies.flows import is_flow, plan_flow
 from circsde.studies.monte_carlo import Block, block_size, simulate
-from circsde.studies.result import KINDS, STATIONARY, STRONG, WEAK
+from circsde.studies.result import METRICS, STATIONARY, STRONG, WEAK
 from circsde.studies.runner import Runner
 
 LEAST = {WEAK: 64, STRONG: 512}
@@ -89,8 +89,8 @@ def select(
     subject = experiment(subject)
     if not 0.0 < tolerance < math.inf:
         raise ValueError(f"the tolerance must be positive and finite, got {tolerance}")
-    if metric not in KINDS:
-        raise ValueError(f"unknown metric {metric!r}; choose one of {', '.join(KINDS)}")
+    if metric not in METRICS:
+        raise ValueError(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
     subjects = [subject] if stochasticity is None else [Variation(subject, level) for level in stochasticity]
     names = list(ADAPTIVE) if methods is None else list(methods)
     if is_flow(subject) and stochasticity is None and names and all(name in ADAPTIVE for name in names):
@@ -140,7 +140,7 @@ def _sample(
     Raises:
         ValueError: If the first look would spend more than the budget.
     """
-    least, cost = LEAST[blocks[0].kind], sum(block.cost() for block in blocks)
+    least, cost = LEAST[blocks[0].metric], sum(block.cost() for block in blocks)
     if least * cost > budget:
         raise ValueError(
             f"a first look at {least} paths takes about {least * cost:.2g} evaluations of the drift of one angle, more"
@@ -216,7 +216,7 @@ def _choose(table: xr.Dataset, tolerance: float, confidence: float, budget: floa
         "verdict": "resolved" if accepted.any() and not doubtful.any() and not strange.any() else "not resolved",
         "advice": advice(table, tolerance, accepted, doubtful, strange),
         "tolerance": tolerance,
-        "metric": table.attrs["kind"],
+        "metric": table.attrs["metric"],
         "confidence": confidence,
         "budget": budget,
     }
