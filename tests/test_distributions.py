@@ -117,10 +117,8 @@ def test_the_entropy_and_resultant_length_of_the_wrapped_normal_are_accurate(sca
 def test_the_laws_are_differentiable_to_second_order_across_every_switch() -> None:
     theta = double(-3.1, -1.0, 0.0, 0.4, 3.0).unsqueeze(-1).requires_grad_()
     loc = double(0.0).requires_grad_()
-    scale, kappa = (
-        double(0.2, 1.0, 2.5, 2.6, 4.0).requires_grad_(),
-        double(0.01, 1.0, 29.0, 31.0, 200.0).requires_grad_(),
-    )
+    scale = double(0.2, 1.0, 2.5, 2.6, 4.0).requires_grad_()
+    kappa = double(0.01, 1.0, 29.0, 31.0, 200.0).requires_grad_()
     laws: tuple[tuple[Callable[[Tensor, Tensor], WrappedNormal | VonMises], Tensor], ...]
     laws = (WrappedNormal, scale), (VonMises, kappa)
     for law, width in laws:

@@ -1,4 +1,4 @@
-"""What a user adds from outside works as what ships: a coupling, network, method, metric, start law, command, source."""
+"""What a user adds works as what ships: a coupling, a network, a method, a metric, a start law, a command, a source."""
 
 import itertools
 import json
@@ -159,9 +159,7 @@ def test_a_coupling_needs_its_mean_only() -> None:
     assert weights == [0.5, None, None]
 
 
-EULER = Method(
-    "own_euler", lambda sde, t, h, theta, noise: theta + h * sde.drift(t, theta) + noise.dW, None, 1.0, 1.0, 1
-)
+EULER = Method("own", lambda sde, t, h, theta, noise: theta + h * sde.drift(t, theta) + noise.dW, None, 1.0, 1.0, 1)
 """Euler-Maruyama for unit noise."""
 
 
@@ -174,7 +172,7 @@ def test_a_method_is_taken_by_solves_and_chosen_by_its_cost() -> None:
     )
     torch.testing.assert_close(ours.theta, ships.theta)
     study = work_precision("von_mises_well", [EULER, "heun"], (8, 16), paths=64, timed_paths=8, repeats=1)
-    assert study["solver"].values.tolist() == ["own_euler", "heun"]
+    assert study["solver"].values.tolist() == ["own", "heun"]
 
 
 def test_a_metric_of_images_is_an_entry_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +238,7 @@ def test_a_command_is_a_function_and_a_line() -> None:
 def test_a_source_of_images_is_simulated_and_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stripes, made in two classes; the parts share none."""
 
-    def find(rest: str, options: Options) -> Found:
+    def find(rest: str, _: Options) -> Found:
         def pictures() -> Iterator[Picture]:
             for i in range(10):
                 rows = np.arange(16) * (1 + i % 2) * 40 % 256
