@@ -12,7 +12,7 @@ WORKERS := -n 2 --dist worksteal
 LOWEST := $(VENV)-lowest
 TOUCHES := angles cli cli_conventions console
 
-.PHONY: demo test test-slow test-lowest check types docs bench bench-quick clean
+.PHONY: demo test test-slow test-lowest coverage check types docs bench bench-quick clean
 
 demo: $(RUNS)
 	@echo "Train a small model of bricks for 70 seconds, then draw 128 samples and compare them, in about 30 more:"
@@ -25,6 +25,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(TEST) $(WORKERS) -m slow
+
+coverage: $(INSTALLED)
+	$(TEST) $(WORKERS) -m "not slow" --cov --cov-report=term-missing:skip-covered
 
 test-lowest: $(LOWEST)/installed
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -n 2 -m "not slow" -W ignore::DeprecationWarning \

@@ -199,7 +199,7 @@ def _failure(
     i, finite = first + offset, math.isfinite(farthest[offset])
     samples = tuple((~(theta.detach().abs() < limit)).flatten(1).any(1).nonzero().flatten().tolist())
     what = f"moved by more than {limit:.0e} rad" if finite else "is not finite"
-    where = f"sample {first_few(samples)}" if samples else "a sample that has come back since"
+    where = f"sample{'s' * (len(samples) > 1)} {first_few(samples)}" if samples else "a sample that has come back since"
     message = (
         f"step {i} to t = {points[i + 1]:g}: an angle of {where} {what}; take smaller steps, or check the drift there"
     )

@@ -24,7 +24,11 @@ def event_axes(count: int) -> tuple[str, ...]:
 
 
 class Status(StrEnum):
-    """How a solve ended; equal to its text, as ``status == "success"``."""
+    """How a solve ended; equal to its text, as ``status == "success"``, and shown as that.
+
+    >>> Status.SUCCESS, Status.SUCCESS == "success"
+    ('success', True)
+    """
 
     SUCCESS = "success"
     NON_FINITE = "non_finite"
@@ -37,6 +41,10 @@ class Status(StrEnum):
     """The limit of steps was reached."""
     MAX_PROBES = "max_probes"
     """The limit of probes was reached before the standard error was as small as asked."""
+
+    def __repr__(self) -> str:
+        """The text."""
+        return repr(self.value)
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def test_a_failure_names_step_time_and_samples_and_keeps_what_was_computed(
     assert not solution.succeeded
     assert (stats.status, stats.samples, stats.steps) == (status, (1, 3), failed)
     assert stats.nfe == (failed + 1) * METHODS[method].nfe
-    assert stats.message.startswith(f"step {failed} to t = {(failed + 1) / 40:g}: an angle of sample 1, 3 ")
+    assert stats.message.startswith(f"step {failed} to t = {(failed + 1) / 40:g}: an angle of samples 1, 3 ")
     assert stats.message.endswith("; take smaller steps, or check the drift there")
 
     kept = failed // 5 + 1
@@ -192,7 +192,7 @@ def test_many_failing_samples_are_counted_but_not_all_named() -> None:
     sde = equation(lambda t, theta: theta / 0.0)
     stats = sdeint(sde, torch.ones(9, 1), (0, 1), n_steps=2, on_failure="return").stats
     assert stats.samples == tuple(range(9))
-    assert "an angle of sample 0, 1, 2, 3, 4, ... is not finite" in stats.message
+    assert "an angle of samples 0, 1, 2, 3, 4, and 4 more is not finite" in stats.message
 
 
 def test_progress_is_told_after_every_step() -> None:

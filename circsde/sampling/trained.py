@@ -159,7 +159,7 @@ def class_labels(
         ValueError: If one is unknown, or guidance has no classes to lead to.
 
     >>> class_labels({"cat": 3, "dog": 1}, 8).tolist()
-    [0, 0, 0, 1, 0, 0, 0, 1]
+    [0, 1, 0, 0, 1, 0, 0, 0]
     """
     unknown = [name for name in classes if name not in known]
     if unknown or (guidance != 1.0 and not known):
