@@ -24,6 +24,10 @@ PERIODS = {
     "degrees": 360.0,
     "hour": 24.0,
     "hours": 24.0,
+    "arcmin": 21_600.0,
+    "arcsec": 1_296_000.0,
+    "gon": 400.0,
+    "turn": 1.0,
 }
 """The length of one turn in each named unit."""
 

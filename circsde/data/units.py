@@ -1,0 +1,65 @@
+"""The units of angles that files state, under the names that :data:`circsde.encoding.PERIODS` knows.
+
+A table of a dozen names does it: UDUNITS, through cf-units, needs a C library, and pint (through cf-xarray) weighs more
+than all of the rest of reading, for units that are no angles.
+"""
+
+import re
+
+from circsde.encoding import PERIODS
+
+_WRITTEN = {
+    "deg": r"(arc_?|angular_?)?deg(ree)?s?(_?(true|north|south|east|west|[tnsew]))?|°|º",
+    "rad": r"rad(ian)?s?",
+    "hours": r"h|hrs?|hours?|hourangles?",
+    "arcmin": r"(arc|angular)_?min(ute)?s?",
+    "arcsec": r"(arc|angular)_?sec(ond)?s?",
+    "gon": r"gons?|grad(e|es|s)?",
+    "turn": r"turns?|cycles?|revolutions?|circles?",
+}
+_SILENT = frozenset({"", "1", "none", "dimensionless", "unitless", "-"})
+_IN_HEADER = re.compile(r"[(\[]\s*([^()\[\]]+?)\s*[)\]]$")
+
+
+def stated(text: object) -> str | None:
+    """What a file says of its unit, by the name used here; as it stands if it is none of angles; None if it says none.
+
+    That a quantity is dimensionless, as radians and turns are alike, says nothing.
+
+    >>> stated("degree_true"), stated("radians"), stated("m s-1"), stated("1")
+    ('deg', 'rad', 'm s-1', None)
+    """
+    said = "" if text is None else str(text).strip()
+    plain = re.sub(r"\s+", "_", said.lower())
+    if plain in _SILENT:
+        return None
+    return next((name for name, written in _WRITTEN.items() if re.fullmatch(written, plain)), said)
+
+
+def is_of_angles(unit: str) -> bool:
+    """Whether ``unit``, as :func:`stated` gives it, is one of angles.
+
+    >>> is_of_angles("deg"), is_of_angles("K")
+    (True, False)
+    """
+    return unit in PERIODS
+
+
+def in_header(name: str) -> str | None:
+    """The unit of angles in brackets at the end of a column's name.
+
+    >>> in_header("wind [degrees]"), in_header("phi (rad)"), in_header("phi (A)")
+    ('deg', 'rad', None)
+    """
+    found = _IN_HEADER.search(name)
+    unit = stated(found[1]) if found else None
+    return unit if unit and is_of_angles(unit) else None
+
+
+def unit_name(unit: str) -> str:
+    """A unit in words.
+
+    >>> unit_name("deg"), unit_name("365.25")
+    ('deg', 'units of which 365.25 are a turn')
+    """
+    return unit if unit.lower() in PERIODS else f"units of which {unit} are a turn"
