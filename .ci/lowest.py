@@ -2,9 +2,9 @@
 
 python .ci/lowest.py > lowest.txt; pip install -c lowest.txt '.[test,dask]'
 
-Users get the newest version of what a dependency needs in its turn, and so does this, but for pandas, of which the
-newest refuses the lowest numpy, and for distributed, which must be of dask's version: pip chooses these. torch keeps
-its pin: of older versions PyPI has only the builds with CUDA, of several gigabytes, so that its bound is not tried.
+Users get the newest version of what a dependency needs in its turn, and so does this, but for distributed, which must
+be of dask's version: pip chooses it. torch keeps its pin: of older versions PyPI has only the builds with CUDA, of
+several gigabytes, so that its bound is not tried.
 """
 
 import re
@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LEFT_TO_PIP = {"pandas", "distributed"}
+LEFT_TO_PIP = {"distributed"}
 PINNED = {"torch"}
 
 

@@ -141,7 +141,7 @@ def test_an_array_without_angles_says_so(shape: tuple[int, ...], tmp_path: Path)
 
 def test_a_file_of_another_kind_and_too_many_rows_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.docx").write_text("x")
-    with pytest.raises(ValueError, match=r"angles in \.csv, \.tsv, \.npy, \.nc"):
+    with pytest.raises(ValueError, match=r"angles in \.csv, \.tsv, .* \.npy, .* \.nc"):
         load(tmp_path / "a.docx")
     np.save(tmp_path / "a.npy", np.zeros((3, 2)))
     with pytest.raises(ValueError, match="3 rows of angles, 4 are asked for"):

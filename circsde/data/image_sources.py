@@ -110,7 +110,9 @@ def split_name(source: str | Path) -> tuple[str, str]:
 def holds_images(source: str | Path) -> bool:
     """Whether a source is one of images by its name: a known kind, a folder, or an image file."""
     kind, rest = split_name(source)
-    return kind != "file" or Path(rest).is_dir() or Path(rest).suffix.lower() in images.SUFFIXES
+    path = Path(rest)
+    folder = path.is_dir() and path.suffix != ".zarr"
+    return kind != "file" or folder or path.suffix.lower() in images.SUFFIXES
 
 
 def _existing(rest: str) -> Path:

@@ -11,9 +11,11 @@ from torch import Tensor
 from circsde.contracts import first_few
 from circsde.data import images
 from circsde.data.angles import read_angles
+from circsde.data.doubts import largest, settled_unit
 from circsde.data.fingerprint import PATTERNS, fingerprints
 from circsde.data.image_sources import SOURCES, Found, Options, Picture, holds_images, split_name
 from circsde.data.images import Colour, Size
+from circsde.data.table import Table
 from circsde.encoding import PhaseEncoding, period, to_radians
 from circsde.torus import wrap
 from circsde.typing import Angles
@@ -35,6 +37,7 @@ class Phases:
         unit: The unit that angles were given in; None for images.
         dropped: Rows left out because an angle was missing.
         skipped: Images left out, each with its name and the reason.
+        notes: What was read, in sentences: for angles columns, unit, range, and what was left out.
 
     >>> grass = load("texture:grass", count=2, crop=32, generator=torch.Generator().manual_seed(0))
     >>> grass.theta.shape, grass.names, grass.unit
@@ -48,6 +51,7 @@ class Phases:
     unit: str | None = None
     dropped: int = 0
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def load(
@@ -62,6 +66,10 @@ def load(
     unit: str | float | None = None,
     columns: Sequence[str] | None = None,
     drop_missing: bool = False,
+    missing: Sequence[float] | None = None,
+    along: str | int | None = None,
+    phases: bool = False,
+    like: Sequence[str] | None = None,
     strict: bool = True,
     otherwise: str | None = None,
     dtype: torch.dtype = torch.float32,
@@ -70,8 +78,8 @@ def load(
     """Phases from ``source``.
 
     Args:
-        source: An image file; a folder of images; a ``.csv``, ``.tsv``, ``.npy`` or ``.nc`` file of angles; one of
-            :data:`BUILT_IN`; ``brodatz:FOLDER``, ``cifar10:FOLDER`` or ``socofing:FOLDER``, see
+        source: An image file; a folder of images; a file of angles, of a kind in :data:`circsde.data.angles.READERS`;
+            one of :data:`BUILT_IN`; ``brodatz:FOLDER``, ``cifar10:FOLDER`` or ``socofing:FOLDER``, see
             :func:`circsde.data.image_set`; or ``torsion:lys`` and others of :mod:`circsde.data.torsion`, which may
             end in ``/train``, ``/validation`` or ``/test``.
         count: How many samples; by default one per image, one built-in picture, all rows of a table. More than there
@@ -81,9 +89,13 @@ def load(
         centre: Images: cut the window from the middle, not at random.
         colour: Images: "grey", or "rgb" with a leading axis of three channels.
         encoding: Images: how values in ``[-1, 1]`` become phases.
-        unit: Angles: "rad", "deg", "hours" or the length of one turn; a NetCDF file may state it itself.
+        unit: Angles: "rad", "deg", "hours" or the length of one turn; a file may state it itself.
         columns: Angles: the columns to take, by name; see :func:`circsde.data.angles.read_angles`.
         drop_missing: Angles: leave out rows that lack one.
+        missing: Angles: numbers that say that one is missing; ``()`` if none does.
+        along: Angles: the dimension, or the axis from 0 on, whose entries are the samples, such as "time".
+        phases: Angles: take the phases of complex numbers.
+        like: Angles: columns to take if the file has them all and ``columns`` names none.
         strict: Images: refuse a source of several if one cannot be used, instead of leaving that out.
         otherwise: Angles: the unit where neither ``unit`` is given nor the file states one.
         dtype: The floating dtype of the phases.
@@ -116,7 +128,12 @@ def load(
         if unit is not None or columns is not None:
             raise ValueError("torsions have their columns and their unit: drop unit and columns")
         return _torsions(name, count, dtype)
-    return _angles(path, count, unit, otherwise, columns, drop_missing, dtype)
+    if unit is not None:
+        period(unit)  # a unit that is unknown is not worth reading for
+    table = read_angles(
+        path, columns, drop_missing=drop_missing, missing=missing, along=along, phases=phases, like=like
+    )
+    return _angles(path, table, count, unit, otherwise, dtype)
 
 
 def _fingerprints(
@@ -203,28 +220,19 @@ def _torsions(name: str, count: int | None, dtype: torch.dtype) -> Phases:
 
 
 def _angles(
-    path: Path,
-    count: int | None,
-    unit: str | float | None,
-    otherwise: str | None,
-    columns: Sequence[str] | None,
-    drop_missing: bool,
-    dtype: torch.dtype,
+    path: Path, table: Table, count: int | None, unit: str | float | None, otherwise: str | None, dtype: torch.dtype
 ) -> Phases:
-    if unit is not None:
-        period(unit)  # a unit that is unknown is not worth reading for
-    table = read_angles(path, columns, drop_missing=drop_missing)
-    unit = table.unit if unit is None else unit
-    unit = otherwise if unit is None else unit
-    if unit is None:
-        raise ValueError(f"{path} does not state the unit of its angles: give unit rad, deg, hours, or a period")
+    """``table`` in radians: by the unit given, else by that of the file, else by ``otherwise``."""
+    unit = settled_unit(path, table, unit, otherwise)
     if count is not None and count > len(table.values):
         raise ValueError(f"{path} has {len(table.values)} rows of angles, {count} are asked for")
     try:
         theta = wrap(to_radians(torch.from_numpy(table.values[:count]), unit).to(dtype))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return Phases(theta, str(path), table.names, unit=str(unit), dropped=table.dropped)
+        row, column = largest(table.values[:count], table.names)
+        raise ValueError(f"{path}: {error}; the largest is in row {row}, column {column}") from None
+    notes = (table.said(path, str(unit)), *table.notes)
+    return Phases(theta, str(path), table.names, unit=str(unit), dropped=table.dropped, notes=notes)
 
 
 def _only_for(what: str, source: str, **options: object) -> None:

@@ -1,0 +1,144 @@
+"""Columns of a pandas frame as numbers: angles, times of day, durations, and what is none of these."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from circsde.data.table import Column, Request, Table, choose, naming, stacked, unique
+from circsde.data.text_dialect import MISSING, TIME
+
+HOUR = np.timedelta64(1, "h")
+
+
+@dataclass
+class Numbers:
+    """The numbers of one column, gathered chunk by chunk.
+
+    Attributes:
+        parts: The numbers, NaN where there is none.
+        unit: What the cells themselves say: "deg" by their sign, "hours" as times of day.
+        other: The first cell that is no number, with its row from 1 on.
+        dates: Whether it holds dates.
+    """
+
+    parts: list[NDArray[np.float64]] = field(default_factory=list)
+    unit: str | None = None
+    other: tuple[int, str] | None = None
+    dates: bool = False
+
+    def add(self, series: "pd.Series[Any]", decimal: str, first_row: int) -> None:
+        """Append a column of the next chunk, which begins with that row."""
+        kind = series.dtype.kind
+        if kind in "fiu":
+            self._keep(series.to_numpy(dtype=np.float64, na_value=np.nan), None)
+        elif kind == "m":
+            self._keep(series.to_numpy() / HOUR, "hours")
+        elif kind == "M":
+            self.dates = True
+            self._keep(np.full(len(series), np.nan), None)
+        else:
+            values, unit, other = _read(series, decimal)
+            if other is not None and self.other is None:
+                self.other = (first_row + other, str(series.iloc[other]))
+            self._keep(values, unit)
+
+    def _keep(self, values: NDArray[Any], unit: str | None) -> None:
+        mixed = "hours" in (unit, self.unit) and unit != self.unit and np.isfinite(values).any()
+        if mixed and self.other is None and any(np.isfinite(part).any() for part in self.parts):
+            self.other = (sum(map(len, self.parts)) + 1, "a number and times of day above or below it")
+        self.unit = self.unit or unit
+        self.parts.append(np.asarray(values, dtype=np.float64))
+
+    def values(self) -> NDArray[np.float64]:
+        """All numbers so far."""
+        return np.concatenate(self.parts) if self.parts else np.empty(0)
+
+    def gaps(self) -> bool:
+        """Whether a row has no number here."""
+        return any(np.isnan(part).any() for part in self.parts)
+
+    def described(self, name: str, unit: str | None, *, counts: bool) -> Column:
+        """The column as it may be taken."""
+        row, cell = self.other or (0, "")
+        if self.dates:
+            return Column(name, fault="dates: write the hour of the day, or the day of the year, as a number")
+        if not any(np.isfinite(part).any() for part in self.parts):
+            return Column(name, fault=f"text, such as {cell!r} in row {row}" if row else "", doubt="no number")
+        error = f"row {row}, column {name} says {cell!r}, not a number" if row else ""
+        return Column(name, self.unit or unit, doubt="it counts the rows" if counts else "", error=error)
+
+
+def gathered(frames: Iterable[pd.DataFrame], width: int, decimal: str = ".") -> list[Numbers]:
+    """The columns of consecutive frames as numbers."""
+    columns, rows = [Numbers() for _ in range(width)], 0
+    for frame in frames:
+        for j, numbers in enumerate(columns):
+            numbers.add(frame.iloc[:, j], decimal, rows + 1)
+        rows += len(frame)
+    return columns
+
+
+def table(
+    path: Path, names: Sequence[str], columns: Sequence[Numbers], units: Mapping[str, str], request: Request
+) -> Table:
+    """The table of the gathered ``columns``: those asked for, or those that hold angles.
+
+    Columns without a name that stand before all others number the rows, and are left out.
+    """
+    first = next((i for i, name in enumerate(names) if name), 0)
+    values = [numbers.values() for numbers in columns]
+    counts = [_counting(each) for each in values]
+    if all(counts[i] or not np.isfinite(values[i]).any() for i in range(first, len(names))):
+        counts = [False] * len(values)
+    offered = [Column("", fault="the first column, without a name")] * first
+    for i in range(first, len(names)):
+        name = names[i] or str(i + 1)
+        offered.append(columns[i].described(name, units.get(name), counts=counts[i]))
+    choice = choose(path, offered, request)
+    known = {column.name: each for column, each in zip(offered, values, strict=True)}
+    stack, names = stacked(path, {name: known[name] for name in choice.names})
+    return Table(stack, names, choice.unit, left_out=choice.left_out)
+
+
+def _counting(values: NDArray[np.float64]) -> bool:
+    """Whether ``values`` are 0, 1, 2, ... or 1, 2, 3, ..., of at least three rows."""
+    return len(values) > 2 and values[0] in (0.0, 1.0) and bool((np.diff(values) == 1.0).all())
+
+
+def read_parquet(path: Path, request: Request) -> Table:
+    """Angles from a parquet file, which needs pyarrow."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise ValueError(f"reading {path} needs pyarrow: pip install pyarrow, or save the table as .csv") from None
+    with naming(path):
+        frame = pd.read_parquet(path, engine="pyarrow")
+    names = unique([str(name) for name in frame.columns])
+    return table(path, names, gathered([frame], len(names)), {}, request)
+
+
+def _read(series: "pd.Series[Any]", decimal: str) -> tuple[NDArray[np.float64], str | None, int | None]:
+    """Numbers of cells of text, the unit that they state, and the first place where there is something else."""
+    text = series.astype("string").str.strip()
+    missing = text.isna() | text.str.lower().isin(MISSING)
+    signed = text.str.contains("[°º]$", regex=True).fillna(False)
+    plain = text.str.rstrip("°º ") if signed.any() else text
+    if decimal == ",":
+        plain = plain.where(~plain.str.contains(".", regex=False).fillna(False), "?").str.replace(",", ".", regex=False)
+    numbers = pd.to_numeric(plain, errors="coerce")
+    values = numbers.to_numpy(dtype=np.float64, na_value=np.nan).copy()
+    found = np.isfinite(values) | np.isinf(values)
+    unit = "deg" if signed.to_numpy(dtype=bool)[found].any() else None
+    rest = np.flatnonzero(~found & ~missing.to_numpy(dtype=bool))
+    if len(rest) and not found.any():
+        times = text.iloc[rest].str.fullmatch(TIME).to_numpy(dtype=bool)
+        if times.any():
+            written = text.iloc[rest[times]].str.replace(r"(^|[ +-])(\d{1,2}:\d\d)$", r"\1\2:00", regex=True)
+            values[rest[times]] = pd.to_timedelta(written).to_numpy() / HOUR
+            unit, rest = "hours", rest[~times]
+    return values, unit, int(rest[0]) if len(rest) else None

@@ -1,0 +1,199 @@
+"""How a text file writes a table: its encoding, separator, decimal mark, comments and header."""
+
+import codecs
+import csv
+import gzip
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from circsde.data.ecsv import units_of
+from circsde.data.units import in_header
+
+SEPARATORS = ("\t", ";", ",", "|", " ")
+"""What stands between cells; a blank stands for any run of blanks and tabs."""
+
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "<na>", "#n/a", "."})
+"""What a cell says, in any case, where there is no angle."""
+
+TIME = r"(?:[+-]?\d+ days? [+-]?)?\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?"
+"""A time of day, ``HH:MM`` or ``HH:MM:SS``, and how pandas writes a duration."""
+
+LINES, HEAD = 200, 1 << 18
+"""So many lines, from so many characters at the beginning, tell how a file is written."""
+
+_POINT = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?\s*[°º]?|[+-]?\d+[eE][+-]?\d+\s*[°º]?|[+-]?inf(inity)?", re.I)
+_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?\s*[°º]?")
+_WHOLE = re.compile(r"[+-]?\d+\s*[°º]?")
+_TIME = re.compile(TIME)
+_REMARKS = ("#", "%", "@")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a table is written.
+
+    Attributes:
+        encoding: Of the characters.
+        separator: One of :data:`SEPARATORS`.
+        decimal: "." or ",".
+        skipped: How many lines stand before the first row of data.
+        names: A name for each cell of a row; empty where there is none.
+        units: The units that the file states, by name.
+        notes: What was decided that could have been otherwise.
+    """
+
+    encoding: str
+    separator: str
+    decimal: str
+    skipped: int
+    names: tuple[str, ...]
+    units: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def opened(path: Path, encoding: str) -> IO[str]:
+    """The text of a file, unpacked if its name ends in ``.gz``."""
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rt", encoding=encoding, newline="")
+    return path.open(encoding=encoding, newline="")
+
+
+def cells(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
+    """The cells of every line that is neither blank nor a comment."""
+    lines = (line for line in lines if line.strip() and not line.startswith("#"))
+    if separator == " ":
+        lines = (line.strip().replace("\t", " ") for line in lines)
+    for row in csv.reader(lines, delimiter=separator, skipinitialspace=True):
+        yield [cell.strip() for cell in row]
+
+
+def dialect(path: Path) -> Dialect:
+    """How the table in ``path`` is written, by its first lines.
+
+    Raises:
+        ValueError: If it is empty, or no text.
+    """
+    encoding = _encoding(path)
+    with opened(path, encoding) as file:
+        head = file.read(HEAD)
+    lines = head.splitlines()
+    if len(head) == HEAD:
+        lines.pop()  # which may go on
+    first = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith(_REMARKS)), len(lines))
+    remarks, skipped, said = lines[:first], first, ""
+    if first < len(lines) and (match := re.fullmatch(r'"?sep=(.)"?', lines[first].strip("\r\n"))):
+        said, skipped = match[1], first + 1
+    body = [line for line in lines[skipped:] if line.strip() and not line.startswith("#")][:LINES]
+    if not body:
+        raise ValueError(f"{path} is empty")
+    separator, decimal = _marks(body, said, "\t" if ".tsv" in path.suffixes else "")
+    rows = list(cells(body, separator))
+    names = _header(rows, decimal)
+    notes = ["it is no UTF-8, and was read as Latin-1"] if encoding == "latin-1" else []
+    if names is None:
+        width = len(rows[0])
+        names = _in_remark(remarks, separator, width, decimal) or [str(i + 1) for i in range(width)]
+        if rows[0] == ["0"]:
+            notes.append("its first line, 0, was taken for an angle, not for the name of a column")
+    else:
+        skipped = 1 + next(i for i, line in enumerate(lines) if i >= skipped and line in body)
+        if len(rows) > 1 and len(names) == len(rows[1]) - 1:  # of which one is empty, or it has the names of rows
+            at_end = all(row[-1] == "" for row in rows[1:])
+            names = [*names, ""] if at_end else ["", *names]
+    units = units_of(remarks) | {name: unit for name in names if (unit := in_header(name))}
+    return Dialect(encoding, separator, decimal, skipped, tuple(names), units, tuple(notes))
+
+
+def is_number(cell: str, decimal: str) -> bool:
+    """Whether a cell holds an angle or a time."""
+    return any(form.fullmatch(cell) for form in (_POINT if decimal == "." else _COMMA, _WHOLE, _TIME))
+
+
+def _encoding(path: Path) -> str:
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        head = file.read(HEAD)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        codecs.getincrementaldecoder("utf-16")().decode(head)
+        return "utf-16"
+    if b"\0" in head:
+        raise ValueError(f"{path} is no text: it has bytes of zero")
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "utf-8-sig"
+
+
+def _marks(body: Sequence[str], said: str, by_name: str) -> tuple[str, str]:
+    """The separator and the decimal mark: those under which all lines have as many cells, and most are numbers."""
+    if said:
+        return said, _decimal([cell for row in cells(body, said) for cell in row], said)[0]
+    best: tuple[float, str, str] | None = None
+    for separator in SEPARATORS:
+        rows = list(cells(body, separator))
+        below = rows[1:] or rows
+        width = len(below[0])
+        if width < 2 or any(len(row) != width for row in below) or not width - 1 <= len(rows[0]) <= width:
+            continue
+        decimal, share = _decimal([cell for row in below for cell in row], separator)
+        if separator == "," and len(rows[0]) < width and not _names_rows(body[1:], below):
+            continue  # a decimal comma in one column, or in each of several with commas between
+        if best is None or share > best[0] and (separator != " " or share == 1.0):
+            best = share, separator, decimal
+    if best is not None:
+        return best[1], best[2]
+    separator = by_name or next((mark for mark in "\t;" if mark in body[0]), "")
+    if not separator:
+        one = "," not in body[0] and all(_COMMA.fullmatch(line.strip()) for line in body[1:]) and len(body) > 1
+        separator = ";" if one else "," if any("," in line for line in body) or len(body[0].split()) < 2 else " "
+    return separator, _decimal([cell for row in cells(body, separator) for cell in row], separator)[0]
+
+
+def _decimal(found: Sequence[str], separator: str) -> tuple[str, float]:
+    """The decimal mark of these cells, and the share of those that hold a number or say that there is none."""
+    points = sum(bool(_POINT.fullmatch(cell)) for cell in found)
+    commas = sum(bool(_COMMA.fullmatch(cell)) for cell in found) if separator != "," else 0
+    others = sum(bool(_WHOLE.fullmatch(cell) or _TIME.fullmatch(cell)) or cell.lower() in MISSING for cell in found)
+    decimal = "," if commas and not points else "."
+    return decimal, (others + (commas if decimal == "," else points)) / max(len(found), 1)
+
+
+def _names_rows(lines: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether each row begins with a name of its own, as R writes them, although the comma may be a decimal one."""
+    counted = [row[0] for row in rows] in ([str(i + k) for i in range(len(rows))] for k in (0, 1))
+    quoted = all(line.startswith('"') for line in lines)
+    return counted or quoted or any(not _WHOLE.fullmatch(cell) for row in rows for cell in row)
+
+
+def _header(rows: Sequence[Sequence[str]], decimal: str) -> list[str] | None:
+    """The first row, if it names columns: it has a word where others have a number, no number at all, or counts."""
+    first, below = rows[0], list(islice(rows, 1, None))
+    numbers = [is_number(cell, decimal) for cell in first]
+    if not any(numbers):
+        return None if all(cell.lower() in MISSING for cell in first) else list(first)
+    if any(
+        not number and cell.lower() not in MISSING and j < len(row) and is_number(row[j], decimal)
+        for row in below
+        for j, (cell, number) in enumerate(zip(first, numbers, strict=True))
+    ):
+        return list(first)
+    counts = [cell for cell, number in zip(first, numbers, strict=True) if number]
+    whole = all(
+        _WHOLE.fullmatch(row[j]) for row in below for j in range(len(row)) if row[j] and is_number(row[j], decimal)
+    )
+    names = counts == [str(i) for i in range(len(counts))] and (len(first) > 1 or not whole) and bool(below)
+    return list(first) if names else None
+
+
+def _in_remark(remarks: Sequence[str], separator: str, width: int, decimal: str) -> list[str] | None:
+    """The names in the last comment before the data, as numpy writes them, if there is one for each column."""
+    last = remarks[-1].lstrip("#% ").strip() if remarks and remarks[-1].startswith(("#", "%")) else ""
+    for mark in (separator, " "):
+        names = next(cells([last], mark), [])
+        if len(names) == width and not any(is_number(name, decimal) for name in names):
+            return names
+    return None
