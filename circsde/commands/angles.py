@@ -7,6 +7,8 @@ from circsde.commands import console, options
 from circsde.commands.answer import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
@@ -16,47 +18,112 @@ if TYPE_CHECKING:
 
 
 def read(
-    source: str, unit: str | None, columns: str | None, drop_missing: bool, otherwise: str | None = None
+    source: str,
+    unit: str | None,
+    columns: str | None,
+    drop_missing: bool,
+    otherwise: str | None = None,
+    *,
+    missing: str | None = None,
+    along: str | None = None,
+    phases: bool = False,
+    like: "Sequence[str] | None" = None,
 ) -> "Phases":
-    """The table that ``source`` names, its unit ``otherwise`` if none is given or stated; says what was left out."""
+    """The table that ``source`` names, its unit ``otherwise`` if none is given or stated; notes what was read.
+
+    Of a file that states its columns' names, those of ``like`` are taken if it has them all and no others are given.
+    """
     from circsde.data import load
+    from circsde.data.angles import KINDS
     from circsde.data.torsion import TABLES
 
     if not source.startswith("torsion:") and not Path(source).exists():
         raise ValueError(
-            f"there is no file {source}: give a .csv, .tsv, .npy or .nc file of angles, or one of"
+            f"there is no file {source}: give a file of angles, its name ending in {KINDS}; or one of"
             f" {', '.join(f'torsion:{name}' for name in TABLES)}"
         )
-    names = options.names(columns)
-    data = load(source, unit=unit, columns=names, drop_missing=drop_missing, otherwise=otherwise)
+    data = load(
+        source,
+        unit=unit,
+        columns=options.names(columns),
+        drop_missing=drop_missing,
+        missing=codes(missing),
+        along=along,
+        phases=phases,
+        like=like,
+        otherwise=otherwise,
+    )
     if data.encoding is not None or data.theta.ndim != 2:
         raise ValueError(f"{source} holds images: this learns tables of angles, a sample per row")
-    if data.dropped:
-        console.note(f"left out {counted(data.dropped, 'row')} without all angles")
+    for note in data.notes:
+        console.note(note)
     return data
 
 
-def known(model: "Trained", source: str, unit: str | None, columns: str | None, drop_missing: bool) -> "Tensor":
-    """The table as ``model`` knows it: its columns, in its order where they have its names, and its unit by default.
+def codes(missing: str | None) -> tuple[float, ...] | None:
+    """The numbers that ``--missing`` gives, none for "none".
 
-    A file that states its unit, and no other is given, is read in that.
+    >>> codes("-99, 999"), codes("none"), codes(None)
+    ((-99.0, 999.0), (), None)
+    """
+    if missing is None or missing.strip().lower() == "none":
+        return None if missing is None else ()
+    try:
+        return tuple(float(number) for number in missing.split(","))
+    except ValueError:
+        raise ValueError(f"--missing takes numbers, such as -99,999, or none, got {missing!r}") from None
+
+
+def known(
+    model: "Trained",
+    source: str,
+    unit: str | None,
+    columns: str | None,
+    drop_missing: bool,
+    *,
+    missing: str | None = None,
+    along: str | None = None,
+    phases: bool = False,
+) -> "Tensor":
+    """The table as ``model`` knows it: its columns by name, in its order, and its unit by default.
+
+    A file that states its unit, and no other is given, is read in that. Columns that are asked for, and those of a file
+    that has no names, are taken in their order.
     """
     from circsde.data.image_sources import holds_images
 
     about = model.about
+    names = list(about["names"])
     if holds_images(source):
-        raise ValueError(f"{source} holds images, and the model is one of angles, {', '.join(about['names'])}")
-    if not source.startswith("torsion:"):
-        columns = columns or about.get("columns")
-    data = read(source, unit, columns, drop_missing, about.get("unit"))
+        raise ValueError(f"{source} holds images, and the model is one of angles, {', '.join(names)}")
+    data = read(
+        source,
+        unit,
+        columns,
+        drop_missing,
+        about.get("unit"),
+        missing=missing,
+        along=along,
+        phases=phases,
+        like=names,
+    )
     theta = data.theta
-    if sorted(data.names) == sorted(about["names"]):
-        theta = theta[:, [data.names.index(name) for name in about["names"]]]
+    if sorted(data.names) == sorted(names):
+        theta = theta[:, [data.names.index(name) for name in names]]
     if theta.shape[1:] != model.sde.event_shape:
         raise ValueError(
-            f"the model knows {len(about['names'])} angles, {', '.join(about['names'])}, and {source} has"
-            f" {theta.shape[1]}"
+            f"the model knows {counted(len(names), 'angle')}, {', '.join(names)}, and {source} has {theta.shape[1]}:"
+            f" {', '.join(data.names)}; give as many columns (--columns), in the order of the model"
         )
+    if sorted(data.names) != sorted(names):
+        unnamed = all(name.isdigit() for name in (*data.names,)) or all(name.isdigit() for name in names)
+        pairs = ", ".join(f"{there} for {name}" for there, name in zip(data.names, names, strict=True))
+        if columns is None and not unnamed:
+            raise ValueError(
+                f"the model knows {', '.join(names)}, and {source} has {', '.join(data.names)}: to take {pairs}, give"
+                f" --columns {','.join(data.names)}"
+            )
+        console.note(f"took columns in their order: {pairs}")
     return theta
 
 
@@ -79,11 +146,7 @@ def in_unit(theta: "Tensor", unit: str) -> "NDArray[np.float64]":
 
 
 def unit_name(unit: str) -> str:
-    """A unit in words.
+    """A unit in words; see :func:`circsde.data.units.unit_name`."""
+    from circsde.data import units
 
-    >>> unit_name("deg"), unit_name("365.25")
-    ('deg', 'units of which 365.25 are a turn')
-    """
-    from circsde.encoding import PERIODS
-
-    return unit if unit.lower() in PERIODS else f"units of which {unit} are a turn"
+    return units.unit_name(unit)
