@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from circsde.data.table import Column, Request, Table, choose, naming, stacked, unique
-from circsde.data.text_dialect import MISSING, TIME
+from circsde.data.text_dialect import MISSING, TIME, is_number
 
 HOUR = np.timedelta64(1, "h")
 
@@ -67,7 +67,8 @@ class Numbers:
         row, cell = self.other or (0, "")
         if self.dates:
             return Column(name, fault="dates: write the hour of the day, or the day of the year, as a number")
-        if not any(np.isfinite(part).any() for part in self.parts):
+        number = is_number(cell, ".") or is_number(cell, ",")  # with the other decimal mark, or beside times of day
+        if not number and not any(np.isfinite(part).any() for part in self.parts):
             return Column(name, fault=f"text, such as {cell!r} in row {row}" if row else "", doubt="no number")
         error = f"row {row}, column {name} says {cell!r}, not a number" if row else ""
         return Column(name, self.unit or unit, doubt="it counts the rows" if counts else "", error=error)

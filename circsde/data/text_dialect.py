@@ -6,9 +6,9 @@ import gzip
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import IO
 
 from circsde.data.ecsv import units_of
 from circsde.data.units import in_header
@@ -25,9 +25,10 @@ TIME = r"(?:[+-]?\d+ days? [+-]?)?\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?"
 LINES, HEAD = 200, 1 << 18
 """So many lines, from so many characters at the beginning, tell how a file is written."""
 
-_POINT = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?\s*[°º]?|[+-]?\d+[eE][+-]?\d+\s*[°º]?|[+-]?inf(inity)?", re.I)
+_POINT = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?\s*[°º]?")
 _COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?\s*[°º]?")
 _WHOLE = re.compile(r"[+-]?\d+\s*[°º]?")
+_OTHER = re.compile(r"[+-]?(\d+[eE][+-]?\d+|inf(inity)?)", re.IGNORECASE)
 _TIME = re.compile(TIME)
 _REMARKS = ("#", "%", "@")
 
@@ -55,7 +56,7 @@ class Dialect:
     notes: tuple[str, ...] = ()
 
 
-def opened(path: Path, encoding: str) -> IO[str]:
+def opened(path: Path, encoding: str) -> TextIOWrapper:
     """The text of a file, unpacked if its name ends in ``.gz``."""
     if path.suffix.lower() == ".gz":
         return gzip.open(path, "rt", encoding=encoding, newline="")
@@ -101,7 +102,7 @@ def dialect(path: Path) -> Dialect:
             notes.append("its first line, 0, was taken for an angle, not for the name of a column")
     else:
         skipped = 1 + next(i for i, line in enumerate(lines) if i >= skipped and line in body)
-        if len(rows) > 1 and len(names) == len(rows[1]) - 1:  # of which one is empty, or it has the names of rows
+        if rows[1:] and all(len(names) == len(row) - 1 for row in rows[1:]):  # which end in none, or begin with a name
             at_end = all(row[-1] == "" for row in rows[1:])
             names = [*names, ""] if at_end else ["", *names]
     units = units_of(remarks) | {name: unit for name in names if (unit := in_header(name))}
@@ -110,7 +111,7 @@ def dialect(path: Path) -> Dialect:
 
 def is_number(cell: str, decimal: str) -> bool:
     """Whether a cell holds an angle or a time."""
-    return any(form.fullmatch(cell) for form in (_POINT if decimal == "." else _COMMA, _WHOLE, _TIME))
+    return any(form.fullmatch(cell) for form in (_POINT if decimal == "." else _COMMA, _WHOLE, _OTHER, _TIME))
 
 
 def _encoding(path: Path) -> str:
@@ -134,6 +135,8 @@ def _marks(body: Sequence[str], said: str, by_name: str) -> tuple[str, str]:
         return said, _decimal([cell for row in cells(body, said) for cell in row], said)[0]
     best: tuple[float, str, str] | None = None
     for separator in SEPARATORS:
+        if separator == "," and by_name:
+            continue
         rows = list(cells(body, separator))
         below = rows[1:] or rows
         width = len(below[0])
@@ -157,7 +160,9 @@ def _decimal(found: Sequence[str], separator: str) -> tuple[str, float]:
     """The decimal mark of these cells, and the share of those that hold a number or say that there is none."""
     points = sum(bool(_POINT.fullmatch(cell)) for cell in found)
     commas = sum(bool(_COMMA.fullmatch(cell)) for cell in found) if separator != "," else 0
-    others = sum(bool(_WHOLE.fullmatch(cell) or _TIME.fullmatch(cell)) or cell.lower() in MISSING for cell in found)
+    others = sum(
+        any(form.fullmatch(cell) for form in (_WHOLE, _OTHER, _TIME)) or cell.lower() in MISSING for cell in found
+    )
     decimal = "," if commas and not points else "."
     return decimal, (others + (commas if decimal == "," else points)) / max(len(found), 1)
 
