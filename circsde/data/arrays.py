@@ -57,7 +57,7 @@ def offered(name: str, array: Any, unit: str | None, *, phases: bool) -> Column:
     }.get(kind, "" if kind in "fiucm" else "text")
     if is_complex(array.dtype):
         fault, unit = "" if phases else "complex numbers, whose phases phases=True (--phases) takes", "rad"
-    elif array.ndim == 0:
+    elif array.ndim == 0 and not fault:
         fault = "a single value"
     return Column(name, "hours" if kind == "m" else unit, fault)
 

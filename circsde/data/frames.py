@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from circsde.data.table import Column, Request, Table, choose, naming, stacked, unique
+from circsde.data.table import Column, Request, Table, choose, naming, needs, stacked, unique
 from circsde.data.text_dialect import MISSING, TIME, is_number
 
 HOUR = np.timedelta64(1, "h")
@@ -71,7 +71,8 @@ class Numbers:
         if not number and not any(np.isfinite(part).any() for part in self.parts):
             return Column(name, fault=f"text, such as {cell!r} in row {row}" if row else "", doubt="no number")
         error = f"row {row}, column {name} says {cell!r}, not a number" if row else ""
-        return Column(name, self.unit or unit, doubt="it counts the rows" if counts else "", error=error)
+        unit = self.unit or unit
+        return Column(name, unit, doubt="it counts the rows" if counts and unit is None else "", error=error)
 
 
 def gathered(frames: Iterable[pd.DataFrame], width: int, decimal: str = ".") -> list[Numbers]:
@@ -113,10 +114,7 @@ def _counting(values: NDArray[np.float64]) -> bool:
 
 def read_parquet(path: Path, request: Request) -> Table:
     """Angles from a parquet file, which needs pyarrow."""
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise ValueError(f"reading {path} needs pyarrow: pip install pyarrow, or save the table as .csv") from None
+    needs("pyarrow", path)
     with naming(path):
         frame = pd.read_parquet(path, engine="pyarrow")
     names = unique([str(name) for name in frame.columns])

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from circsde.data.arrays import is_complex, numbers, offered
-from circsde.data.table import Column, Request, Table, choose, naming, some, stacked
+from circsde.data.table import Column, Request, Table, choose, naming, needs, some, stacked
 from circsde.data.units import stated
 from circsde.record import interrupts_wait
 
@@ -55,8 +55,11 @@ def read_netcdf(path: Path, request: Request) -> Table:
 
 def _opened(path: Path, group: str) -> xr.Dataset:
     """The variables with their scale, and times as numbers, as one that cannot be decoded is in the way of all."""
-    engine: Any = "zarr" if path.suffix.lower() == ".zarr" else "netcdf4"
-    return xr.open_dataset(path, engine=engine, group=group or None, decode_times=False, decode_timedelta=False)
+    options: dict[str, Any] = {"engine": "netcdf4"}
+    if path.suffix.lower() == ".zarr":
+        needs("zarr", path)
+        options = {"engine": "zarr", "consolidated": False}
+    return xr.open_dataset(path, group=group or None, decode_times=False, decode_timedelta=False, **options)
 
 
 def _groups(path: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -193,3 +194,9 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         raise ValueError(f"cannot read {path}: {error}") from error
+
+
+def needs(package: str, path: Path) -> None:
+    """Refuse to read ``path`` without ``package``, which is not one that circsde brings with it."""
+    if find_spec(package) is None:
+        raise ValueError(f"reading {path} needs {package}: pip install {package}, or save it as .csv or .nc")
