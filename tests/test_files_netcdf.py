@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import netCDF4
@@ -94,13 +95,11 @@ def test_values_outside_the_valid_range_are_missing_as_for_netcdf4(kind: str, st
         file.createDimension("station", 4)
         wind = file.createVariable("wind", "i2" if kind == "packed" else "f8", ("station",))
         scale = 0.1 if kind == "packed" else 1.0
-        if kind == "packed":
-            wind.scale_factor = scale
-        low, high = (np.array(bound / scale).astype(wind.dtype) for bound in (0.0, 360.0))
-        if stated == "range":
-            wind.valid_range = np.array([low, high])
-        else:
-            wind.valid_min, wind.valid_max = low, high
+        limits = np.array([0.0, 360.0 / scale]).astype(wind.dtype)
+        wind.setncatts({"scale_factor": scale} if kind == "packed" else {})
+        wind.setncatts(
+            {"valid_range": limits} if stated == "range" else dict(zip(("valid_min", "valid_max"), limits, strict=True))
+        )
         wind.set_auto_mask(False)
         wind.units = "degree"
         wind[:] = [10.0, -99.0, 360.0, 360.5]
@@ -124,11 +123,11 @@ def test_cells_that_were_never_written_are_missing(kind: str, tmp_path: Path) ->
 
 
 def test_radians_that_a_conversion_left_called_degrees_do_not_pass(tmp_path: Path) -> None:
-    degrees = xr.DataArray(DEGREES, dims="station", attrs={"units": "degree"}, name="wind")
+    degrees = xr.Dataset({"wind": variable(DEGREES, "degree")})
     with xr.set_options(keep_attrs=True):  # which is the default in some versions
-        radians = np.deg2rad(degrees)
-    assert radians.attrs["units"] == "degree"
-    radians.to_dataset().to_netcdf(tmp_path / "a.nc")
+        radians = degrees.map(np.deg2rad)
+    assert radians["wind"].attrs["units"] == "degree"
+    radians.to_netcdf(tmp_path / "a.nc")
     with pytest.raises(
         ValueError, match="wind in degrees stay within 2 pi, as radians do: .* numpy.deg2rad of an xarray"
     ):
@@ -247,8 +246,14 @@ def test_an_angle_beyond_a_turn_is_named_by_row_and_column(tmp_path: Path) -> No
 def zarr_array(path: Path, values: np.ndarray, dims: list[str], **attributes: object) -> None:
     """An array as zarr's second format has it: plain bytes beside what describes them."""
     path.mkdir(parents=True)
-    about = {"chunks": values.shape, "compressor": None, "dtype": values.dtype.str, "fill_value": None, "filters": None}
-    about |= {"order": "C", "shape": values.shape, "zarr_format": 2}
+    about: dict[str, object] = {
+        "chunks": values.shape,
+        "compressor": None,
+        "dtype": values.dtype.str,
+        "fill_value": None,
+        "filters": None,
+    }
+    about.update({"order": "C", "shape": values.shape, "zarr_format": 2})
     (path / ".zarray").write_text(json.dumps(about))
     (path / ".zattrs").write_text(json.dumps(attributes | {"_ARRAY_DIMENSIONS": dims}))
     (path / ".".join("0" * values.ndim)).write_bytes(values.tobytes())
@@ -260,9 +265,7 @@ def test_zarr_is_read_or_says_what_it_needs(tmp_path: Path) -> None:
     zarr_array(path / "deep" / "wind", DEGREES / 2, ["station"], units="degree")
     for group in (path, path / "deep"):
         (group / ".zgroup").write_text('{"zarr_format": 2}')
-    try:
-        import zarr  # noqa: F401
-    except ImportError:
+    if find_spec("zarr") is None:
         with pytest.raises(ValueError, match=r"a\.zarr needs zarr: pip install zarr"):
             load(path)
         return

@@ -132,7 +132,7 @@ def _encoding(path: Path) -> str:
 def _marks(body: Sequence[str], said: str, by_name: str) -> tuple[str, str]:
     """The separator and the decimal mark: those under which all lines have as many cells, and most are numbers."""
     if said:
-        return said, _decimal([cell for row in cells(body, said) for cell in row], said)[0]
+        return said, _decimal(list(cells(body, said)), said)
     best: tuple[float, str, str] | None = None
     for separator in SEPARATORS:
         if separator == "," and by_name:
@@ -142,7 +142,8 @@ def _marks(body: Sequence[str], said: str, by_name: str) -> tuple[str, str]:
         width = len(below[0])
         if width < 2 or any(len(row) != width for row in below) or not width - 1 <= len(rows[0]) <= width:
             continue
-        decimal, share = _decimal([cell for row in below for cell in row], separator)
+        decimal = _decimal(rows, separator)
+        share = _share(below, decimal)
         if separator == "," and len(rows[0]) < width and not _names_rows(body[1:], below):
             continue  # a decimal comma in one column, or in each of several with commas between
         if best is None or share > best[0] and (separator != " " or share == 1.0):
@@ -153,18 +154,20 @@ def _marks(body: Sequence[str], said: str, by_name: str) -> tuple[str, str]:
     if not separator:
         one = "," not in body[0] and all(_COMMA.fullmatch(line.strip()) for line in body[1:]) and len(body) > 1
         separator = ";" if one else "," if any("," in line for line in body) or len(body[0].split()) < 2 else " "
-    return separator, _decimal([cell for row in cells(body, separator) for cell in row], separator)[0]
+    return separator, _decimal(list(cells(body, separator)), separator)
 
 
-def _decimal(found: Sequence[str], separator: str) -> tuple[str, float]:
-    """The decimal mark of these cells, and the share of those that hold a number or say that there is none."""
-    points = sum(bool(_POINT.fullmatch(cell)) for cell in found)
-    commas = sum(bool(_COMMA.fullmatch(cell)) for cell in found) if separator != "," else 0
-    others = sum(
-        any(form.fullmatch(cell) for form in (_WHOLE, _OTHER, _TIME)) or cell.lower() in MISSING for cell in found
-    )
-    decimal = "," if commas and not points else "."
-    return decimal, (others + (commas if decimal == "," else points)) / max(len(found), 1)
+def _decimal(rows: Sequence[Sequence[str]], separator: str) -> str:
+    """The decimal mark: a comma if there are numbers with one, and none with a point."""
+    found = [cell for row in rows for cell in row]
+    commas = separator != "," and any(_COMMA.fullmatch(cell) for cell in found)
+    return "," if commas and not any(_POINT.fullmatch(cell) for cell in found) else "."
+
+
+def _share(rows: Sequence[Sequence[str]], decimal: str) -> float:
+    """The share of cells that hold a number, or say that there is none."""
+    found = [is_number(cell, decimal) or cell.lower() in MISSING for row in rows for cell in row]
+    return sum(found) / max(len(found), 1)
 
 
 def _names_rows(lines: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
