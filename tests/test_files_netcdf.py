@@ -123,11 +123,7 @@ def test_cells_that_were_never_written_are_missing(kind: str, tmp_path: Path) ->
 
 
 def test_radians_that_a_conversion_left_called_degrees_do_not_pass(tmp_path: Path) -> None:
-    degrees = xr.Dataset({"wind": variable(DEGREES, "degree")})
-    with xr.set_options(keep_attrs=True):  # which is the default in some versions
-        radians = degrees.map(np.deg2rad)
-    assert radians["wind"].attrs["units"] == "degree"
-    radians.to_netcdf(tmp_path / "a.nc")
+    saved(tmp_path, wind=variable(np.deg2rad(DEGREES), "degree"))  # as numpy.deg2rad of an xarray array leaves it
     with pytest.raises(
         ValueError, match="wind in degrees stay within 2 pi, as radians do: .* numpy.deg2rad of an xarray"
     ):
