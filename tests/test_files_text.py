@@ -218,12 +218,13 @@ def test_times_of_day_are_hours(cells: list[str], hours: list[float], tmp_path: 
 
 
 def test_columns_that_state_a_unit_are_the_angles(tmp_path: Path) -> None:
-    table = read_angles(written(tmp_path, "onset,day\n06:30,5\n18:00,6\n"))
-    assert (table.names, table.unit, table.left_out) == (
-        ("onset",),
-        "hours",
-        ("day (without a unit, which others have)",),
-    )
+    path = written(tmp_path, "onset,day\n06:30,5\n18:00,6\n")
+    with pytest.raises(
+        ValueError, match="has times of day, onset, and numbers, day: say which are the angles by columns"
+    ):
+        read_angles(path)
+    assert read_angles(path, ["onset"]).unit == "hours"
+    assert read_angles(path, ["day"]).unit is None
     table = read_angles(written(tmp_path, "wind (deg),speed (m/s)\n10,3\n20,4\n"))
     assert (table.names, table.unit) == (("wind (deg)",), "deg")
     with pytest.raises(ValueError, match=r"different units \(onset in hours, wind \[deg\] in deg\)"):
@@ -256,6 +257,17 @@ def test_the_units_of_an_ecsv_file_are_those_of_its_header(tmp_path: Path) -> No
     assert read_angles(written(tmp_path, ECSV.replace("unit: deg", "unit: hourangle"), "a.ecsv")).unit == "hours"
     with pytest.raises(ValueError, match="the ECSV header is broken"):
         read_angles(written(tmp_path, ECSV.replace("}", "", 1), "a.ecsv"))
+
+
+def test_very_wide_tables_are_read(tmp_path: Path) -> None:
+    wide = np.linspace(-179.0, 179.0, 3 * 20_000).reshape(3, 20_000)
+    pd.DataFrame(wide).add_prefix("x").to_csv(tmp_path / "a.csv")
+    assert np.array_equal(read_angles(tmp_path / "a.csv").values, wide)
+
+
+def test_a_column_that_is_asked_for_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="columns are asked for twice: phi, psi, phi"):
+        read_angles(written(tmp_path, FRAME.to_csv()), ["phi", "psi", "phi"])
 
 
 def test_a_packed_file_is_read_as_the_plain_one(tmp_path: Path) -> None:

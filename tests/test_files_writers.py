@@ -154,7 +154,7 @@ def pandas_times() -> Written:
     seconds = RNG.integers(0, 86_400, 12)
     times = pd.Series(pd.to_datetime(seconds, unit="s").time, name="onset")
     times.to_csv("times.csv", index=False)
-    return (seconds * (2.0 * math.pi / 86_400))[:, None]
+    return np.asarray(seconds * (2.0 * math.pi / 86_400), dtype=np.float64)[:, None]
 
 
 def r_rows(separator: str, corner: bool) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from circsde.data.table import Column, Request, Table, choose, naming, needs, stacked, unique
+from circsde.data.table import Column, Request, Table, choose, naming, needs, some, stacked, unique
 from circsde.data.text_dialect import MISSING, TIME, is_number
 
 HOUR = np.timedelta64(1, "h")
@@ -71,6 +71,7 @@ class Numbers:
         if not number and not any(np.isfinite(part).any() for part in self.parts):
             return Column(name, fault=f"text, such as {cell!r} in row {row}" if row else "", doubt="no number")
         error = f"row {row}, column {name} says {cell!r}, not a number" if row else ""
+        error += "; put # before lines that are neither names nor data" if row == 1 else ""
         unit = self.unit or unit
         return Column(name, unit, doubt="it counts the rows" if counts and unit is None else "", error=error)
 
@@ -101,6 +102,13 @@ def table(
     for i in range(first, len(names)):
         name = names[i] or str(i + 1)
         offered.append(columns[i].described(name, units.get(name), counts=counts[i]))
+    times = [column.name for column, each in zip(offered, columns, strict=True) if each.unit == "hours" and column.name]
+    others = [column.name for column in offered if column.unit is None and not (column.fault or column.doubt)]
+    if times and others and request.columns is None:
+        raise ValueError(
+            f"{path} has times of day, {some(times)}, and numbers, {some(others)}: say which are the angles by columns"
+            " (--columns)"
+        )
     choice = choose(path, offered, request)
     known = {column.name: each for column, each in zip(offered, values, strict=True)}
     stack, names = stacked(path, {name: known[name] for name in choice.names})

@@ -136,6 +136,8 @@ def choose(path: Path, columns: Sequence[Column], request: Request) -> Choice:
         raise ValueError(
             f"{path} has no column of numbers that may be angles" + (f": {some(left_out)}" if left_out else "")
         )
+    if len(set(wanted)) < len(wanted):
+        raise ValueError(f"columns are asked for twice: {some(wanted)}")
     taken = [usable[name] for name in wanted]
     for column in taken:
         if column.error:

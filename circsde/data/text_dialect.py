@@ -23,7 +23,7 @@ TIME = r"(?:[+-]?\d+ days? [+-]?)?\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?"
 """A time of day, ``HH:MM`` or ``HH:MM:SS``, and how pandas writes a duration."""
 
 LINES, HEAD = 200, 1 << 18
-"""So many lines, from so many characters at the beginning, tell how a file is written."""
+"""So many lines, or fewer in so many characters at the beginning, tell how a file is written."""
 
 _POINT = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?\s*[°º]?")
 _COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?\s*[°º]?")
@@ -65,7 +65,7 @@ def opened(path: Path, encoding: str) -> TextIOWrapper:
 
 def cells(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
     """The cells of every line that is neither blank nor a comment."""
-    lines = (line for line in lines if line.strip() and not line.startswith("#"))
+    lines = (line for line in lines if line.strip() and not line.lstrip().startswith("#"))
     if separator == " ":
         lines = (line.strip().replace("\t", " ") for line in lines)
     for row in csv.reader(lines, delimiter=separator, skipinitialspace=True):
@@ -79,18 +79,14 @@ def dialect(path: Path) -> Dialect:
         ValueError: If it is empty, or no text.
     """
     encoding = _encoding(path)
-    with opened(path, encoding) as file:
-        head = file.read(HEAD)
-    lines = head.splitlines()
-    if len(head) == HEAD:
-        lines.pop()  # which may go on
-    first = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith(_REMARKS)), len(lines))
+    lines = _head(path, encoding)
+    first = next((i for i, line in enumerate(lines) if line.strip() and not _remark(line)), len(lines))
     remarks, skipped, said = lines[:first], first, ""
-    if first < len(lines) and (match := re.fullmatch(r'"?sep=(.)"?', lines[first].strip("\r\n"))):
+    if first < len(lines) and (match := re.fullmatch(r'"?sep=(.)"?', lines[first])):
         said, skipped = match[1], first + 1
-    body = [line for line in lines[skipped:] if line.strip() and not line.startswith("#")][:LINES]
+    body = [line for line in lines[skipped:] if line.strip() and not line.lstrip().startswith("#")]
     if not body:
-        raise ValueError(f"{path} is empty")
+        raise ValueError("it is empty")
     separator, decimal = _marks(body, said, "\t" if ".tsv" in path.suffixes else "")
     rows = list(cells(body, separator))
     names = _header(rows, decimal)
@@ -121,12 +117,28 @@ def _encoding(path: Path) -> str:
         codecs.getincrementaldecoder("utf-16")().decode(head)
         return "utf-16"
     if b"\0" in head:
-        raise ValueError(f"{path} is no text: it has bytes of zero")
+        raise ValueError("it is no text: it has bytes of zero")
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
         return "latin-1"
     return "utf-8-sig"
+
+
+def _head(path: Path, encoding: str) -> list[str]:
+    """The first lines of a file, down to some rows of data."""
+    lines, size, rows = list[str](), 0, 0
+    with opened(path, encoding) as file:
+        for line in file:
+            lines.append(line.rstrip("\r\n"))
+            size, rows = size + len(line), rows + bool(line.strip() and not _remark(line))
+            if rows == LINES or (size > HEAD and rows > 3):
+                break
+    return lines
+
+
+def _remark(line: str) -> bool:
+    return line.lstrip().startswith(_REMARKS)
 
 
 def _marks(body: Sequence[str], said: str, by_name: str) -> tuple[str, str]:
@@ -137,7 +149,10 @@ def _marks(body: Sequence[str], said: str, by_name: str) -> tuple[str, str]:
     for separator in SEPARATORS:
         if separator == "," and by_name:
             continue
-        rows = list(cells(body, separator))
+        try:
+            rows = list(cells(body, separator))
+        except csv.Error:  # a very long cell, as of a line that has none of these separators
+            continue
         below = rows[1:] or rows
         width = len(below[0])
         if width < 2 or any(len(row) != width for row in below) or not width - 1 <= len(rows[0]) <= width:
@@ -199,7 +214,7 @@ def _header(rows: Sequence[Sequence[str]], decimal: str) -> list[str] | None:
 
 def _in_remark(remarks: Sequence[str], separator: str, width: int, decimal: str) -> list[str] | None:
     """The names in the last comment before the data, as numpy writes them, if there is one for each column."""
-    last = remarks[-1].lstrip("#% ").strip() if remarks and remarks[-1].startswith(("#", "%")) else ""
+    last = remarks[-1].lstrip("#% ").strip() if remarks and not remarks[-1].startswith("@") else ""
     for mark in (separator, " "):
         names = next(cells([last], mark), [])
         if len(names) == width and not any(is_number(name, decimal) for name in names):

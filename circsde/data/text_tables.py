@@ -69,8 +69,9 @@ def _check_widths(path: Path, form: Dialect, most: int | None = None) -> None:
         lines = (line.partition("#")[0] if '"' not in line else line for line in islice(file, form.skipped, None))
         for i, row in enumerate(islice(cells(lines, form.separator), most)):
             if len(row) != len(form.names):
-                comma = "; is its comma the decimal one? Then save it with semicolons or tabs between columns"
+                hint = "; what follows a # is a comment, unless in quotes"
+                if form.separator == "," and len(row) == 2 * len(form.names):
+                    hint = "; is its comma the decimal one? Then save it with semicolons or tabs between columns"
                 raise ValueError(
-                    f"{path}: row {i + 1} has {len(row)} cells, the first line has {len(form.names)}"
-                    + comma * (form.separator == "," and len(row) == 2 * len(form.names))
+                    f"{path}: row {i + 1} has {len(row)} cells, the first line has {len(form.names)}{hint}"
                 )
