@@ -25,17 +25,18 @@ def code(values: NDArray[np.float64], names: Sequence[str]) -> tuple[int, str, f
     It is in :data:`CODES`, or too large for any angle, and far from all the other values of its column: half as large
     again beyond a turn of degrees or where the others could be radians, else negative where no other is.
     """
-    for name, column in _columns(values, names):
-        finite = column[np.isfinite(column)]
-        for value in (finite.min(), finite.max()) if len(finite) else ():
-            if not (np.isclose(value, CODES, rtol=1e-6, atol=0.0).any() or abs(value) >= 1e20):
-                continue
-            others = finite[~np.isclose(finite, value, rtol=1e-6, atol=0.0)]
-            largest = float(np.abs(others).max()) if len(others) else 0.0
-            far = abs(value) >= 1.5 * largest and (abs(value) > 360.0 or largest < 6.3)
-            if far or (value < 0.0 and not (others < 0.0).any()):
-                place = int(np.argmax(np.isclose(column, value, rtol=1e-6, atol=0.0)))
-                return place * len(values) // len(column) + 1, name, float(value)
+    labelled = list(_columns(values, names))
+    matrix = np.stack([column for _, column in labelled], axis=1)
+    extremes = np.stack([np.fmin.reduce(matrix), np.fmax.reduce(matrix)])
+    suspect = np.isclose(extremes[..., None], CODES, rtol=1e-6, atol=0.0).any(-1) | (np.abs(extremes) >= 1e20)
+    for j, end in np.argwhere(suspect.T):
+        (name, column), value = labelled[j], extremes[end, j]
+        same = np.isclose(column, value, rtol=1e-6, atol=0.0)
+        others = column[np.isfinite(column) & ~same]
+        largest = float(np.abs(others).max()) if len(others) else 0.0
+        far = abs(value) >= 1.5 * largest and (abs(value) > 360.0 or largest < 6.3)
+        if np.isfinite(value) and (far or (value < 0.0 and not (others < 0.0).any())):
+            return int(np.argmax(same)) * len(values) // len(column) + 1, name, float(value)
     return None
 
 
@@ -93,7 +94,7 @@ def settled_unit(path: Path, table: Table, given: str | float | None, otherwise:
         if given is None and table.unit is not None:
             raise ValueError(
                 f"{what}: a conversion may have kept the unit of before, as numpy.deg2rad of an xarray array does. Give"
-                " unit rad (--unit rad), or deg if they are degrees"
+                " unit rad (--unit rad), or deg if they are degrees, or choose other columns"
             )
         _warn(f"{what}: if they are radians, give unit rad (--unit rad)")
     half = [] if small else axial(table.values, table.names, unit)

@@ -117,15 +117,17 @@ def choose(path: Path, columns: Sequence[Column], request: Request) -> Choice:
     reasons = {column.name: column.fault or column.doubt for column in columns}
     if wanted is None:
         free = [column for column in usable.values() if not column.doubt]
-        angular = [column for column in free if column.unit is not None and is_of_angles(column.unit)]
-        wanted = [column.name for column in angular or free if column in angular or column.unit is None]
-        for column in free:
-            if column.name not in wanted:
-                reasons[column.name] = f"in {column.unit}" if column.unit else "without a unit, which others have"
+        angular = [column.name for column in free if column.unit is not None and is_of_angles(column.unit)]
+        wanted = angular or [column.name for column in free if column.unit is None]
+        others = {
+            column.name: f"in {column.unit}" if column.unit else "without a unit, which others have" for column in free
+        }
+        reasons |= {name: others[name] for name in others.keys() - set(wanted)}
+    taken_names = set(wanted)
     left_out = tuple(
         f"{column.name} ({reason})" if column.name else reason
         for column in columns
-        if column.name not in wanted and (reason := reasons[column.name])
+        if column.name not in taken_names and (reason := reasons[column.name])
     )
     unknown = [name for name in wanted if name not in usable]
     if unknown:
@@ -133,10 +135,10 @@ def choose(path: Path, columns: Sequence[Column], request: Request) -> Choice:
         why = f" ({unknown[0]}: {reasons[unknown[0]]})" if reasons.get(unknown[0]) else ""
         raise ValueError(f"{path} has no column of angles {unknown[0]!r}: {has}{why}")
     if not wanted:
-        raise ValueError(
-            f"{path} has no column of numbers that may be angles" + (f": {some(left_out)}" if left_out else "")
-        )
-    if len(set(wanted)) < len(wanted):
+        why = f": {some(left_out)}" if left_out else ""
+        ask = "; columns (--columns) takes one all the same" if any(column.unit for column in usable.values()) else ""
+        raise ValueError(f"{path} has no column of numbers that may be angles{why}{ask}")
+    if len(taken_names) < len(wanted):
         raise ValueError(f"columns are asked for twice: {some(wanted)}")
     taken = [usable[name] for name in wanted]
     for column in taken:
@@ -170,11 +172,12 @@ def unique(names: Sequence[str]) -> list[str]:
     >>> unique(["phi", "psi", "phi", "phi_2", ""])
     ['phi', 'psi', 'phi_3', 'phi_2', '']
     """
-    taken, result = set(names), list[str]()
+    taken, seen, result = set(names), set[str](), list[str]()
     for name in names:
-        if name and name in result:
+        if name and name in seen:
             name = next(fresh for k in count(2) if (fresh := f"{name}_{k}") not in taken)
             taken.add(name)
+        seen.add(name)
         result.append(name)
     return result
 
