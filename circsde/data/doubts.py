@@ -26,7 +26,7 @@ def code(values: NDArray[np.float64], names: Sequence[str]) -> tuple[int, str, f
     again beyond a turn of degrees or where the others could be radians, else negative where no other is.
     """
     labelled = list(_columns(values, names))
-    matrix = np.stack([column for _, column in labelled], axis=1)
+    matrix = values.reshape(-1, len(labelled))
     extremes = np.stack([np.fmin.reduce(matrix), np.fmax.reduce(matrix)])
     suspect = np.isclose(extremes[..., None], CODES, rtol=1e-6, atol=0.0).any(-1) | (np.abs(extremes) >= 1e20)
     for j, end in np.argwhere(suspect.T):
