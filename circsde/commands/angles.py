@@ -1,7 +1,8 @@
 """Tables of angles for the commands of models: which source is one, its rows, and its parts."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from circsde.commands import console, options
 from circsde.commands.answer import counted
@@ -17,19 +18,32 @@ if TYPE_CHECKING:
     from circsde.models.training import Trained
 
 
-def read(
-    source: str,
-    unit: str | None,
-    columns: str | None,
-    drop_missing: bool,
-    otherwise: str | None = None,
-    *,
-    missing: str | None = None,
-    along: str | None = None,
-    phases: bool = False,
-    like: "Sequence[str] | None" = None,
-) -> "Phases":
-    """The table that ``source`` names, its unit ``otherwise`` if none is given or stated; notes what was read.
+@dataclass(frozen=True)
+class Reading:
+    """How a file of angles is to be read, as the options say it; see :func:`circsde.data.load`."""
+
+    unit: str | None = None
+    columns: str | None = None
+    drop_missing: bool = False
+    missing: str | None = None
+    along: str | None = None
+    phases: bool = False
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Those of :func:`circsde.data.load`."""
+        return {
+            "unit": self.unit,
+            "columns": options.names(self.columns),
+            "drop_missing": self.drop_missing,
+            "missing": codes(self.missing),
+            "along": self.along,
+            "phases": self.phases,
+        }
+
+
+def read(source: str, reading: Reading, otherwise: str | None = None, like: "Sequence[str] | None" = None) -> "Phases":
+    """The angles that ``source`` names, the unit ``otherwise`` if none is given or stated; notes what was read.
 
     Of a file that states its columns' names, those of ``like`` are taken if it has them all and no others are given.
     """
@@ -42,19 +56,7 @@ def read(
             f"there is no file {source}: give a file of angles, its name ending in {KINDS}; or one of"
             f" {', '.join(f'torsion:{name}' for name in TABLES)}"
         )
-    data = load(
-        source,
-        unit=unit,
-        columns=options.names(columns),
-        drop_missing=drop_missing,
-        missing=codes(missing),
-        along=along,
-        phases=phases,
-        like=like,
-        otherwise=otherwise,
-    )
-    if data.encoding is not None or data.theta.ndim != 2:
-        raise ValueError(f"{source} holds images: this learns tables of angles, a sample per row")
+    data = load(source, **reading.arguments, like=like, otherwise=otherwise)
     for note in data.notes:
         console.note(note)
     return data
@@ -74,17 +76,7 @@ def codes(missing: str | None) -> tuple[float, ...] | None:
         raise ValueError(f"--missing takes numbers, such as -99,999, or none, got {missing!r}") from None
 
 
-def known(
-    model: "Trained",
-    source: str,
-    unit: str | None,
-    columns: str | None,
-    drop_missing: bool,
-    *,
-    missing: str | None = None,
-    along: str | None = None,
-    phases: bool = False,
-) -> "Tensor":
+def known(model: "Trained", source: str, reading: Reading) -> "Tensor":
     """The table as ``model`` knows it: its columns by name, in its order, and its unit by default.
 
     A file that states its unit, and no other is given, is read in that. Columns that are asked for, and those of a file
@@ -96,17 +88,9 @@ def known(
     names = list(about["names"])
     if holds_images(source):
         raise ValueError(f"{source} holds images, and the model is one of angles, {', '.join(names)}")
-    data = read(
-        source,
-        unit,
-        columns,
-        drop_missing,
-        about.get("unit"),
-        missing=missing,
-        along=along,
-        phases=phases,
-        like=names,
-    )
+    data = read(source, reading, about.get("unit"), names)
+    if data.theta.ndim != 2:
+        raise ValueError(f"{source} holds fields of phases, and the model is one of angles, {', '.join(names)}")
     theta = data.theta
     if sorted(data.names) == sorted(names):
         theta = theta[:, [data.names.index(name) for name in names]]
@@ -118,7 +102,7 @@ def known(
     if sorted(data.names) != sorted(names):
         unnamed = all(name.isdigit() for name in (*data.names,)) or all(name.isdigit() for name in names)
         pairs = ", ".join(f"{there} for {name}" for there, name in zip(data.names, names, strict=True))
-        if columns is None and not unnamed:
+        if reading.columns is None and not unnamed:
             raise ValueError(
                 f"the model knows {', '.join(names)}, and {source} has {', '.join(data.names)}: to take {pairs}, give"
                 f" --columns {','.join(data.names)}"

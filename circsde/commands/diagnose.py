@@ -84,7 +84,9 @@ def _angles(
     from circsde.sampling.diagnose import diagnose as examine
     from circsde.streams import torch_stream
 
-    theta = angles.known(model, source or model.about["source"], None, None, True)
+    own = model.about.get("reading") or {"unit": model.about["unit"], "columns": model.about["columns"]}
+    reading = angles.Reading(drop_missing=True) if source else angles.Reading(**own | {"drop_missing": True})
+    theta = angles.known(model, source or model.about["source"], reading)
     notes = [f"{counted(len(theta), 'row')} of {counted(theta.shape[1], 'angle')}"]
     with console.progress_bar("examining", 3, notes) as progress:
         result = examine(model, theta, generator=torch_stream(seed, "diagnosis"), progress=progress)

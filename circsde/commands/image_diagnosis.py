@@ -35,6 +35,7 @@ def examine(
 
     from circsde.commands import image_samples
     from circsde.commands.train_images import Windows
+    from circsde.data import ImageSet
     from circsde.metrics.images import compare
     from circsde.sampling.reverse import Recipe
     from circsde.sampling.trained import event_shape
@@ -53,6 +54,8 @@ def examine(
     name = "value" if "value" in drawn else "theta"
     sampled = image_samples.pictures(drawn)
     if name == "value":
+        assert isinstance(held_out, ImageSet)
+        assert isinstance(familiar, ImageSet)
         data, known_ones = held_out.windows(COUNT, seed), familiar.windows(4 * COUNT, seed)
     else:  # pictures of phases, as samples are
         phases = held_out.phases(COUNT, encoding, seed)

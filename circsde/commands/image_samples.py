@@ -41,11 +41,14 @@ def draw(model: "Trained", run: Path, recipe: "Recipe | None", law: str, count: 
 
 def encoding_of(about: Mapping[str, Any]) -> "Encoding":
     """What phases stand for, by what a model or its samples say; else grey values on the whole circle."""
+    from circsde.data.fields import FieldEncoding
     from circsde.data.orientation import OrientationEncoding
     from circsde.encoding import PhaseEncoding
 
     if about.get("encoding") == "orientation":
         return OrientationEncoding()
+    if about.get("encoding") == "phase":
+        return FieldEncoding()
     return PhaseEncoding(float(about.get("encoding_scale") or math.pi))
 
 

@@ -32,6 +32,9 @@ def loglik(
     unit: options.Unit = None,
     columns: options.Columns = None,
     drop_missing: options.DropMissing = False,
+    missing: options.Missing = None,
+    along: options.Along = None,
+    phases: options.OfComplex = False,
     atol: Annotated[float, option(SOLVER, "Tolerance of the flow.")] = 1e-5,
     out: options.ModelOut = None,
     force: options.Force = False,
@@ -56,7 +59,8 @@ def loglik(
     model = trained(run)
     if model.about.get("kind") == "images":
         raise ValueError(f"loglik is for models of angles, and {run} is one of images: judge it by circsde diagnose")
-    theta = angles.known(model, source, unit, columns, drop_missing)
+    reading = angles.Reading(unit, columns, drop_missing, missing, along, phases)
+    theta = angles.known(model, source, reading)
     notes, parts = [f"{counted(len(theta), 'row')} of {counted(theta.shape[1], 'angle')}"], []
     with console.progress_bar("rows", len(theta), notes) as progress:
         progress(0)

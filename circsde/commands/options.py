@@ -111,6 +111,14 @@ class Encode(StrEnum):
 Unit = Annotated[str | None, option(DATA, "Angles: rad, deg, hours, or the length of a turn.", metavar="UNIT|PERIOD")]
 Columns = Annotated[str | None, option(DATA, "Angles: columns, by name or, without names, 1,2,...", metavar="A,B,...")]
 DropMissing = Annotated[bool, flag(DATA, "Angles: leave out rows that lack one.", "--drop-missing")]
+Missing = Annotated[
+    str | None,
+    option(DATA, "Angles: numbers that say that one is missing; none: no number does.", metavar="A,B,...|none"),
+]
+Along = Annotated[
+    str | None, option(DATA, "Angles: the dimension whose entries are the samples, as time.", metavar="NAME")
+]
+OfComplex = Annotated[bool, flag(DATA, "Angles: take the phases of complex numbers.", "--phases")]
 Dtype = Annotated[Precision, option(SOLVER, "Precision of the phases.", "--dtype")]
 Seed = Annotated[int, option(SOLVER, "Seed of everything random.", least=0, check=check_seed)]
 Method = Annotated[str, option(SOLVER, f"{', '.join(METHODS)}.", metavar="METHOD", complete=complete_method)]

@@ -59,6 +59,9 @@ def simulate(
     unit: options.Unit = None,
     columns: options.Columns = None,
     drop_missing: options.DropMissing = False,
+    missing: options.Missing = None,
+    along: options.Along = None,
+    phases: options.OfComplex = False,
     coupling: Annotated[CouplingName, option(EQUATION, "Which phases attract one another.")] = CouplingName.GLOBAL,
     radius: Annotated[int, option(EQUATION, "Local coupling: a window of (2 radius + 1)^2.", least=1)] = 5,
     boundary: Annotated[Boundary, option(EQUATION, "Local coupling: at the edges.")] = Boundary.PERIODIC,
@@ -98,6 +101,7 @@ def simulate(
 
     import torch
 
+    from circsde.commands.angles import Reading
     from circsde.contracts import first_few
     from circsde.coupling import COUPLINGS
     from circsde.data import load
@@ -109,7 +113,7 @@ def simulate(
     from circsde.streams import torch_stream
     from circsde.studies.forward import forward
 
-    if not holds_images(source):
+    if not holds_images(source, unit):
         options.refuse(simulate, given, ("colour", "scale"), f"for images, and {source} is a table of angles")
     rates = _schedule(schedule, coupling, horizon, coupling_rate, reference_rate, diffusion_rate)
     generator = torch_stream(seed, "data")
@@ -121,9 +125,7 @@ def simulate(
         centre=centre,
         colour=colour.value,
         encoding=PhaseEncoding(scale * math.pi),
-        unit=unit,
-        columns=options.names(columns),
-        drop_missing=drop_missing,
+        **Reading(unit, columns, drop_missing, missing, along, phases).arguments,
         strict=False,
         dtype=getattr(torch, dtype),
         generator=generator,
@@ -141,7 +143,7 @@ def simulate(
         f"{min(frames, steps) + 1} frames of {data.theta.numel():,} phases",
         "save fewer frames, or take fewer samples or smaller images",
     )
-    left_out = [f"left out {counted(data.dropped, 'row')} without all angles"] if data.dropped else []
+    left_out = list(data.notes)
     if data.skipped:
         left_out = [f"left out {counted(len(data.skipped), 'image')}: {first_few(data.skipped, '; ')}"]
     with console.progress_bar("integrating", steps, [title, *left_out]) as progress:

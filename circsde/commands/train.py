@@ -1,6 +1,7 @@
 """``circsde train``: a score model of angles or of images, and the folder that it leaves."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -14,34 +15,11 @@ MODEL, IMAGES, TRAINING = "Model", "Images", "Training"
 EPOCHS, UPDATES, SECONDS = 40, 500, 300.0
 """The epochs and updates per epoch by default; and the time, instead, where tables of angles are trained on."""
 
-OF_ANGLES = (
-    "unit",
-    "columns",
-    "drop_missing",
-    "held_out",
-    "attraction",
-    "smallest_noise",
-    "width",
-    "depth",
-    "harmonics",
-)
-OF_IMAGES = (
-    "preset",
-    "radius",
-    "rates",
-    "crop",
-    "size",
-    "colour",
-    "scale",
-    "encode",
-    "mirror",
-    "turn",
-    "strict",
-    "cache",
-    "classes",
-    "sheets",
-)
-"""Options without a meaning for the other kind of data."""
+OF_TABLES = ("held_out", "attraction", "smallest_noise", "width", "depth", "harmonics")
+OF_ANGLES = ("unit", "columns", "drop_missing", "missing", "along", "phases", *OF_TABLES)
+OF_PICTURES = ("size", "colour", "scale", "encode", "mirror", "turn", "strict", "cache", "classes")
+OF_IMAGES = ("preset", "radius", "rates", "crop", "sheets", *OF_PICTURES)
+"""Options without a meaning for another kind of data."""
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -70,6 +48,9 @@ def train(
     unit: options.Unit = None,
     columns: options.Columns = None,
     drop_missing: options.DropMissing = False,
+    missing: options.Missing = None,
+    along: options.Along = None,
+    phases: options.OfComplex = False,
     held_out: Annotated[float, option(DATA, "The part of the rows that validate; of torsions it is fixed.")] = 0.1,
     process: Annotated[
         ProcessName,
@@ -142,11 +123,14 @@ def train(
     for folder in (out, *([] if cache is None else [cache])):
         console.check_folder(folder)
 
-    from circsde.commands import train_angles, train_images
+    from circsde.commands import angles, train_angles, train_images
     from circsde.data.image_sources import holds_images
     from circsde.models.settings import Settings
 
-    is_images = holds_images(source)
+    reading = angles.Reading(unit, columns, drop_missing, missing, along, phases)
+    data = None if holds_images(source, unit) else angles.read(source, reading)
+    is_field = data is not None and data.theta.ndim > 2
+    is_images = data is None or is_field
     if not is_images and (seconds, epochs, updates, patience) == (None, None, None, None):
         seconds = SECONDS
     settings = Settings(
@@ -164,12 +148,18 @@ def train(
     )
     place = out, options.device(device)
     if is_images:
-        options.refuse(train, given, OF_ANGLES, f"for tables of angles, and {source} holds images")
+        if is_field:
+            options.refuse(train, given, OF_TABLES, f"for tables of angles, and {source} holds fields of phases")
+            options.refuse(train, given, OF_PICTURES, f"for images, and {source} holds fields of phases")
+        else:
+            options.refuse(train, given, OF_ANGLES, f"for tables of angles, and {source} holds images")
         if encode is options.Encode.ORIENTATION and scale is not None:
             raise ValueError("scale is of grey values, and phases are to be orientations: leave it out")
-        forward = train_images.Forward.chosen(process, radius, steps, rates, objective, encode.value)
+        encoding: train_images.Encoded = "phase" if is_field else encode.value
+        forward = train_images.Forward.chosen(process, radius, steps, rates, objective, encoding)
+        black = 1.0 if is_field else forward.scale(scale)
         windows = train_images.Windows(
-            source, crop, size, colour.value, forward.scale(scale), mirror, turn, strict, cache, encode.value, classes
+            source, crop, size, colour.value, black, mirror, turn, strict, cache, encoding, classes, asdict(reading)
         )
         if process is ProcessName.STANDARD:
             options.refuse(train, given, ("steps",), "of a chain of phases, and the standard diffusion has none")
@@ -181,6 +171,7 @@ def train(
         options.refuse(train, given, ("attraction",), "the process diffusion attracts to nothing: take reference")
     if source.startswith("torsion:") and "/" not in source:
         options.refuse(train, given, ("held_out",), "the rows of torsions that validate are fixed")
-    table = train_angles.Table(source, unit, columns, drop_missing, held_out)
+    assert data is not None
+    table = train_angles.Table(source, reading, data, held_out)
     model = train_angles.Model(process, attraction, smallest_noise, steps, width, depth, harmonics)
     return train_angles.fit(table, model, objective, settings, *place, begin)

@@ -1,6 +1,6 @@
 """``circsde train`` on tables of angles: rows, a process, a network, and the centre from which angles are counted."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,18 +20,18 @@ class Table:
     """Which rows of which table; see :func:`circsde.data.load`."""
 
     source: str
-    unit: str | None
-    columns: str | None
-    drop_missing: bool
+    reading: angles.Reading
+    data: "Phases"
     held_out: float
 
-    def parts(self, data: "Phases", seed: int) -> "tuple[Tensor, Tensor]":
+    def parts(self, seed: int) -> "tuple[Tensor, Tensor]":
         """Rows for training and for validation; the test rows of torsions are in neither."""
         import torch
 
         from circsde.data.torsion import split
         from circsde.streams import torch_stream
 
+        data = self.data
         if self.source.startswith("torsion:") and "/" not in self.source:
             training, validation, _ = (data.theta[torch.from_numpy(rows)] for rows in split(len(data.theta)))
             return training, validation
@@ -67,8 +67,8 @@ def fit(
         raise ValueError(
             f"--process {learnt.process} is for images, and {table.source} is a table of angles: take global"
         )
-    data = angles.read(table.source, table.unit, table.columns, table.drop_missing)
-    training, validation = table.parts(data, settings.seed)
+    data = table.data
+    training, validation = table.parts(settings.seed)
 
     from circsde.matching.chain import Chain
     from circsde.models.mlp import ScoreMLP
@@ -95,7 +95,8 @@ def fit(
     about = {
         "source": table.source,
         "unit": data.unit,
-        "columns": table.columns,
+        "columns": table.reading.columns,
+        "reading": asdict(table.reading),
         "names": list(data.names),
         "centre": centre.tolist(),
     }

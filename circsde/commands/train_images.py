@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from circsde.commands import console, options
 from circsde.commands.answer import Answer, counted
@@ -15,12 +15,18 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from circsde.data import ImageSet
+    from circsde.data.fields import PhaseFields
+    from circsde.encoding import Encoding
     from circsde.matching.chain import Chain
     from circsde.models.settings import Settings
     from circsde.models.transitions import DataSampler
 
 FITTED, COMPARED = 1000, 250
 """States that laws to start from are fitted to, and compared with."""
+
+
+Encoded = Literal["grey", "orientation", "phase"]
+"""What a phase is: a grey level, an orientation of ridges, or the data themselves."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +42,20 @@ class Windows:
     turn: bool
     strict: bool
     cache: Path | None
-    encode: Literal["grey", "orientation"] = "grey"
+    encode: Encoded = "grey"
     classes: bool = False
+    reading: dict[str, Any] | None = None
 
     @property
     def described(self) -> dict[str, object]:
         """All but the cache, which is no part of what the windows are."""
         return {name: value for name, value in asdict(self).items() if name != "cache"}
 
-    def shape(self, images: "ImageSet") -> tuple[int, ...]:
+    def shape(self, images: "ImageSet | PhaseFields") -> tuple[int, ...]:
         """Of the phases of one window: orientations have no colour."""
         return images.event_shape if self.encode == "grey" else images.event_shape[-2:]
 
-    def known(self, training: "ImageSet") -> dict[str, int]:
+    def known(self, training: "ImageSet | PhaseFields") -> dict[str, int]:
         """The classes to learn and the number of images of each; none, unless they are asked for.
 
         Raises:
@@ -64,13 +71,22 @@ class Windows:
             )
         return dict(sorted(counts.items()))
 
-    def part(self, part: Literal["train", "test"]) -> "ImageSet":
+    def part(self, part: Literal["train", "test"]) -> "ImageSet | PhaseFields":
         """Those for training, or those held out."""
-        from circsde.data import image_set
+        from circsde.commands.angles import Reading
+        from circsde.data import image_set, load
+        from circsde.data.fields import PhaseFields
 
+        crop = options.size(self.crop)
+        if self.encode == "phase":
+            reading = Reading(**self.reading or {})
+            tiles = crop if reading.drop_missing else None  # tiles without a gap, or windows anywhere
+            data = load(self.source, **reading.arguments, crop=tiles)
+            fields = PhaseFields(data.theta, None if tiles else crop)
+            return fields.split()[part == "test"]
         return image_set(
             self.source,
-            crop=options.size(self.crop),
+            crop=crop,
             size=options.size(self.size),
             colour=self.colour,
             part=part,
@@ -98,7 +114,7 @@ class Forward:
         steps: int,
         rates: RatesName | None,
         objective: ObjectiveName,
-        encode: Literal["grey", "orientation"],
+        encode: Encoded,
     ) -> "Forward":
         """With settling rates, unless others are asked for, where they are of use: of phases on an arc, in few steps.
 
@@ -140,7 +156,6 @@ def fit(
     import torch
 
     from circsde.commands.image_samples import encoding_of, training_sheet
-    from circsde.data import RandomWindows
     from circsde.matching.chain import Chain
     from circsde.models.linear_residual import LinearResidual
     from circsde.models.loop import LAST
@@ -165,7 +180,9 @@ def fit(
         about["classes"] = known
     if forward.process == "standard":
         if windows.encode != "grey":
-            raise ValueError("the standard model is of grey values, not of orientations: choose another process")
+            raise ValueError(
+                "the standard model is of grey values, not of orientations or fields of phases: choose another process"
+            )
         encoding, aim = None, Objective.DENOISING
         standard = VariancePreserving(training.event_shape)
         along: Chain | VariancePreserving = standard
@@ -190,7 +207,7 @@ def fit(
     values["windows"] = training.event_shape
     if encoding is not None:
         assert isinstance(along, Chain)
-        starts = RandomWindows(training, encoding)
+        starts = _sampler(training, encoding)
         if settings.seconds is not None and not (out / LAST).exists():
             states = 0 if (out / FILE).exists() else FITTED + COMPARED
             check_time(along, aim, starts, settings, network, time.monotonic, begin, states)
@@ -210,8 +227,8 @@ def fit(
             network,
             along,
             aim,
-            RandomWindows(training, encoding, classes),
-            RandomWindows(held_out, encoding, classes),
+            _sampler(training, encoding, classes),
+            _sampler(held_out, encoding, classes),
             out,
             settings,
             about=about,
@@ -224,7 +241,18 @@ def fit(
     return Answer(shown, {"update": model.update, **values}, {"run": out})
 
 
-def _check_windows(windows: Windows, training: "ImageSet", held_out: "ImageSet", stride: int) -> None:
+def _sampler(
+    data: "ImageSet | PhaseFields", encoding: "Encoding | None", classes: tuple[str, ...] = ()
+) -> "DataSampler":
+    """What draws windows: of images as phases, of fields as they are."""
+    from circsde.data import ImageSet, RandomWindows
+
+    return RandomWindows(data, encoding, classes) if isinstance(data, ImageSet) else data
+
+
+def _check_windows(
+    windows: Windows, training: "ImageSet | PhaseFields", held_out: "ImageSet | PhaseFields", stride: int
+) -> None:
     """Refuse windows of two sizes, and of a size that the U-Net cannot halve as often as it does."""
     if training.event_shape != held_out.event_shape:
         raise ValueError(

@@ -12,6 +12,7 @@ from circsde.data import doubts
 from circsde.data.arrays import read_matlab, read_npy, read_npz
 from circsde.data.frames import read_parquet
 from circsde.data.netcdf import read_netcdf
+from circsde.data.rasters import read_nifti, read_tiff
 from circsde.data.table import Request, Table
 from circsde.data.text_tables import read_text
 
@@ -24,10 +25,11 @@ READERS: Mapping[str, Callable[[Path, Request], Table]] = MappingProxyType(
     | {f"{suffix}.gz": read_text for suffix in _TEXT}
     | {".parquet": read_parquet, ".npy": read_npy, ".npz": read_npz, ".mat": read_matlab}
     | {".nc": read_netcdf, ".nc4": read_netcdf, ".zarr": read_netcdf}
+    | {".tif": read_tiff, ".tiff": read_tiff, ".nii": read_nifti, ".nii.gz": read_nifti}
 )
 """What reads a file, by the end of its name."""
 
-KINDS = f"{', '.join(_TEXT)} or one of these and .gz, .parquet, .npy, .npz, .mat, .nc, .nc4, .zarr"
+KINDS = f"{', '.join(_TEXT)} or one of these and .gz, .parquet, .npy, .npz, .mat, .nc, .nc4, .zarr, .nii, .nii.gz; with a unit .tif"
 """The ends of names in words."""
 
 
@@ -40,6 +42,7 @@ def read_angles(
     along: str | int | None = None,
     phases: bool = False,
     like: Sequence[str] | None = None,
+    tiles: tuple[int, int] | None = None,
 ) -> Table:
     """Angles from a file, a sample per row, in the unit of the file.
 
@@ -55,6 +58,7 @@ def read_angles(
             default the first.
         phases: Take the phases of complex numbers, in radians.
         like: Columns to take if the file has them all and ``columns`` names none.
+        tiles: Fields of phases: cut each into tiles of this many rows and columns, which are then the samples.
 
     Returns:
         Values ``(batch, columns)``, or ``(batch, *event)`` of an array with more axes; and what was left out.
@@ -76,9 +80,23 @@ def read_angles(
     for number in missing or ():
         says_none = np.isclose(table.values, number, rtol=1e-6, atol=0.0)
         table = table._replace(values=np.where(says_none, math.nan, table.values))
+    if tiles is not None:
+        table = table._replace(values=_tiled(path, table.values, *tiles))
     if missing is None:
         _refuse_codes(path, table)
     return table if _complete(table.values) else _without_gaps(path, table, drop_missing)
+
+
+def _tiled(path: Path, fields: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.float64]:
+    """``(tiles, rows, columns)``, side by side from the upper left corner of each field."""
+    if fields.ndim != 3 or fields.shape[1] < rows or fields.shape[2] < columns:
+        raise ValueError(
+            f"a crop of {rows}x{columns} is cut out of fields of phases, and {path} holds samples of shape"
+            f" {'x'.join(map(str, fields.shape[1:]))}: leave it out, or take a smaller one"
+        )
+    down, across = fields.shape[1] // rows, fields.shape[2] // columns
+    cut = fields[:, : down * rows, : across * columns].reshape(-1, down, rows, across, columns)
+    return cut.swapaxes(2, 3).reshape(-1, rows, columns)
 
 
 def _complete(values: NDArray[np.float64]) -> bool:

@@ -107,9 +107,14 @@ def split_name(source: str | Path) -> tuple[str, str]:
     return (kind, rest) if kind in SOURCES and kind != "file" else ("file", str(source))
 
 
-def holds_images(source: str | Path) -> bool:
-    """Whether a source is one of images by its name: a known kind, a folder, or an image file."""
+def holds_images(source: str | Path, unit: object = None) -> bool:
+    """Whether a source is one of images by its name: a known kind, a folder, or an image file.
+
+    A TIFF file holds grey levels, or if they have a unit angles.
+    """
     kind, rest = split_name(source)
+    if kind == "file" and unit is not None and rest.lower().endswith((".tif", ".tiff")):
+        return False
     path = Path(rest)
     folder = path.is_dir() and path.suffix != ".zarr"
     return kind != "file" or folder or path.suffix.lower() in images.SUFFIXES

@@ -85,7 +85,7 @@ def load(
         count: How many samples; by default one per image, one built-in picture, all rows of a table. More than there
             are images means several random crops of each; of a table it takes the first rows.
         size: Images: resize to this many rows and columns (the aspect ratio is not kept).
-        crop: Images: first cut out a window of this many rows and columns.
+        crop: Images: first cut out a window of this many rows and columns. Fields of phases: cut them into tiles.
         centre: Images: cut the window from the middle, not at random.
         colour: Images: "grey", or "rgb" with a leading axis of three channels.
         encoding: Images: how values in ``[-1, 1]`` become phases.
@@ -119,19 +119,20 @@ def load(
     is_torsion = name.partition(":")[0] == "torsion"
     if not is_torsion and split_name(name)[0] == "file" and not path.exists():
         raise ValueError(f"there is no file or folder {name}; built in are {', '.join(BUILT_IN)}")
-    if holds_images(name):
+    if holds_images(name, unit):
         _only_for("tables of angles", name, unit=unit, columns=columns, drop_missing=drop_missing or None)
         grey, names, skipped = _windows(name, count, size, crop, centre, colour, strict, generator)
         return Phases(encoding.encode(grey.to(dtype)), name, names, encoding, skipped=skipped)
-    _only_for("images", name, size=size, crop=crop, centre=centre or None)
+    _only_for("images", name, size=size, centre=centre or None)
     if is_torsion:
+        _only_for("images and fields of phases", name, crop=crop)
         if unit is not None or columns is not None:
             raise ValueError("torsions have their columns and their unit: drop unit and columns")
         return _torsions(name, count, dtype)
     if unit is not None:
         period(unit)  # a unit that is unknown is not worth reading for
     table = read_angles(
-        path, columns, drop_missing=drop_missing, missing=missing, along=along, phases=phases, like=like
+        path, columns, drop_missing=drop_missing, missing=missing, along=along, phases=phases, like=like, tiles=crop
     )
     return _angles(path, table, count, unit, otherwise, dtype)
 
