@@ -9,7 +9,8 @@ import torch
 import xarray as xr
 
 from circsde.data import load
-from circsde.data.angles import read_angles
+from circsde.data.angles import READERS, read_angles
+from circsde.data.table import Column, Request, Table, choose
 from circsde.torus import distance
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -146,6 +147,27 @@ def test_a_file_of_another_kind_and_too_many_rows_are_refused(tmp_path: Path) ->
     np.save(tmp_path / "a.npy", np.zeros((3, 2)))
     with pytest.raises(ValueError, match="3 rows of angles, 4 are asked for"):
         load(tmp_path / "a.npy", unit="rad", count=4)
+
+
+def test_along_and_phases_are_for_files_that_have_axes(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1,2\n")
+    with pytest.raises(ValueError, match=r"along and phases are for NetCDF and arrays; .*a\.csv is a table"):
+        load(tmp_path / "a.csv", unit="rad", along="time")
+
+
+def test_a_kind_of_file_of_ones_own_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(path: Path, request: Request) -> Table:
+        numbers = np.array([float(line) for line in path.read_text().split("/")])
+        choice = choose(path, [Column("mine", "deg")], request)
+        return Table(numbers[:, None], choice.names, choice.unit)
+
+    monkeypatch.setitem(READERS, ".slashes", read)
+    (tmp_path / "a.slashes").write_text("90/180/270")
+    phases = load(tmp_path / "a.slashes", dtype=torch.float64)
+    assert (phases.names, phases.unit) == (("mine",), "deg")
+    assert phases.theta[:, 0].tolist() == pytest.approx([math.pi / 2, -math.pi, -math.pi / 2])
+    with pytest.raises(ValueError, match="no column of angles 'yours': it has mine"):
+        load(tmp_path / "a.slashes", columns=["yours"])
 
 
 def test_a_trajectory_is_not_taken_for_samples(tmp_path: Path) -> None:

@@ -235,8 +235,9 @@ def test_a_command_is_a_function_and_a_line() -> None:
     assert (bad.exit_code, bad.stderr) == (2, "error: '3,x' is not a list of whole numbers: give steps as 5,10,20\n")
 
 
-def test_a_source_of_images_is_simulated_and_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_of_images_is_simulated_and_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stripes, made in two classes; the parts share none."""
+    monkeypatch.chdir(tmp_path)
 
     def find(rest: str, _: Options) -> Found:
         def pictures() -> Iterator[Picture]:

@@ -1,9 +1,8 @@
 """Angles from files: tables of text, parquet, arrays, NetCDF and zarr, one sample per row."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +17,24 @@ from circsde.data.text_tables import read_text
 
 __all__ = ["READERS", "Table", "read_angles"]
 
+Reader = Callable[[Path, Request], Table]
+"""Reads the angles in a file that are asked for."""
+
 _TEXT = (".csv", ".tsv", ".txt", ".dat", ".ecsv", ".xvg", ".ang")
 
-READERS: Mapping[str, Callable[[Path, Request], Table]] = MappingProxyType(
-    {suffix: read_text for suffix in _TEXT}
-    | {f"{suffix}.gz": read_text for suffix in _TEXT}
-    | {".parquet": read_parquet, ".npy": read_npy, ".npz": read_npz, ".mat": read_matlab}
-    | {".nc": read_netcdf, ".nc4": read_netcdf, ".zarr": read_netcdf}
-    | {".tif": read_tiff, ".tiff": read_tiff, ".nii": read_nifti, ".nii.gz": read_nifti}
-)
-"""What reads a file, by the end of its name."""
+READERS: dict[str, Reader] = {
+    **dict.fromkeys((*_TEXT, *(f"{suffix}.gz" for suffix in _TEXT)), read_text),
+    **{".parquet": read_parquet, ".npy": read_npy, ".npz": read_npz, ".mat": read_matlab},
+    **dict.fromkeys((".nc", ".nc4", ".zarr"), read_netcdf),
+    **dict.fromkeys((".tif", ".tiff"), read_tiff),
+    **dict.fromkeys((".nii", ".nii.gz"), read_nifti),
+}
+"""What reads a file, by the end of its name. To add a kind, add its reader."""
 
-KINDS = f"{', '.join(_TEXT)} or one of these and .gz, .parquet, .npy, .npz, .mat, .nc, .nc4, .zarr, .nii, .nii.gz; with a unit .tif"
+KINDS = (
+    f"{', '.join(_TEXT)} or one of these and .gz, .parquet, .npy, .npz, .mat, .nc, .nc4, .zarr, .nii, .nii.gz; with a"
+    " unit .tif"
+)
 """The ends of names in words."""
 
 
@@ -73,7 +78,7 @@ def read_angles(
     if reader is None:
         raise ValueError(f"cannot tell what {path} holds: images end in .png, .jpg, ...; angles in {KINDS}")
     if reader in (read_text, read_parquet) and (along is not None or phases):
-        raise ValueError(f"along and phases are for NetCDF and arrays, and {path} is a table: a sample is a row")
+        raise ValueError(f"along and phases are for NetCDF and arrays; {path} is a table, of which a sample is a row")
     table = reader(path, Request(columns, like, along, phases))
     if not table.values.size:
         raise ValueError(f"{path} has no row of angles: its shape is {table.values.shape}")

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from circsde.data.table import Table, some
+from circsde.contracts import first_few
+from circsde.data.table import Table
 from circsde.data.units import is_of_angles, stated, unit_name
 from circsde.encoding import PERIODS, period
 
@@ -90,7 +91,7 @@ def settled_unit(path: Path, table: Table, given: str | float | None, otherwise:
         return unit
     small = radians_as_degrees(table.values, table.names) if period(unit) == 360.0 else []
     if small:
-        what = f"{path}: {some(small)} in degrees stay within 2 pi, as radians do"
+        what = f"{path}: {first_few(small)} in degrees stay within 2 pi, as radians do"
         if given is None and table.unit is not None:
             raise ValueError(
                 f"{what}: a conversion may have kept the unit of before, as numpy.deg2rad of an xarray array does. Give"
@@ -101,8 +102,8 @@ def settled_unit(path: Path, table: Table, given: str | float | None, otherwise:
     if half:
         turn = 0.5 * period(unit)
         _warn(
-            f"{path}: {some(half)} fill one half of the circle and never leave it. If they are the same after half a"
-            f" turn, as orientations are, give unit={turn:.16g} (--unit {turn:.16g}), the length of their turn; if they"
+            f"{path}: {first_few(half)} fill one half of the circle and never leave it. If they are the same after"
+            f" half a turn, as orientations are, give unit={turn:.16g} (--unit {turn:.16g}), the length of their turn; if they"
             " are angles between two directions, they are no angles on a circle"
         )
     return unit

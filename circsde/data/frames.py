@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from circsde.data.table import Column, Request, Table, choose, naming, needs, some, stacked, unique
+from circsde.contracts import first_few
+from circsde.data.table import Column, Request, Table, choose, naming, needs, stacked, unique
 from circsde.data.text_dialect import MISSING, TIME, is_number
 
 HOUR = np.timedelta64(1, "h")
@@ -106,8 +107,8 @@ def table(
     others = [column.name for column in offered if column.unit is None and not (column.fault or column.doubt)]
     if times and others and request.columns is None:
         raise ValueError(
-            f"{path} has times of day, {some(times)}, and numbers, {some(others)}: say which are the angles by columns"
-            " (--columns)"
+            f"{path} has times of day, {first_few(times)}, and numbers, {first_few(others)}: say which are the"
+            " angles by columns (--columns)"
         )
     choice = choose(path, offered, request)
     known = {column.name: each for column, each in zip(offered, values, strict=True)}

@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from circsde.contracts import first_few
 from circsde.data.arrays import is_complex, numbers, offered
-from circsde.data.table import Column, Request, Table, choose, naming, needs, some, stacked
+from circsde.data.table import Column, Request, Table, choose, naming, needs, stacked
 from circsde.data.units import stated
 from circsde.record import interrupts_wait
 
@@ -36,12 +37,12 @@ def read_netcdf(path: Path, request: Request) -> Table:
                 prefix = f"{group}/" if group else ""
                 variables |= {f"{prefix}{name}": variable for name, variable in dataset.data_vars.items()}
         if not variables and there and not request.columns:
-            raise ValueError(f"{path} has the groups {some(there)}: name columns as {there[0]}/NAME")
+            raise ValueError(f"{path} has the groups {first_few(there)}: name columns as {there[0]}/NAME")
         columns = [_column(name, variable, phases=request.phases) for name, variable in variables.items()]
         choice = choose(path, columns, request)
         chosen = {name: _sampled(path, name, variables[name], request.along) for name in choice.names}
         if len({variable.dims for variable in chosen.values()}) > 1:
-            each = some([f"{name} ({', '.join(map(str, v.dims))})" for name, v in chosen.items()])
+            each = first_few([f"{name} ({', '.join(map(str, v.dims))})" for name, v in chosen.items()])
             raise ValueError(f"{path} has the variables {each}: choose one, or several that share one dimension")
         with naming(path):
             arrays = {name: _values(variable) for name, variable in chosen.items()}
@@ -49,7 +50,9 @@ def read_netcdf(path: Path, request: Request) -> Table:
     one = chosen[choice.names[0]]
     if values.ndim == 2 and one.ndim == 2 and one.dims[1] in one.coords and one[one.dims[1]].dtype.kind in "OUST":
         names = tuple(map(str, one[one.dims[1]].values))
-    notes = (f"{path} has the groups {some(there)} besides, which were not read",) if there and groups == {""} else ()
+    notes = (
+        (f"{path} has the groups {first_few(there)} besides, which were not read",) if there and groups == {""} else ()
+    )
     return Table(values, names, choice.unit, left_out=choice.left_out, notes=notes)
 
 

@@ -11,10 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from circsde.contracts import first_few
 from circsde.data.units import is_of_angles, unit_name
-
-MOST_NAMES = 8
-"""So many columns are named in a note; a table may have thousands."""
 
 
 class Table(NamedTuple):
@@ -43,13 +41,13 @@ class Table(NamedTuple):
         'a.csv: read 2 rows of column phi, in deg from 10 to 350; left out station (text)'
         """
         what = (
-            f"column{'s' * (len(self.names) > 1)} {some(self.names)}"
+            f"column{'s' * (len(self.names) > 1)} {first_few(self.names)}"
             if self.names
             else f"shape {'x'.join(map(str, self.values.shape[1:]))}"
         )
         text = f"{path}: read {_rows(len(self.values))} of {what}, in {unit_name(unit)}"
         text += f" from {self.values.min():g} to {self.values.max():g}"
-        text += f"; left out {some(self.left_out)}" if self.left_out else ""
+        text += f"; left out {first_few(self.left_out)}" if self.left_out else ""
         return text + (f"; left out {_rows(self.dropped)} without all angles" if self.dropped else "")
 
 
@@ -131,22 +129,22 @@ def choose(path: Path, columns: Sequence[Column], request: Request) -> Choice:
     )
     unknown = [name for name in wanted if name not in usable]
     if unknown:
-        has = f"it has {some(tuple(usable))}" if usable else "it has no names"
+        has = f"it has {first_few(tuple(usable))}" if usable else "it has no names"
         why = f" ({unknown[0]}: {reasons[unknown[0]]})" if reasons.get(unknown[0]) else ""
         raise ValueError(f"{path} has no column of angles {unknown[0]!r}: {has}{why}")
     if not wanted:
-        why = f": {some(left_out)}" if left_out else ""
+        why = f": {first_few(left_out)}" if left_out else ""
         ask = "; columns (--columns) takes one all the same" if any(column.unit for column in usable.values()) else ""
         raise ValueError(f"{path} has no column of numbers that may be angles{why}{ask}")
     if len(taken_names) < len(wanted):
-        raise ValueError(f"columns are asked for twice: {some(wanted)}")
+        raise ValueError(f"columns are asked for twice: {first_few(wanted)}")
     taken = [usable[name] for name in wanted]
     for column in taken:
         if column.error:
             raise ValueError(f"{path}: {column.error}")
     units = {column.unit for column in taken}
     if len(units) > 1:
-        each = some([f"{column.name} in {column.unit or 'no unit'}" for column in taken])
+        each = first_few([f"{column.name} in {column.unit or 'no unit'}" for column in taken])
         raise ValueError(f"{path} has angles in different units ({each}): choose columns of one unit")
     return Choice(tuple(wanted), units.pop(), left_out)
 
@@ -161,7 +159,7 @@ def stacked(path: Path, arrays: Mapping[str, NDArray[np.float64]]) -> tuple[NDAr
     if not others and one.ndim > 1:
         return one, tuple(str(i + 1) for i in range(one.shape[1])) if one.ndim == 2 else ()
     if any(array.ndim != 1 or len(array) != len(one) for array in arrays.values()):
-        shapes = some([f"{name} {array.shape}" for name, array in arrays.items()])
+        shapes = first_few([f"{name} {array.shape}" for name, array in arrays.items()])
         raise ValueError(f"{path} has the arrays {shapes}: choose one, or several columns of one length, by columns")
     return np.stack(list(arrays.values()), axis=1), (first, *(name for name, _ in others))
 
@@ -180,16 +178,6 @@ def unique(names: Sequence[str]) -> list[str]:
         seen.add(name)
         result.append(name)
     return result
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few, and how many more.
-
-    >>> some(["a", "b"])
-    'a, b'
-    """
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from circsde.contracts import first_few
 from circsde.data.frames import gathered, table
-from circsde.data.table import Request, Table, naming, some, unique
+from circsde.data.table import Request, Table, naming, unique
 from circsde.data.text_dialect import LINES, MISSING, Dialect, cells, dialect, opened
 
 CHUNK = 1 << 17
@@ -39,7 +40,9 @@ def read_text(path: Path, request: Request) -> Table:
         _check_widths(path, form)
     names, notes = unique(form.names), list(form.notes)
     if names != list(form.names):
-        notes.append(f"{path} has columns of one name: the later ones are {some(sorted(set(names) - set(form.names)))}")
+        notes.append(
+            f"{path} has columns of one name: the later ones are {first_few(sorted(set(names) - set(form.names)))}"
+        )
     return table(path, names, columns, form.units, request)._replace(notes=tuple(notes))
 
 
