@@ -103,8 +103,8 @@ def settled_unit(path: Path, table: Table, given: str | float | None, otherwise:
         turn = 0.5 * period(unit)
         _warn(
             f"{path}: {first_few(half)} fill one half of the circle and never leave it. If they are the same after"
-            f" half a turn, as orientations are, give unit={turn:.16g} (--unit {turn:.16g}), the length of their turn; if they"
-            " are angles between two directions, they are no angles on a circle"
+            f" half a turn, as orientations are, give unit={turn:.16g} (--unit {turn:.16g}), the length of their turn;"
+            " if they are angles between two directions, they are no angles on a circle"
         )
     return unit
 

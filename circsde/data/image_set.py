@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from circsde.contracts import first_few
-from circsde.data.images import Colour, Size
+from circsde.data.images import Colour, Size, paged
 from circsde.encoding import Encoding
 from circsde.streams import numpy_stream, torch_stream
 from circsde.typing import Angles
@@ -97,9 +97,10 @@ class ImageSet:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What whoever trains on this set should know, such as images left out or without content."""
-        remarks = []
+        remarks: list[str] = []
         if self.skipped:
             remarks.append(f"{len(self.skipped)} images are left out: {first_few(self.skipped, '; ')}")
+        remarks += paged(self.names)
         if self.constant:
             remarks.append(f"{len(self.constant)} of {len(self)} images have one colour: {first_few(self.constant)}")
         return tuple(remarks)

@@ -23,6 +23,9 @@ Picture = tuple[str, Image.Image | str]
 FRAMED = (103, 96)
 """Rows and columns of a SOCOFing image."""
 
+PAGED = (".tif", ".tiff", ".gif", ".webp")
+"""Files that may have several pages or frames, of which the first is read."""
+
 INSIDE = (2, 2, 92, 99)
 """Left, upper, right and lower end of what is not its frame."""
 
@@ -137,6 +140,8 @@ def _files(rest: str, options: Options) -> Found:
     def pictures() -> Iterator[Picture]:
         for file in files:
             name = file.relative_to(folder).as_posix()
+            count = images.pages(file) if file.suffix.lower() in PAGED else 1
+            name += images.first_page(count)
             try:
                 yield name, images.read_image(file, options.colour)
             except ValueError as error:

@@ -1,5 +1,6 @@
 """Images from files, folders and scikit-image, as floats in [-1, 1]."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -8,11 +9,17 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from circsde.contracts import first_few
+
 Colour = Literal["grey", "rgb"]
 Size = tuple[int, int]
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp", ".wsq"}
+)
 """File name endings that count as images in a folder."""
+
+_SAMPLE_FORMAT = 339  # a tag of TIFF, in which 2 stands for signed integers
 
 TEXTURES = ("brick", "grass", "gravel")
 """The CC0 textures inside scikit-image, 512x512 grey."""
@@ -39,21 +46,64 @@ def image_files(folder: str | Path) -> list[Path]:
 def read_image(path: str | Path, colour: Colour = "grey") -> Image.Image:
     """One image file as 8-bit grey ("L"), 16-bit grey ("I;16") or colour ("RGB"); transparency is dropped.
 
+    Of several pages or frames it is the first.
+
     Raises:
-        ValueError: If the file cannot be read as an image, or holds floats, whose range is not stated.
+        ValueError: If the file cannot be read as an image, or holds numbers that are no grey levels: floats, whose
+            range is not stated, or signed ones.
     """
+    if Path(path).suffix.lower() == ".wsq":
+        _learn_wsq(path)
     try:
         with Image.open(path) as opened:
+            signed = 2 in getattr(opened, "tag_v2", {}).get(_SAMPLE_FORMAT, ())
             image = ImageOps.exif_transpose(opened)
             image.load()
     except Exception as error:  # a damaged file makes decoders raise nearly anything, a TIFF file even TypeError
         raise ValueError(f"cannot read {path} as an image: {error}") from error
-    if image.mode == "F" or (image.mode == "I" and np.asarray(image).max() > 0xFFFF):
-        raise ValueError(f"{path} holds 32-bit values whose range is unknown; save it with 8 or 16 bits per channel")
+    low, high = (0, 0) if image.mode != "I" else (int(np.asarray(image).min()), int(np.asarray(image).max()))
+    if image.mode == "F" or signed or low < 0 or high > 0xFFFF:
+        raise ValueError(
+            f"{path} holds {'signed numbers' if signed or low < 0 else '32-bit values'} whose range is unknown; save it with 8 or 16"
+            " bits per channel, none of them a sign, or, if they are angles, give their unit (unit=, --unit)"
+        )
     if image.mode.startswith("I"):
         return image if colour == "grey" else Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     image.info.pop("transparency", None)
     return image.convert("L" if colour == "grey" else "RGB")
+
+
+def pages(path: str | Path) -> int:
+    """How many pages or frames an image file has; 1 where it cannot be read."""
+    try:
+        with Image.open(path) as opened:
+            return int(getattr(opened, "n_frames", 1))
+    except Exception:  # reading it will say what is wrong
+        return 1
+
+
+def first_page(count: int) -> str:
+    """What the name of an image ends in that is the first of ``count`` pages; nothing if it is the only one."""
+    return f" (page 1 of {count})" if count > 1 else ""
+
+
+def paged(names: Sequence[str]) -> tuple[str, ...]:
+    """A remark on the images that are the first of several pages, if there are any.
+
+    >>> paged(("a.png", "b.tif (page 1 of 3)"))
+    ('1 image is the first page of several: b.tif (page 1 of 3)',)
+    """
+    found = sorted({name for name in names if " (page 1 of " in name})
+    what = f"{len(found)} images are the first pages" if len(found) > 1 else "1 image is the first page"
+    return (f"{what} of several: {first_few(found)}",) if found else ()
+
+
+def _learn_wsq(path: str | Path) -> None:
+    """Let Pillow read fingerprints of the FBI's format."""
+    try:
+        import wsq  # noqa: F401
+    except ImportError:
+        raise ValueError(f"{path} is read by wsq, which is not installed: pip install 'circsde[files]'") from None
 
 
 def texture(name: str, colour: Colour = "grey") -> Image.Image:

@@ -20,13 +20,14 @@ def read_tiff(path: Path, request: Request) -> Table:
     """
     _refuse_names(path, request)
     with naming(path), tifffile.TiffFile(path) as file:
-        pages = [page for page in file.pages if isinstance(page, tifffile.TiffPage)] or list(file.pages)
+        pages = [file.pages[i] for i in range(len(file.pages))]
         shapes = {page.shape for page in pages}
         if len(shapes) > 1 or len(pages[0].shape) != 2:
             found = " and ".join("x".join(map(str, shape)) for shape in sorted(shapes))
             raise ValueError(f"its pages have {found} numbers, and angles are one a pixel, on pages of one size")
         values = np.stack([page.asarray() for page in pages]).astype(np.float64)
-        tags = {code: pages[0].tags[code].value for code in (_NO_DATA, _METADATA) if code in pages[0].tags}
+        first = file.pages.first.tags
+        tags = {code: first[code].value for code in (_NO_DATA, _METADATA) if code in first}
     if _NO_DATA in tags:
         values[values == float(str(tags[_NO_DATA]).strip("\0 "))] = np.nan
     units = re.search(r'name="(?:units?|UNITTYPE)"[^>]*>([^<]+)<', str(tags.get(_METADATA, "")))

@@ -122,7 +122,8 @@ def load(
     if holds_images(name, unit):
         _only_for("tables of angles", name, unit=unit, columns=columns, drop_missing=drop_missing or None)
         grey, names, skipped = _windows(name, count, size, crop, centre, colour, strict, generator)
-        return Phases(encoding.encode(grey.to(dtype)), name, names, encoding, skipped=skipped)
+        notes = images.paged(names)
+        return Phases(encoding.encode(grey.to(dtype)), name, names, encoding, skipped=skipped, notes=notes)
     _only_for("images", name, size=size, centre=centre or None)
     if is_torsion:
         _only_for("images and fields of phases", name, crop=crop)
