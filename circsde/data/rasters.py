@@ -46,7 +46,7 @@ def read_nifti(path: Path, request: Request) -> Table:
     except ImportError:
         raise ValueError(f"{path} is read by nibabel, which is not installed: pip install 'circsde[files]'") from None
     with naming(path):
-        volume = np.asarray(nibabel.load(path).get_fdata(dtype=np.float64))
+        volume = np.asarray(nibabel.load(path).get_fdata(dtype=np.float64))  # type: ignore[attr-defined]
     if volume.ndim < 2:
         raise ValueError(f"{path} has {volume.ndim} axis, and a field of phases has rows and columns")
     slices = volume.reshape(*volume.shape[:2], -1)
