@@ -124,4 +124,6 @@ def test_parquet_is_read_or_says_what_it_needs(tmp_path: Path) -> None:
     frame.to_parquet(path)
     table = read_angles(path, ["phi", "psi"], drop_missing=True)
     assert np.array_equal(table.values, np.delete(DEGREES, 3, axis=0))
-    assert read_angles(path).names == ("start",)  # which states its unit
+    assert read_angles(path, ["start"]).values[:2].tolist() == [[0.0], [1.0]]
+    with pytest.raises(ValueError, match="has times of day, start, and numbers, phi, psi: say which are the angles"):
+        read_angles(path)

@@ -113,13 +113,15 @@ def test_values_outside_the_valid_range_are_missing_as_for_netcdf4(kind: str, st
 
 
 @pytest.mark.parametrize("kind", ["f4", "f8", "i2", "i4"])
-def test_cells_that_were_never_written_are_missing(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("packing", [{}, {"scale_factor": 0.1}, {"scale_factor": 0.01, "add_offset": 7.0}])
+def test_cells_that_were_never_written_are_missing(kind: str, packing: dict[str, float], tmp_path: Path) -> None:
     with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
         file.createDimension("station", 4)
         wind = file.createVariable("wind", kind, ("station",))
+        wind.setncatts(packing)
         wind[1:3] = [20, 30]
     table = read_angles(tmp_path / "a.nc", drop_missing=True)
-    assert (table.values[:, 0].tolist(), table.dropped) == ([20.0, 30.0], 2)
+    assert (table.values[:, 0].tolist(), table.dropped) == (pytest.approx([20.0, 30.0], rel=1e-6), 2)
 
 
 def test_radians_that_a_conversion_left_called_degrees_do_not_pass(tmp_path: Path) -> None:
@@ -171,6 +173,7 @@ def test_groups_are_named_and_taken_by_path(tmp_path: Path) -> None:
     assert "has the groups north, south, south/deep besides, which were not read" in table.notes[0]
     table = read_angles(path, ["south/deep/wind", "a"])
     assert np.array_equal(table.values, np.stack([DEGREES[::-1], DEGREES], axis=1))
+    assert read_angles(path, like=["north/wind", "south/deep/wind"]).names == ("north/wind", "south/deep/wind")
     with pytest.raises(ValueError, match="no column of angles 'east/wind'"):
         read_angles(path, ["east/wind"])
     xr.Dataset({"wind": variable(DEGREES, "deg")}).to_netcdf(tmp_path / "b.nc", group="north")

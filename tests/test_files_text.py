@@ -227,6 +227,8 @@ def test_columns_that_state_a_unit_are_the_angles(tmp_path: Path) -> None:
     assert read_angles(path, ["day"]).unit is None
     table = read_angles(written(tmp_path, "wind (deg),speed (m/s)\n10,3\n20,4\n"))
     assert (table.names, table.unit) == (("wind (deg)",), "deg")
+    table = read_angles(written(tmp_path, "wind,speed (m/s),air [°C]\n10,3,4\n20,4,5\n"))
+    assert (table.names, table.left_out) == (("wind",), ("speed (m/s) (in m/s)", "air [°C] (in °C)"))
     with pytest.raises(ValueError, match=r"different units \(onset in hours, wind \[deg\] in deg\)"):
         read_angles(written(tmp_path, "onset,wind [deg]\n06:30,5\n18:00,6\n"))
 
@@ -257,6 +259,14 @@ def test_the_units_of_an_ecsv_file_are_those_of_its_header(tmp_path: Path) -> No
     assert read_angles(written(tmp_path, ECSV.replace("unit: deg", "unit: hourangle"), "a.ecsv")).unit == "hours"
     with pytest.raises(ValueError, match="the ECSV header is broken"):
         read_angles(written(tmp_path, ECSV.replace("}", "", 1), "a.ecsv"))
+
+
+def test_the_times_of_a_plot_are_no_angles(tmp_path: Path) -> None:
+    head = '# gmx angle\n@    title "Dihedral"\n@    xaxis  label "Time (ps)"\n@    yaxis  label "Angle (degrees)"\n'
+    rows = "".join(f"{10.0 * i:.3f}  {a:g}\n" for i, a in enumerate(DEGREES[:, 0]))
+    table = read_angles(written(tmp_path, head + rows, "angdist.xvg"))
+    assert np.array_equal(table.values, DEGREES[:, :1])
+    assert (table.names, table.left_out) == (("2",), ("Time (ps) (in ps)",))
 
 
 def test_very_wide_tables_are_read(tmp_path: Path) -> None:

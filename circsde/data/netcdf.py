@@ -26,7 +26,7 @@ def read_netcdf(path: Path, request: Request) -> Table:
     Raises:
         ValueError: If the variables do not share their dimensions, or run over time and ``along`` is not given.
     """
-    groups = {name.rpartition("/")[0] for name in request.columns or request.like or ()} if request.columns else {""}
+    groups = {name.rpartition("/")[0] for name in request.columns or [*(request.like or ()), ""]}
     with ExitStack() as stack:
         variables: dict[str, xr.DataArray] = {}
         stack.enter_context(interrupts_wait())
@@ -136,5 +136,6 @@ def _valid(variable: xr.DataArray, values: NDArray[np.float64]) -> NDArray[np.bo
     written = np.dtype(stored.get("dtype", variable.dtype))
     default = netCDF4.default_fillvals.get(written.str[1:])
     if default is not None and written.itemsize > 1 and stored.get("_FillValue") is None:
-        valid &= packed != float(default)
+        rounding = 1e-6 if written.itemsize == 2 else 1e-12  # xarray unpacks short integers in float32
+        valid &= ~np.isclose(packed, float(default), rtol=rounding, atol=0.0)
     return valid

@@ -93,7 +93,8 @@ def dialect(path: Path) -> Dialect:
     notes = ["it is no UTF-8, and was read as Latin-1"] if encoding == "latin-1" else []
     if names is None:
         width = len(rows[0])
-        names = _in_remark(remarks, separator, width, decimal) or [str(i + 1) for i in range(width)]
+        numbered = [str(i + 1) for i in range(width)]
+        names = _in_remark(remarks, separator, width, decimal) or _over_time(remarks, numbered)
         if rows[0] == ["0"]:
             notes.append("its first line, 0, was taken for an angle, not for the name of a column")
     else:
@@ -220,3 +221,9 @@ def _in_remark(remarks: Sequence[str], separator: str, width: int, decimal: str)
         if len(names) == width and not any(is_number(name, decimal) for name in names):
             return names
     return None
+
+
+def _over_time(remarks: Sequence[str], names: list[str]) -> list[str]:
+    """``names``, but of the first column if it has the times of a plot by Grace, as GROMACS writes it, their name."""
+    axis = re.search(r'^@\s+xaxis\s+label\s+"(Time[^"]*)"', "\n".join(remarks), flags=re.MULTILINE)
+    return [axis[1], *names[1:]] if axis and len(names) > 1 else names

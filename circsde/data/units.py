@@ -18,6 +18,7 @@ _WRITTEN = {
     "turn": r"turns?|cycles?|revolutions?|circles?",
 }
 _SILENT = frozenset({"", "1", "none", "dimensionless", "unitless", "-"})
+_CLEARLY_OTHER = re.compile(r".*/.*|.* s-1|[°º]C|degC|K|%|hPa|mbar|mm|cm|km|kn|knots|[fpnum]s|Hz")
 _IN_HEADER = re.compile(r"[(\[]\s*([^()\[\]]+?)\s*[)\]]$")
 
 
@@ -46,14 +47,14 @@ def is_of_angles(unit: str) -> bool:
 
 
 def in_header(name: str) -> str | None:
-    """The unit of angles in brackets at the end of a column's name.
+    """The unit in brackets at the end of a column's name, if it is one of angles, or clearly another.
 
-    >>> in_header("wind [degrees]"), in_header("phi (rad)"), in_header("phi (A)")
-    ('deg', 'rad', None)
+    >>> in_header("wind [degrees]"), in_header("phi (rad)"), in_header("speed (m/s)"), in_header("phi (chain A)")
+    ('deg', 'rad', 'm/s', None)
     """
     found = _IN_HEADER.search(name)
     unit = stated(found[1]) if found else None
-    return unit if unit and is_of_angles(unit) else None
+    return unit if unit and (is_of_angles(unit) or _CLEARLY_OTHER.fullmatch(unit)) else None
 
 
 def unit_name(unit: str) -> str:
