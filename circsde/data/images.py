@@ -65,8 +65,8 @@ def read_image(path: str | Path, colour: Colour = "grey") -> Image.Image:
     if image.mode == "F" or signed or low < 0 or high > 0xFFFF:
         found = "signed numbers" if signed or low < 0 else "32-bit values"
         raise ValueError(
-            f"{path} holds {found} whose range is unknown; save it with 8 or 16 bits per channel, none of them a sign, or,"
-            " if they are angles, give their unit (unit=, --unit)"
+            f"{path} holds {found} whose range is unknown; save it with 8 or 16 bits per channel, none of them a sign,"
+            " or, if they are angles, give their unit (unit=, --unit)"
         )
     if image.mode.startswith("I"):
         return image if colour == "grey" else Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
