@@ -112,7 +112,8 @@ def test_a_table_of_angles_keeps_its_column_names_and_says_what_it_left_out(run:
     assert "left out 1 row without all angles" in result.stderr
     dataset = opened("angles-forward.nc")
     assert dataset["oscillator"].values.tolist() == ["psi", "phi"]
-    np.testing.assert_allclose(dataset["theta"][0, :, 1], np.deg2rad([10, -10]), atol=1e-6)
+    assert dataset["theta"].attrs["units"] == "deg"
+    np.testing.assert_allclose(dataset["theta"][0, :, 1], [10, -10], atol=1e-6)
 
 
 def test_images_that_cannot_be_used_are_left_out_and_named(run: Run) -> None:
@@ -338,3 +339,22 @@ def test_the_command_line_starts_without_libraries_that_only_its_commands_need()
         "print(sorted({'torch', 'matplotlib', 'xarray', 'skimage', 'PIL'} & (set(sys.modules) - before)))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("unit", ["deg", "hours", "7"])
+def test_angles_are_written_in_the_unit_and_with_the_names_that_they_were_read_in(unit: str, run: Run) -> None:
+    """Hardly moved, they are those of the file; a command that reads what another wrote finds them again."""
+    values = np.array([[1.0, 2.5], [3.0, 6.0], [0.25, 4.0]]) * (20.0 if unit == "deg" else 1.0)
+    Path("a.csv").write_text("\n".join(["phi,psi", *(",".join(map(str, row)) for row in values)]))
+    still = "--coupling none --diffusion-rate 1e-14 --steps 1 --frames 1"
+    run(f"simulate a.csv --unit {unit} --missing none {still} --out written")
+    dataset = opened("written.nc")
+    assert dataset["theta"].attrs["units"] == unit
+    assert dataset["oscillator"].values.tolist() == ["phi", "psi"]
+    np.testing.assert_allclose(dataset["theta"].values[-1], values, atol=2e-3)
+    run(f"simulate a.csv --unit {unit} --missing none {still} --out b.csv")
+    assert Path("b.csv").read_text().splitlines()[0] == "phi,psi"
+    np.testing.assert_allclose(np.loadtxt("b.csv", delimiter=",", skiprows=1), values, atol=2e-3)
+    again = load("written.nc", columns=["theta"], along="time", missing=())
+    assert again.unit == unit
+    assert "would be a table of angles" in run("simulate texture:brick --size 8 --steps 1 --out c.csv").stderr

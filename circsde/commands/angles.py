@@ -1,5 +1,6 @@
 """Tables of angles for the commands of models: which source is one, its rows, and its parts."""
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
+    import xarray as xr
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -127,6 +129,22 @@ def in_unit(theta: "Tensor", unit: str) -> "NDArray[np.float64]":
         return values
     values = values % period(unit)
     return np.where(values == period(unit), 0.0, values)  # of an angle just below zero, to rounding
+
+
+def written_in(angles: "xr.DataArray", unit: str) -> "xr.DataArray":
+    """Angles in rad as they are written: in the unit that they were read in."""
+    import torch
+
+    values = in_unit(torch.from_numpy(angles.values), unit)
+    return angles.copy(data=values).assign_attrs(units=unit, long_name="angle")
+
+
+def write_table(path: Path, names: "Sequence[str]", values: "NDArray[np.float64]", *, force: bool) -> None:
+    """A CSV file with a column for each name and a row for each sample."""
+    from circsde.record import replacing
+
+    with replacing(path, force=force) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([names, *values.tolist()])
 
 
 def unit_name(unit: str) -> str:

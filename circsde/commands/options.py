@@ -135,7 +135,10 @@ Device = Annotated[DeviceName, option(SOLVER, "Where the network runs; auto: on 
 Out = Annotated[
     Path | None,
     option(
-        OUTPUT, "Write PATH.nc and PATH.png; by default, or in a folder PATH, named after the source.", metavar="PATH"
+        OUTPUT,
+        "Write PATH.nc and PATH.png, of angles the last ones if it is PATH.csv; by default, or in a folder PATH, named"
+        " after the source.",
+        metavar="PATH",
     ),
 ]
 SamplesOut = Annotated[

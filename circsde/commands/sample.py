@@ -1,6 +1,5 @@
 """``circsde sample``: what a trained model draws, to NetCDF and a picture."""
 
-import csv
 import math
 from enum import StrEnum
 from pathlib import Path
@@ -203,18 +202,14 @@ def _write_images(result: "xr.Dataset", written: Path, picture: Path, video: Pat
 
 def _write_angles(result: "xr.Dataset", model: "Trained", written: Path, picture: Path, *, force: bool) -> None:
     """In the unit of the training, with the names of its columns, and as densities of pairs."""
-    import torch
-
-    from circsde.commands.angles import in_unit
+    from circsde.commands.angles import write_table, written_in
     from circsde.commands.pictures import pair_densities
     from circsde.record import replacing, save_netcdf
 
     unit, theta = str(model.about.get("unit") or "rad"), result["theta"]
-    angles = theta.copy(data=in_unit(torch.from_numpy(theta.values), unit))
-    angles.attrs = {"units": unit, "long_name": "angle"}
+    angles = written_in(theta, unit)
     if written.suffix == ".csv":
-        with replacing(written, force=force) as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows([theta["angle"].values.tolist(), *angles.values.tolist()])
+        write_table(written, theta["angle"].values.tolist(), angles.values, force=force)
     else:
         save_netcdf(result.assign(theta=angles), written, force=force)
     with replacing(picture, force=force) as temporary:

@@ -84,8 +84,9 @@ def simulate(
 ) -> Answer:
     """Let phases synchronise: run the forward diffusion on images or angles.
 
-    Writes the phases and their order parameter over time to NetCDF, and draws
-    both beside theory: the mean-field limit, and the von Mises law to settle to.
+    Writes the phases and their order parameter over time to NetCDF, and draws both beside theory: the mean-field
+    limit, and the von Mises law to settle to. Angles are written in the unit that they were read in, with the names of
+    their columns; to PATH.csv only those at the end.
     """
     given = dict(locals())
     options.check_forward([method], "the forward process")
@@ -95,13 +96,14 @@ def simulate(
         options.refuse(simulate, given, ("coupling_rate",), "without coupling it does nothing: take --coupling global")
     if crop is None:
         options.refuse(simulate, given, ("centre",), "of a window, and none is cut out: give --crop")
-    netcdf, picture = console.outputs(out, _default(source), (".nc", ".png"), source, force=force)
+    table = ".csv" if out is not None and out.suffix == ".csv" else ".nc"
+    written, picture = console.outputs(out, _default(source), (table, ".png"), source, force=force)
 
     import math
 
     import torch
 
-    from circsde.commands.angles import Reading
+    from circsde.commands.angles import Reading, write_table, written_in
     from circsde.contracts import first_few
     from circsde.coupling import COUPLINGS
     from circsde.data import load
@@ -130,6 +132,9 @@ def simulate(
         dtype=getattr(torch, dtype),
         generator=generator,
     )
+    is_table = data.encoding is None and data.theta.ndim == 2
+    if table == ".csv" and not is_table:
+        raise ValueError(f"{written} would be a table of angles, and {source} holds images or fields: name it PATH.nc")
     name = "no" if coupling is CouplingName.NONE else coupling
     shape = "\u00d7".join(map(str, data.theta.shape[1:]))
     title = f"{Path(source).name}: {len(data.theta)} \u00d7 {shape} phases, {name} coupling, {method}, {steps} steps"
@@ -151,12 +156,16 @@ def simulate(
             sde, data.theta, method=method, n_steps=steps, frames=frames, generator=generator, progress=progress
         )
     result = _described(result, data).assign_attrs(title=title, seed=seed, **provenance(**given))
-    save_netcdf(result, netcdf, force=force)
+    angles = result["theta"] if data.unit is None else written_in(result["theta"], data.unit)
+    if table == ".csv":
+        write_table(written, data.names, angles.values[-1], force=force)
+    else:
+        save_netcdf(result.assign(theta=angles), written, force=force)
     if result.attrs["status"] != "success":
-        console.fail(f"{result.attrs['message']}; what was computed until then is in {netcdf}", phases=netcdf)
+        console.fail(f"{result.attrs['message']}; what was computed until then is in {written}", phases=written)
     with replacing(picture, force=force) as temporary:
         forward_process(result).savefig(temporary, dpi=150, metadata={"Comment": result.attrs["command"]})
-    return Answer([_summary(result)], _values(result), {"phases": netcdf, "picture": picture})
+    return Answer([_summary(result)], _values(result), {"phases": written, "picture": picture})
 
 
 def _default(source: str) -> Path:

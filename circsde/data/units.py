@@ -38,12 +38,12 @@ def stated(text: object) -> str | None:
 
 
 def is_of_angles(unit: str) -> bool:
-    """Whether ``unit``, as :func:`stated` gives it, is one of angles.
+    """Whether ``unit``, as :func:`stated` gives it, is one of angles, or the length of a turn, as circsde writes it.
 
-    >>> is_of_angles("deg"), is_of_angles("K")
-    (True, False)
+    >>> is_of_angles("deg"), is_of_angles("K"), is_of_angles("365.25")
+    (True, False, True)
     """
-    return unit in PERIODS
+    return unit in PERIODS or re.fullmatch(r"\d+(\.\d+)?", unit) is not None
 
 
 def in_header(name: str) -> str | None:
