@@ -9,8 +9,8 @@ import torch
 import xarray as xr
 
 from circsde.data import load
-from circsde.data.angles import READERS, read_angles
-from circsde.data.table import Column, Request, Table, choose
+from circsde.files.angles import READERS, read_angles
+from circsde.files.table import Column, Request, Table, choose
 from circsde.torus import distance
 
 REAL = Path(__file__).parents[2] / "shared" / "data"

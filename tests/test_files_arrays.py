@@ -12,7 +12,7 @@ import scipy.io
 import torch
 
 from circsde.data import load
-from circsde.data.angles import read_angles
+from circsde.files.angles import read_angles
 from circsde.torus import distance
 
 DEGREES = np.random.default_rng(0).uniform(-170.0, 170.0, (40, 2)).round(2)

@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 
 from circsde.data import load
-from circsde.data.angles import read_angles
+from circsde.files.angles import read_angles
 from circsde.torus import distance
 
 DEGREES = np.array([10.0, 350.0, 181.5, 90.0])

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from circsde.data import image_set, load
-from circsde.data.angles import read_angles
 from circsde.data.fields import FieldEncoding, PhaseFields
+from circsde.files.angles import read_angles
 from circsde.models.training import trained
 
 DEGREES = np.random.default_rng(0).uniform(0.0, 360.0, (3, 12, 16)).astype(np.float32)

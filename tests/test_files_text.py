@@ -15,8 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from circsde.data.angles import read_angles
-from circsde.data.text_tables import CHUNK
+from circsde.files.angles import read_angles
+from circsde.files.text_tables import CHUNK
 
 DEGREES = np.random.default_rng(0).uniform(-170.0, 170.0, (40, 2)).round(2)
 FRAME = pd.DataFrame(DEGREES, columns=["phi", "psi"])

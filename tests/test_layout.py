@@ -26,7 +26,7 @@ SOURCES = sorted(
 ROOMS = (  # from what may import nothing above it to what may import all; the equations lie beside the laws
     ("laws",),
     ("exact", "matching"),
-    ("solvers", "models"),
+    ("solvers", "models", "files"),
     ("studies", "sampling", "metrics", "data"),
     ("plots", "commands", "cli"),
 )

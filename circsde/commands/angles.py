@@ -50,8 +50,8 @@ def read(source: str, reading: Reading, otherwise: str | None = None, like: "Seq
     Of a file that states its columns' names, those of ``like`` are taken if it has them all and no others are given.
     """
     from circsde.data import load
-    from circsde.data.angles import KINDS
     from circsde.data.torsion import TABLES
+    from circsde.files.angles import KINDS
 
     if not source.startswith("torsion:") and not Path(source).exists():
         raise ValueError(
@@ -148,7 +148,7 @@ def write_table(path: Path, names: "Sequence[str]", values: "NDArray[np.float64]
 
 
 def unit_name(unit: str) -> str:
-    """A unit in words; see :func:`circsde.data.units.unit_name`."""
-    from circsde.data import units
+    """A unit in words; see :func:`circsde.files.units.unit_name`."""
+    from circsde.files import units
 
     return units.unit_name(unit)

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from circsde.contracts import first_few
 from circsde.data import images
-from circsde.data.angles import read_angles
-from circsde.data.doubts import largest, settled_unit
 from circsde.data.fingerprint import PATTERNS, fingerprints
 from circsde.data.image_sources import SOURCES, Found, Options, Picture, holds_images, split_name
 from circsde.data.images import Colour, Size
-from circsde.data.table import Table
 from circsde.encoding import PhaseEncoding, period, to_radians
+from circsde.files.angles import read_angles
+from circsde.files.doubts import largest, settled_unit
+from circsde.files.table import Table
 from circsde.torus import wrap
 from circsde.typing import Angles
 
@@ -78,7 +78,7 @@ def load(
     """Phases from ``source``.
 
     Args:
-        source: An image file; a folder of images; a file of angles, of a kind in :data:`circsde.data.angles.READERS`;
+        source: An image file; a folder of images; a file of angles, of a kind in :data:`circsde.files.angles.READERS`;
             one of :data:`BUILT_IN`; ``brodatz:FOLDER``, ``cifar10:FOLDER`` or ``socofing:FOLDER``, see
             :func:`circsde.data.image_set`; or ``torsion:lys`` and others of :mod:`circsde.data.torsion`, which may
             end in ``/train``, ``/validation`` or ``/test``.
@@ -90,7 +90,7 @@ def load(
         colour: Images: "grey", or "rgb" with a leading axis of three channels.
         encoding: Images: how values in ``[-1, 1]`` become phases.
         unit: Angles: "rad", "deg", "hours" or the length of one turn; a file may state it itself.
-        columns: Angles: the columns to take, by name; see :func:`circsde.data.angles.read_angles`.
+        columns: Angles: the columns to take, by name; see :func:`circsde.files.angles.read_angles`.
         drop_missing: Angles: leave out rows that lack one.
         missing: Angles: numbers that say that one is missing; ``()`` if none does.
         along: Angles: the dimension, or the axis from 0 on, whose entries are the samples, such as "time".

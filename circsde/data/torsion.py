@@ -14,9 +14,9 @@ import pooch
 import torch
 from numpy.typing import NDArray
 
-from circsde.data.angles import read_angles
 from circsde.data.sources import Phases
 from circsde.encoding import to_radians
+from circsde.files.angles import read_angles
 from circsde.record import replacing
 
 BASE = "https://raw.githubusercontent.com/rlabduke/reference_data/cbe300663a2bb55015cf9e9978c720cb12dbf52f"

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from circsde.contracts import first_few
-from circsde.data.frames import gathered, table
-from circsde.data.table import Request, Table, naming, unique
-from circsde.data.text_dialect import LINES, MISSING, Dialect, cells, dialect, opened
+from circsde.files.frames import gathered, table
+from circsde.files.table import Request, Table, naming, unique
+from circsde.files.text_dialect import LINES, MISSING, Dialect, cells, dialect, opened
 
 CHUNK = 1 << 17
 """Rows that are read at a time: of a long file only the numbers are kept."""

@@ -10,9 +10,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from circsde.contracts import first_few
-from circsde.data.arrays import is_complex, numbers, offered
-from circsde.data.table import Column, Request, Table, choose, naming, needs, stacked
-from circsde.data.units import stated
+from circsde.files.arrays import is_complex, numbers, offered
+from circsde.files.table import Column, Request, Table, choose, naming, needs, stacked
+from circsde.files.units import stated
 from circsde.record import interrupts_wait
 
 DAY = {"weeks": 168.0, "days": 24.0, "hours": 1.0, "minutes": 1 / 60, "seconds": 1 / 3600}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circsde.contracts import first_few
-from circsde.data.units import is_of_angles, unit_name
+from circsde.files.units import is_of_angles, unit_name
 
 
 class Table(NamedTuple):
@@ -21,7 +21,7 @@ class Table(NamedTuple):
     Attributes:
         values: The angles, NaN where one is missing.
         names: One name per column; none of an array of more axes.
-        unit: What the file states, by the name that :func:`circsde.data.units.stated` gives it; None if it does not.
+        unit: What the file states, by the name that :func:`circsde.files.units.stated` gives it; None if it does not.
         dropped: Rows left out because an angle was missing.
         left_out: Columns that were not taken, each with the reason.
         notes: What else is worth knowing about how the file was read.

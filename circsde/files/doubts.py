@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circsde.contracts import first_few
-from circsde.data.table import Table
-from circsde.data.units import is_of_angles, stated, unit_name
 from circsde.encoding import PERIODS, period
+from circsde.files.table import Table
+from circsde.files.units import is_of_angles, stated, unit_name
 
 CODES = (-99.0, -999.0, -9999.0, -99999.0, -32768.0, 999.0, 999.9, 9999.0, 99999.0, 1e20, 4.0 * math.pi)
 """Numbers that stand for a missing angle in files of weather, sea and microscopes; the last is that of EBSD maps."""

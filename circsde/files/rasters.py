@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from circsde.data.table import Request, Table, naming
-from circsde.data.units import stated
+from circsde.files.table import Request, Table, naming
+from circsde.files.units import stated
 
 _NO_DATA, _METADATA = 42113, 42112  # tags of GDAL
 

@@ -10,8 +10,8 @@ from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 
-from circsde.data.ecsv import units_of
-from circsde.data.units import in_header
+from circsde.files.ecsv import units_of
+from circsde.files.units import in_header
 
 SEPARATORS = ("\t", ";", ",", "|", " ")
 """What stands between cells; a blank stands for any run of blanks and tabs."""

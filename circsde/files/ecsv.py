@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import yaml
 
-from circsde.data.units import stated
+from circsde.files.units import stated
 
 
 def units_of(remarks: Sequence[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
-from circsde.data.table import Column, Request, Table, choose, naming, stacked
+from circsde.files.table import Column, Request, Table, choose, naming, stacked
 
 HOUR = np.timedelta64(1, "h")
 

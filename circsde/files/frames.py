@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from circsde.contracts import first_few
-from circsde.data.table import Column, Request, Table, choose, naming, needs, stacked, unique
-from circsde.data.text_dialect import MISSING, TIME, is_number
+from circsde.files.table import Column, Request, Table, choose, naming, needs, stacked, unique
+from circsde.files.text_dialect import MISSING, TIME, is_number
 
 HOUR = np.timedelta64(1, "h")
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from circsde.data import doubts
-from circsde.data.arrays import read_matlab, read_npy, read_npz
-from circsde.data.frames import read_parquet
-from circsde.data.netcdf import read_netcdf
-from circsde.data.rasters import read_nifti, read_tiff
-from circsde.data.table import Request, Table
-from circsde.data.text_tables import read_text
+from circsde.files import doubts
+from circsde.files.arrays import read_matlab, read_npy, read_npz
+from circsde.files.frames import read_parquet
+from circsde.files.netcdf import read_netcdf
+from circsde.files.rasters import read_nifti, read_tiff
+from circsde.files.table import Request, Table
+from circsde.files.text_tables import read_text
 
 __all__ = ["READERS", "Table", "read_angles"]
 
