@@ -15,6 +15,8 @@ from circsde.files.text_dialect import MISSING, TIME, is_number
 
 HOUR = np.timedelta64(1, "h")
 
+_LIKELY = r"^[+-]?(?:\d|[.,]\d|[iI][nN][fF])"  # how a cell begins that may be a number or a time
+
 
 @dataclass
 class Numbers:
@@ -132,21 +134,34 @@ def read_parquet(path: Path, request: Request) -> Table:
 
 def _read(series: "pd.Series[Any]", decimal: str) -> tuple[NDArray[np.float64], str | None, int | None]:
     """Numbers of cells of text, the unit that they state, and the first place where there is something else."""
-    text = series.astype("string").str.strip()
-    missing = text.isna() | text.str.lower().isin(MISSING)
-    signed = text.str.contains("[°º]$", regex=True).fillna(False)
-    plain = text.str.rstrip("°º ") if signed.any() else text
+    text = series.astype("string").str.strip().fillna("")
+    likely = np.flatnonzero(text.str.contains(_LIKELY, regex=True).to_numpy(dtype=bool))
+    times = text.iloc[likely].str.fullmatch(TIME).to_numpy(dtype=bool)
+    plain, signed = text.iloc[likely[~times]], np.zeros(int((~times).sum()), dtype=bool)
     if decimal == ",":
-        plain = plain.where(~plain.str.contains(".", regex=False).fillna(False), "?").str.replace(",", ".", regex=False)
-    numbers = pd.to_numeric(plain, errors="coerce")
-    values = numbers.to_numpy(dtype=np.float64, na_value=np.nan).copy()
-    found = np.isfinite(values) | np.isinf(values)
-    unit = "deg" if signed.to_numpy(dtype=bool)[found].any() else None
-    rest = np.flatnonzero(~found & ~missing.to_numpy(dtype=bool))
-    if len(rest) and not found.any():
-        times = text.iloc[rest].str.fullmatch(TIME).to_numpy(dtype=bool)
-        if times.any():
-            written = text.iloc[rest[times]].str.replace(r"(^|[ +-])(\d{1,2}:\d\d)$", r"\1\2:00", regex=True)
-            values[rest[times]] = pd.to_timedelta(written).to_numpy() / HOUR
-            unit, rest = "hours", rest[~times]
+        plain = plain.where(~plain.str.contains(".", regex=False), "?").str.replace(",", ".", regex=False)
+    if plain.str.contains("[°º]", regex=True).any():
+        signed = plain.str.contains("[°º]$", regex=True).to_numpy(dtype=bool)
+        plain = plain.str.rstrip("°º ")
+    values = np.full(len(text), np.nan)
+    values[likely[~times]] = pd.to_numeric(plain, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    found = ~np.isnan(values)
+    unit = "deg" if signed[found[likely[~times]]].any() else None
+    if times.any() and not found.any():
+        values[likely[times]] = [_hours(cell) for cell in text.iloc[likely[times]].tolist()]
+        unit = "hours"
+    rest = np.flatnonzero(np.isnan(values))
+    rest = rest[~text.iloc[rest].str.lower().isin(MISSING).to_numpy(dtype=bool)]
     return values, unit, int(rest[0]) if len(rest) else None
+
+
+def _hours(time: str) -> float:
+    """The hours of a time of day, or of a duration as pandas writes it.
+
+    >>> _hours("6:30"), _hours("06:30:36"), _hours("-1 days +23:30:00")
+    (6.5, 6.51, -0.5)
+    """
+    *days, clock = time.split(" ")
+    hours, minutes, *seconds = clock.lstrip("+").split(":")
+    whole = 24.0 * int(days[0]) if days else 0.0
+    return whole + int(hours) + int(minutes) / 60.0 + (float(seconds[0]) / 3600.0 if seconds else 0.0)

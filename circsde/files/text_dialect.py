@@ -19,7 +19,7 @@ SEPARATORS = ("\t", ";", ",", "|", " ")
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "<na>", "#n/a", "."})
 """What a cell says, in any case, where there is no angle."""
 
-TIME = r"(?:[+-]?\d+ days? [+-]?)?\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?"
+TIME = r"(?:-?\d+ days? \+?)?\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?"
 """A time of day, ``HH:MM`` or ``HH:MM:SS``, and how pandas writes a duration."""
 
 LINES, HEAD = 200, 1 << 18
@@ -65,11 +65,16 @@ def opened(path: Path, encoding: str) -> TextIOWrapper:
 
 def cells(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
     """The cells of every line that is neither blank nor a comment."""
+    for row in rows_of(lines, separator):
+        yield [cell.strip() for cell in row]
+
+
+def rows_of(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
+    """The same with the blanks at the end of cells."""
     lines = (line for line in lines if line.strip() and not line.lstrip().startswith("#"))
     if separator == " ":
         lines = (line.strip().replace("\t", " ") for line in lines)
-    for row in csv.reader(lines, delimiter=separator, skipinitialspace=True):
-        yield [cell.strip() for cell in row]
+    return csv.reader(lines, delimiter=separator, skipinitialspace=True)
 
 
 def dialect(path: Path) -> Dialect:

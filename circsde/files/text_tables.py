@@ -10,7 +10,7 @@ import pandas as pd
 from circsde.contracts import first_few
 from circsde.files.frames import gathered, table
 from circsde.files.table import Request, Table, naming, unique
-from circsde.files.text_dialect import LINES, MISSING, Dialect, cells, dialect, opened
+from circsde.files.text_dialect import LINES, MISSING, Dialect, dialect, opened, rows_of
 
 CHUNK = 1 << 17
 """Rows that are read at a time: of a long file only the numbers are kept."""
@@ -70,7 +70,7 @@ def _check_widths(path: Path, form: Dialect, most: int | None = None) -> None:
     """Refuse a table of which a row, among the first ``most`` or all, has not as many cells as the others."""
     with opened(path, form.encoding) as file:
         lines = (line.partition("#")[0] if '"' not in line else line for line in islice(file, form.skipped, None))
-        for i, row in enumerate(islice(cells(lines, form.separator), most)):
+        for i, row in enumerate(islice(rows_of(lines, form.separator), most)):
             if len(row) != len(form.names):
                 hint = "; what follows a # is a comment, unless in quotes"
                 if form.separator == "," and len(row) == 2 * len(form.names):
