@@ -265,7 +265,7 @@ def test_zarr_is_read_or_says_what_it_needs(tmp_path: Path) -> None:
     for group in (path, path / "deep"):
         (group / ".zgroup").write_text('{"zarr_format": 2}')
     if find_spec("zarr") is None:
-        with pytest.raises(ValueError, match=r"a\.zarr needs zarr: pip install zarr"):
+        with pytest.raises(ValueError, match=r"a\.zarr needs zarr .*: pip install zarr"):
             load(path)
         return
     assert np.array_equal(read_angles(path).values[:, 0], DEGREES)

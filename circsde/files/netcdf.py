@@ -136,6 +136,6 @@ def _valid(variable: xr.DataArray, values: NDArray[np.float64]) -> NDArray[np.bo
     written = np.dtype(stored.get("dtype", variable.dtype))
     default = netCDF4.default_fillvals.get(written.str[1:])
     if default is not None and written.itemsize > 1 and stored.get("_FillValue") is None:
-        rounding = 1e-6 if written.itemsize == 2 else 1e-12  # xarray unpacks short integers in float32
+        rounding = 1e-6 if written.str[1:] in ("i2", "u2", "f4") else 1e-12  # which xarray unpacks in float32
         valid &= ~np.isclose(packed, float(default), rtol=rounding, atol=0.0)
     return valid

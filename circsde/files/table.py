@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -191,5 +191,9 @@ def naming(path: Path) -> Iterator[None]:
 
 def needs(package: str, path: Path) -> None:
     """Refuse to read ``path`` without ``package``, which is not one that circsde brings with it."""
-    if find_spec(package) is None:
-        raise ValueError(f"reading {path} needs {package}: pip install {package}, or save it as .csv or .nc")
+    try:
+        import_module(package)
+    except ImportError as error:
+        raise ValueError(
+            f"reading {path} needs {package} ({error}): pip install {package}, or save it as .csv or .nc"
+        ) from None
