@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 import scipy.io
 import scipy.signal
+import tifffile
 import torch
 import xarray as xr
 from numpy.typing import NDArray
+from PIL import Image
 from skimage.feature import structure_tensor
 
 from circsde.data import Phases, load
@@ -113,6 +115,36 @@ def scikit_image() -> Written:
     assert np.abs(orientation).max() <= math.pi / 2
     np.save("orientation.npy", orientation[None])
     return 2.0 * orientation[None]
+
+
+def pillow() -> Written:
+    """Colours of a wheel, whose hue is counted in 255 steps."""
+    wheel = np.zeros((6, 8, 3), dtype=np.uint8)
+    wheel[..., 0] = np.arange(48).reshape(6, 8) * 5
+    wheel[..., 1:] = 255
+    hue = np.asarray(Image.fromarray(wheel, mode="HSV").convert("RGB").convert("HSV"))[..., 0]
+    np.save("hue.npy", hue[None])
+    return hue[None] * (2.0 * math.pi / 255.0)
+
+
+def rasterio() -> Written:
+    """Floats and GDAL's tag for missing; the tile of the flat cell is left out."""
+    aspect = RNG.uniform(0.0, 360.0, (8, 12)).astype(np.float32)
+    aspect[0, 0] = -9999.0
+    tifffile.imwrite("aspect.tif", aspect, extratags=[(42113, "s", 0, "-9999", True)])
+    tiles = aspect.reshape(2, 4, 3, 4).swapaxes(1, 2).reshape(-1, 4, 4)
+    return np.deg2rad(tiles[1:].astype(np.float64))
+
+
+def nibabel() -> Written:
+    """Stored as it is scaled, to half a step."""
+    module = pytest.importorskip("nibabel")
+    stored = RNG.integers(-2048, 2048, (4, 5, 3)).astype(np.int16)
+    image = module.Nifti1Image(stored, np.eye(4))
+    image.header.set_slope_inter(math.pi / 2048.0, 0.0)
+    module.save(image, "phase.nii.gz")
+    read = np.asarray(module.load("phase.nii.gz").get_fdata(), dtype=np.float64)
+    return np.moveaxis(read, -1, 0)
 
 
 def scipy_hilbert() -> Written:
@@ -216,6 +248,9 @@ WRITERS: dict[str, Callable[[], Written]] = {
     "orix 0.15, EBSD maps": orix,
     "OpenCV 5.0, `cv2.phase` in degrees": opencv,
     "scikit-image 0.26, orientation of a structure tensor": scikit_image,
+    "Pillow 13.0, hue": pillow,
+    "rasterio 1.4, aspect of a slope": rasterio,
+    "nibabel 5.4, phase of a scan": nibabel,
     "scipy 1.17, `signal.hilbert`": scipy_hilbert,
     "scipy 1.17, `savemat`": scipy_matlab,
     "kuramoto 0.4, `run`": kuramoto,
