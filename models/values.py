@@ -18,6 +18,7 @@ Clip = Literal["never", "end", "always"]
 FLOWS = ("midpoint", "heun2", "rk4")
 """Samplers along the probability flow, by their names in torchdiffeq."""
 METHODS = ("ancestral", "multistep", "ddim", *FLOWS)
+"""All samplers."""
 Step: TypeAlias = Callable[[float, float, Angles], Angles]
 """From a time to an earlier one."""
 

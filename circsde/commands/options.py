@@ -66,19 +66,20 @@ def check_named(source: str) -> str:
     return source
 
 
+_FILE = "a file of angles, a sample per row (.csv, .txt, .npy, .nc, .parquet, ...: see the page on files)"
 Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="An image file; a folder of images; a .csv, .tsv, .npy or .nc file of angles; texture:brick, texture:grass"
-        " or texture:gravel; fingerprint, if you like fingerprint:loop, :whorl or :arch; brodatz:FOLDER,"
-        " cifar10:FOLDER, socofing:FOLDER; or torsion:lys and others.",
+        help=f"An image file; a folder of images; {_FILE}; texture:brick, texture:grass or texture:gravel; fingerprint, if"
+        " you like fingerprint:loop, :whorl or :arch; brodatz:FOLDER, cifar10:FOLDER, socofing:FOLDER; or torsion:lys"
+        " and others.",
         callback=check_named,
     ),
 ]
 _TABLE = (
-    "A .csv, .tsv, .npy or .nc file of angles, a sample per row; or torsion:lys, also :arg-1m, :cispro, :cys, :his,"
-    " :trp, and of these /train, /validation or /test alone."
+    f"{_FILE.capitalize()}; or torsion:lys, also :arg-1m, :cispro, :cys, :his, :trp, and of these /train, /validation or"
+    " /test alone."
 )
 Table = Annotated[str, typer.Argument(metavar="DATA", help=_TABLE, callback=check_named)]
 TableOrImages = Annotated[
