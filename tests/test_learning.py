@@ -207,7 +207,10 @@ def test_three_angles_are_drawn_as_two_pairs(tmp_path: Path) -> None:
         ),
         ("train {0}/table.csv --unit deg --columns psi --seconds 9 --epochs 3 --out {1}/x", "--epochs: with --seconds"),
         ("train torsion:lys --held-out 0.3 --out {1}/x", "--held-out: the rows of torsions that validate are fixed"),
-        ("loglik {0}/run nope.csv --out {1}/x", "there is no file nope.csv: give a .csv, .tsv, .npy or .nc file of"),
+        (
+            "loglik {0}/run nope.csv --out {1}/x",
+            "there is no file nope.csv: give a file of angles, its name ending in .csv,",
+        ),
         ("sample {1}", "there is no checkpoint"),
         ("loglik {0}/run {0}/table.csv --columns psi --out {1}/x", "knows 2 angles, phi, psi, and"),
         ("sample {0}/run --method euler --out {1}/x", "unknown method 'euler'"),
@@ -252,7 +255,7 @@ def test_training_on_a_table_ends_in_minutes_unless_an_end_is_given(
 
     monkeypatch.setattr(train_angles, "fit", fit)
     monkeypatch.setattr(train_images, "fit", fit)
-    table = f"{made}/table.csv --unit deg"
+    table = f"{made}/table.csv --unit deg --drop-missing"
     good(f"train {table if data == 'a table' else 'texture:brick --crop 16'} --out {made}/none {options}")
     if data == "images" and not options:
         seconds, updates = None, 500

@@ -45,7 +45,7 @@ class Reading:
 
 
 def read(source: str, reading: Reading, otherwise: str | None = None, like: "Sequence[str] | None" = None) -> "Phases":
-    """The angles that ``source`` names, the unit ``otherwise`` if none is given or stated; notes what was read.
+    """The angles that ``source`` names, the unit ``otherwise`` if none is given or stated.
 
     Of a file that states its columns' names, those of ``like`` are taken if it has them all and no others are given.
     """
@@ -58,10 +58,7 @@ def read(source: str, reading: Reading, otherwise: str | None = None, like: "Seq
             f"there is no file {source}: give a file of angles, its name ending in {KINDS}; or one of"
             f" {', '.join(f'torsion:{name}' for name in TABLES)}"
         )
-    data = load(source, **reading.arguments, like=like, otherwise=otherwise)
-    for note in data.notes:
-        console.note(note)
-    return data
+    return load(source, **reading.arguments, like=like, otherwise=otherwise)
 
 
 def codes(missing: str | None) -> tuple[float, ...] | None:
@@ -79,7 +76,7 @@ def codes(missing: str | None) -> tuple[float, ...] | None:
 
 
 def known(model: "Trained", source: str, reading: Reading) -> "Tensor":
-    """The table as ``model`` knows it: its columns by name, in its order, and its unit by default.
+    """The table as ``model`` knows it, its columns by name, its unit by default; notes what was read.
 
     A file that states its unit, and no other is given, is read in that. Columns that are asked for, and those of a file
     that has no names, are taken in their order.
@@ -101,6 +98,7 @@ def known(model: "Trained", source: str, reading: Reading) -> "Tensor":
             f"the model knows {counted(len(names), 'angle')}, {', '.join(names)}, and {source} has {theta.shape[1]}:"
             f" {', '.join(data.names)}; give as many columns (--columns), in the order of the model"
         )
+    taken = list(data.notes)
     if sorted(data.names) != sorted(names):
         unnamed = all(name.isdigit() for name in (*data.names,)) or all(name.isdigit() for name in names)
         pairs = ", ".join(f"{there} for {name}" for there, name in zip(data.names, names, strict=True))
@@ -109,7 +107,9 @@ def known(model: "Trained", source: str, reading: Reading) -> "Tensor":
                 f"the model knows {', '.join(names)}, and {source} has {', '.join(data.names)}: to take {pairs}, give"
                 f" --columns {','.join(data.names)}"
             )
-        console.note(f"took columns in their order: {pairs}")
+        taken.append(f"took columns in their order: {pairs}")
+    for note in taken:
+        console.note(note)
     return theta
 
 

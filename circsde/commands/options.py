@@ -71,15 +71,15 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help=f"An image file; a folder of images; {_FILE}; texture:brick, texture:grass or texture:gravel; fingerprint, if"
-        " you like fingerprint:loop, :whorl or :arch; brodatz:FOLDER, cifar10:FOLDER, socofing:FOLDER; or torsion:lys"
-        " and others.",
+        help=f"An image file; a folder of images; {_FILE}; texture:brick, texture:grass or texture:gravel; fingerprint,"
+        " if you like fingerprint:loop, :whorl or :arch; brodatz:FOLDER, cifar10:FOLDER, socofing:FOLDER; or"
+        " torsion:lys and others.",
         callback=check_named,
     ),
 ]
 _TABLE = (
-    f"{_FILE.capitalize()}; or torsion:lys, also :arg-1m, :cispro, :cys, :his, :trp, and of these /train, /validation or"
-    " /test alone."
+    f"{_FILE.capitalize()}; or torsion:lys, also :arg-1m, :cispro, :cys, :his, :trp, and of these /train, /validation"
+    " or /test alone."
 )
 Table = Annotated[str, typer.Argument(metavar="DATA", help=_TABLE, callback=check_named)]
 TableOrImages = Annotated[

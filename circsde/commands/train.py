@@ -127,6 +127,10 @@ def train(
     from circsde.data.image_sources import holds_images
     from circsde.models.settings import Settings
 
+    if not holds_images(source, unit) and process is ProcessName.DIFFUSION:
+        options.refuse(train, given, ("attraction",), "the process diffusion attracts to nothing: take reference")
+    if source.startswith("torsion:") and "/" not in source:
+        options.refuse(train, given, ("held_out",), "the rows of torsions that validate are fixed")
     reading = angles.Reading(unit, columns, drop_missing, missing, along, phases)
     data = None if holds_images(source, unit) else angles.read(source, reading)
     is_field = data is not None and data.theta.ndim > 2
@@ -167,10 +171,6 @@ def train(
                 raise ValueError(f"--objective {objective}: the standard diffusion is trained by denoising")
         return train_images.fit(windows, forward, objective, preset, settings, sheets, *place, begin)
     options.refuse(train, given, OF_IMAGES, f"for images, and {source} is a table of angles")
-    if process is ProcessName.DIFFUSION:
-        options.refuse(train, given, ("attraction",), "the process diffusion attracts to nothing: take reference")
-    if source.startswith("torsion:") and "/" not in source:
-        options.refuse(train, given, ("held_out",), "the rows of torsions that validate are fixed")
     assert data is not None
     table = train_angles.Table(source, reading, data, held_out)
     model = train_angles.Model(process, attraction, smallest_noise, steps, width, depth, harmonics)

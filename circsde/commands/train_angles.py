@@ -101,7 +101,7 @@ def fit(
         "centre": centre.tolist(),
     }
     parts = f"{counted(len(training), 'row')} to learn from, {len(validation)} to validate"
-    with training_bar(settings, [f"{parts}, {counted(training.shape[1], 'angle')}"], begin) as moved:
+    with training_bar(settings, [*data.notes, f"{parts}, {counted(training.shape[1], 'angle')}"], begin) as moved:
         model = train(
             network if learnt.process == "diffusion" else SettledResidual(network, sde),
             chain,

@@ -82,7 +82,7 @@ class Windows:
             reading = Reading(**self.reading or {})
             tiles = crop if reading.drop_missing else None  # tiles without a gap, or windows anywhere
             data = load(self.source, **reading.arguments, crop=tiles)
-            fields = PhaseFields(data.theta, None if tiles else crop)
+            fields = PhaseFields(data.theta, None if tiles else crop, data.notes)
             return fields.split()[part == "test"]
         return image_set(
             self.source,
