@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from circsde.files.table import Request, Table, naming
+from circsde.files.table import Request, Table, naming, needs
 from circsde.files.units import stated
 
 _NO_DATA, _METADATA = 42113, 42112  # tags of GDAL
@@ -41,10 +41,9 @@ def read_nifti(path: Path, request: Request) -> Table:
         ValueError: If the file cannot be read, or nibabel is not installed.
     """
     _refuse_names(path, request)
-    try:
-        import nibabel
-    except ImportError:
-        raise ValueError(f"{path} is read by nibabel, which is not installed: pip install 'circsde[files]'") from None
+    needs("nibabel", path)
+    import nibabel
+
     with naming(path):
         volume = np.asarray(nibabel.load(path).get_fdata(dtype=np.float64))  # type: ignore[attr-defined]
     if volume.ndim < 2:
