@@ -13,14 +13,13 @@ from pathlib import Path
 from circsde.files.ecsv import units_of
 from circsde.files.units import in_header
 
-SEPARATORS = ("\t", ";", ",", "|", " ")
-"""What stands between cells; a blank stands for any run of blanks and tabs."""
+SEPARATORS = ("\t", ";", ",", "|", " ")  # of cells; a blank stands for any run of blanks and tabs
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "<na>", "#n/a", "."})
 """What a cell says, in any case, where there is no angle."""
 
+# a time of day, HH:MM or HH:MM:SS, and how pandas writes a duration
 TIME = r"(?:-?\d+ days? \+?)?\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?"
-"""A time of day, ``HH:MM`` or ``HH:MM:SS``, and how pandas writes a duration."""
 
 LINES, HEAD = 200, 1 << 18
 """So many lines, or fewer in so many characters at the beginning, tell how a file is written."""
@@ -39,7 +38,7 @@ class Dialect:
 
     Attributes:
         encoding: Of the characters.
-        separator: One of :data:`SEPARATORS`.
+        separator: Tab, semicolon, comma, bar or blank; a blank stands for any run of blanks and tabs.
         decimal: "." or ",".
         skipped: How many lines stand before the first row of data.
         names: A name for each cell of a row; empty where there is none.

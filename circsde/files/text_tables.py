@@ -13,7 +13,7 @@ from circsde.files.table import Request, Table, naming, unique
 from circsde.files.text_dialect import LINES, MISSING, Dialect, dialect, opened, rows_of
 
 CHUNK = 1 << 17
-"""Rows that are read at a time: of a long file only the numbers are kept."""
+"""Rows that are read at a time; of a long file only the numbers are kept."""
 
 _OLD = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
 _EXACT: Any = {"float_precision": "round_trip"} if _OLD else {}  # which the default is from 3.1 on

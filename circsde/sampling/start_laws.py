@@ -204,7 +204,7 @@ CANDIDATES: dict[str, Callable[[KuramotoSDE, Angles], Sampled | None]] = {
     "patterned": lambda _, states: fit_patterned(states) if states.ndim > 2 else None,
     "resampled": lambda _, states: Resampled.of(states),
 }
-"""What may be chosen, the simplest first: laws fitted to simulated states, or None where they do not apply."""
+"""What may be chosen, the simplest first; laws fitted to simulated states, or None where they do not apply."""
 
 
 def components(theta: Angles) -> Tensor:
