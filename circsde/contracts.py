@@ -1,10 +1,15 @@
 """What parts have in common: laws their methods, functions their arguments, classes what is true of their drift."""
 
+import functools
 import inspect
+import warnings
 from collections.abc import Callable, Collection
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from torch import Generator, Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 COMPANIONS = {
     "drift": (
@@ -54,6 +59,31 @@ class Sampled(Protocol):
 @runtime_checkable
 class SampledLaw(Law, Sampled, Protocol):
     """A law that knows its density and can be drawn from."""
+
+
+def takes_old_name(old: str, new: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator: the argument ``new`` may be given by its name of before, with a DeprecationWarning, for one version.
+
+    >>> @takes_old_name("kind", "metric")
+    ... def study(metric):
+    ...     return metric
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")
+    ...     study(kind="weak")
+    'weak'
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            if old in kwargs:
+                warnings.warn(f"{old}= of {function.__name__} is now {new}=", DeprecationWarning, stacklevel=2)
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return called
+
+    return decorate
 
 
 def first_few(items: Collection[object], separator: str = ", ", most: int = 5) -> str:

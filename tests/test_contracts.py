@@ -1,7 +1,9 @@
 """Whoever overrides a drift, a noise or a field overrides what was known of it in closed form, or loses it."""
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from circsde.sde import SDE, reverse
 from circsde.solvers.integrate import sdeint
 from circsde.solvers.likelihood import log_prob
 from circsde.solvers.normalisation import normalisation
+from circsde.studies import study
 from circsde.typing import Angles, PerSample, Tangent, Time
 from strategies import assert_agree, random_angles
 
@@ -196,3 +199,12 @@ def test_reversing_twice_keeps_both_scores_in_the_remainder() -> None:
     torch.testing.assert_close(
         sinusoidal + again.remainder(0.4, theta), again.drift(0.4, theta), rtol=0.0, atol=1e-6 * math.pi
     )
+
+
+def test_a_study_takes_the_name_that_its_metric_had_and_says_what_it_is_now() -> None:
+    given: dict[str, Any] = {"kind": "stationary"}
+    with pytest.warns(DeprecationWarning, match="kind= of study is now metric="):
+        old = study("von_mises_well", methods=["heun"], steps=[10, 20], **given)
+    new = study("von_mises_well", "stationary", methods=["heun"], steps=[10, 20])
+    assert old.attrs["metric"] == "stationary"
+    np.testing.assert_array_equal(old["error"], new["error"])

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from circsde.contracts import takes_old_name
 from circsde.exact.problems import Problem
 from circsde.sde import SDE
 from circsde.solvers.methods import Method
@@ -22,6 +23,7 @@ from circsde.studies.result import METRICS, STATIONARY, STRONG, WEAK, ByObservab
 from circsde.studies.runner import Runner
 
 
+@takes_old_name("kind", "metric")
 def study(
     subject: Experiment | SDE | str,
     metric: str = WEAK,
@@ -81,6 +83,7 @@ def has_law(subject: Experiment, methods: Sequence[str | Method] | None = None) 
     return problem is not None and problem.target is not None and phases == 1
 
 
+@takes_old_name("kind", "metric")
 def exact_convergence(
     subject: Experiment | str,
     metric: str = WEAK,

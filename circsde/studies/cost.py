@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from circsde.contracts import takes_old_name
 from circsde.sde import SDE
 from circsde.solvers.flow import odeint
 from circsde.solvers.integrate import sdeint
@@ -25,6 +26,7 @@ from circsde.studies.runner import Runner
 from circsde.typing import Angles
 
 
+@takes_old_name("kind", "metric")
 def work_precision(
     subject: Experiment | SDE | str,
     methods: Sequence[str | Method] | None = None,

@@ -6,6 +6,7 @@ from itertools import compress
 
 import xarray as xr
 
+from circsde.contracts import takes_old_name
 from circsde.sde import SDE, ReverseSDE
 from circsde.solvers.flow import odeint
 from circsde.solvers.trajectory import ADAPTIVE, least_tolerance
@@ -26,6 +27,7 @@ def is_flow(subject: Experiment) -> bool:
     return isinstance(subject.sde, ReverseSDE) and subject.sde.stochasticity == 0.0
 
 
+@takes_old_name("kind", "metric")
 def flow_convergence(
     subject: Experiment | SDE | str,
     methods: Sequence[str] = ADAPTIVE,
