@@ -13,7 +13,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from circsde.cli import app
-from circsde.solvers import METHODS
+from circsde.coupling import LocalCoupling
+from circsde.kuramoto import KuramotoSDE
+from circsde.sde import SDE
+from circsde.solvers import METHODS, Solution, SolveError, log_prob, sdeint
+from circsde.typing import Field
 
 ROOT = Path(__file__).resolve().parents[1]
 Result = Mapping[str, Any]
@@ -340,3 +344,25 @@ def test_the_demo_without_make_is_that_of_make() -> None:
     (seconds,) = re.findall(r"--seconds (\d+)", made)
     assert f"trains a texture for {seconds} seconds" in readme
     assert f"for {seconds} seconds" in makefile
+
+
+MESSAGES: dict[str, Callable[[], object]] = {
+    "SolveError: non_finite": lambda: solve(lambda t, theta: theta.sin() / 0.0),
+    "the drift must be 2 pi-periodic in every angle": lambda: solve(lambda t, theta: -theta),
+    "the law that ... settles to is not known ...; give prior=": lambda: log_prob(
+        KuramotoSDE((6,), LocalCoupling(1)), lambda t, theta: 0.0 * theta, torch.zeros(2, 6)
+    ),
+}
+
+
+def solve(drift: Field) -> Solution:
+    return sdeint(SDE(drift, 0.5, 1.0), torch.ones(2, 1), (0.0, 1.0), n_steps=4)
+
+
+@pytest.mark.parametrize("heading", list(MESSAGES))
+def test_the_page_on_what_looks_wrong_quotes_messages_as_they_are(heading: str) -> None:
+    assert f"## `{heading}`" in (ROOT / "docs" / "faq.md").read_text()
+    with pytest.raises((ValueError, SolveError)) as raised:
+        MESSAGES[heading]()
+    said = f"{type(raised.value).__name__}: {raised.value}"
+    assert re.search(".*".join(map(re.escape, heading.split("..."))), said)
