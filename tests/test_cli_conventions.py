@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from circsde import record
 from circsde.cli import app
-from circsde.commands import completion, fetch, options, tables
+from circsde.commands import completion, doctor, fetch, options, tables
 from circsde.commands.answer import Answer
 from circsde.data import torsion
 from circsde.exact import problems
@@ -27,7 +27,7 @@ from circsde.exact.catalogue import PROBLEMS
 from circsde.models import checkpoint
 from circsde.solvers.methods import METHODS
 
-COMMANDS = ("simulate", "study", "select", "problems", "train", "sample", "loglik", "diagnose", "data fetch")
+COMMANDS = ("simulate", "study", "select", "problems", "train", "sample", "loglik", "diagnose", "doctor", "data fetch")
 TINY = "--epochs 1 --updates 2 --batch 8 --width 8 --depth 1 --steps 4 --device cpu"
 PROGRAM = [sys.executable, "-c", "from circsde.cli import main; main()"]
 
@@ -116,6 +116,22 @@ def test_a_selection_answers_with_its_choice_or_null() -> None:
     result = answered(f"{line} --tolerance 1e-9 --out none")["result"]
     assert result["selected"] is None
     assert "nothing on offer qualifies" in result["advice"]
+
+
+def test_an_installation_is_described_and_a_solve_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that is not there is named with its extra; a wrong answer is a failure."""
+    result = answered("doctor")["result"]
+    assert result["packages"]["torch"] == torch.__version__
+    assert result["devices"][0] == "cpu"
+    assert 0.0 < result["error"] < doctor.TOLERANCE
+    assert result["compiled_error"] is None
+    monkeypatch.setattr(doctor, "EXTRAS", {"some": ("no-such-package",)})
+    monkeypatch.setattr(doctor, "_error", lambda *, compiled: 1e-6 * 10**compiled)
+    said = ran("doctor --compile").stdout
+    assert "extra some: pip install 'circsde[some]' adds no-such-package" in said
+    assert "the same compiled is within 1.0e-05 rad" in said
+    monkeypatch.setattr(doctor, "_error", lambda *, compiled: 1e-3)  # noqa: ARG005
+    assert "a solve is 1.0e-03 rad from the exact answer" in answered("doctor", 1)["error"]
 
 
 def test_problems_are_listed() -> None:
