@@ -211,3 +211,15 @@ def test_a_field_is_trained_on_sampled_and_judged(tmp_path: Path) -> None:
     assert "not of orientations or fields" in ran(
         f"train {tmp_path}/waves.npy --unit deg {shape} --out {tmp_path}/x", 2
     )
+
+
+def test_slopes_with_flat_cells_are_trained_on_in_tiles(tmp_path: Path) -> None:
+    """Of 24 tiles the one with a flat cell is left out; without tiles nothing would be left."""
+    aspect = np.tile(DEGREES[0], (4, 2))
+    aspect[3, 5] = -9999.0
+    geotiff(tmp_path / "aspect.tif", aspect)
+    options = f"{tmp_path}/aspect.tif --unit deg --drop-missing --process diffusion --epochs 1 --updates 2 --steps 8"
+    said = ran(f"train {options} --crop 8 --batch 8 --device cpu --out {tmp_path}/run")
+    assert "left out 1 row without all angles" in said
+    assert "18 images to learn from, 5 to validate" in said
+    assert "in which none is missing" in ran(f"train {options} --out {tmp_path}/x", 2)

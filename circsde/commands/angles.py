@@ -44,10 +44,17 @@ class Reading:
         }
 
 
-def read(source: str, reading: Reading, otherwise: str | None = None, like: "Sequence[str] | None" = None) -> "Phases":
+def read(
+    source: str,
+    reading: Reading,
+    otherwise: str | None = None,
+    like: "Sequence[str] | None" = None,
+    tiles: tuple[int, int] | None = None,
+) -> "Phases":
     """The angles that ``source`` names, the unit ``otherwise`` if none is given or stated.
 
     Of a file that states its columns' names, those of ``like`` are taken if it has them all and no others are given.
+    Fields of phases are cut into ``tiles``.
     """
     from circsde.data import load
     from circsde.data.torsion import TABLES
@@ -58,7 +65,7 @@ def read(source: str, reading: Reading, otherwise: str | None = None, like: "Seq
             f"there is no file {source}: give a file of angles, its name ending in {KINDS}; or one of"
             f" {', '.join(f'torsion:{name}' for name in TABLES)}"
         )
-    return load(source, **reading.arguments, like=like, otherwise=otherwise)
+    return load(source, **reading.arguments, like=like, otherwise=otherwise, crop=tiles)
 
 
 def codes(missing: str | None) -> tuple[float, ...] | None:

@@ -132,7 +132,8 @@ def train(
     if source.startswith("torsion:") and "/" not in source:
         options.refuse(train, given, ("held_out",), "the rows of torsions that validate are fixed")
     reading = angles.Reading(unit, columns, drop_missing, missing, along, phases)
-    data = None if holds_images(source, unit) else angles.read(source, reading)
+    tiles = options.size(crop) if drop_missing else None  # of a field: those without a gap, or else windows anywhere
+    data = None if holds_images(source, unit) else angles.read(source, reading, tiles=tiles)
     is_field = data is not None and data.theta.ndim > 2
     is_images = data is None or is_field
     if not is_images and (seconds, epochs, updates, patience) == (None, None, None, None):
@@ -161,9 +162,20 @@ def train(
             raise ValueError("scale is of grey values, and phases are to be orientations: leave it out")
         encoding: train_images.Encoded = "phase" if is_field else encode.value
         forward = train_images.Forward.chosen(process, radius, steps, rates, objective, encoding)
-        black = 1.0 if is_field else forward.scale(scale)
         windows = train_images.Windows(
-            source, crop, size, colour.value, black, mirror, turn, strict, cache, encoding, classes, asdict(reading)
+            source=source,
+            crop=crop,
+            size=size,
+            colour=colour.value,
+            scale=1.0 if is_field else forward.scale(scale),
+            mirror=mirror,
+            turn=turn,
+            strict=strict,
+            cache=cache,
+            encode=encoding,
+            classes=classes,
+            reading=asdict(reading),
+            loaded=data,
         )
         if process is ProcessName.STANDARD:
             options.refuse(train, given, ("steps",), "of a chain of phases, and the standard diffusion has none")

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,7 @@ from circsde.commands.training import ObjectiveName, Preset, ProcessName, RatesN
 if TYPE_CHECKING:
     import xarray as xr
 
-    from circsde.data import ImageSet
+    from circsde.data import ImageSet, Phases
     from circsde.data.fields import PhaseFields
     from circsde.encoding import Encoding
     from circsde.matching.chain import Chain
@@ -45,11 +45,13 @@ class Windows:
     encode: Encoded = "grey"
     classes: bool = False
     reading: dict[str, Any] | None = None
+    loaded: "Phases | None" = None
 
     @property
     def described(self) -> dict[str, object]:
-        """All but the cache, which is no part of what the windows are."""
-        return {name: value for name, value in asdict(self).items() if name != "cache"}
+        """All but where they are kept, which is no part of what the windows are."""
+        names = {field.name for field in fields(self)} - {"cache", "loaded"}
+        return {name: getattr(self, name) for name in sorted(names)}
 
     def shape(self, images: "ImageSet | PhaseFields") -> tuple[int, ...]:
         """Of the phases of one window: orientations have no colour."""
@@ -73,17 +75,18 @@ class Windows:
 
     def part(self, part: Literal["train", "test"]) -> "ImageSet | PhaseFields":
         """Those for training, or those held out."""
+        from circsde.commands import angles
         from circsde.commands.angles import Reading
-        from circsde.data import image_set, load
+        from circsde.data import image_set
         from circsde.data.fields import PhaseFields
 
         crop = options.size(self.crop)
         if self.encode == "phase":
             reading = Reading(**self.reading or {})
-            tiles = crop if reading.drop_missing else None  # tiles without a gap, or windows anywhere
-            data = load(self.source, **reading.arguments, crop=tiles)
-            fields = PhaseFields(data.theta, None if tiles else crop, data.notes)
-            return fields.split()[part == "test"]
+            tiles = crop if reading.drop_missing else None
+            data = self.loaded or angles.read(self.source, reading, tiles=tiles)
+            phases = PhaseFields(data.theta, None if tiles else crop, data.notes)
+            return phases.split()[part == "test"]
         return image_set(
             self.source,
             crop=crop,

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from circsde.commands import console
+from circsde.commands.answer import counted
 
 if TYPE_CHECKING:
     from circsde.models.settings import Settings
@@ -39,12 +40,12 @@ def end(settings: "Settings", begin: datetime) -> str:
     'ends after 300 s, at 12:05:00, at the latest, or after 3 epochs without a lower validation loss'
     """
     if settings.seconds is None:
-        said = f"ends after {settings.epochs} epochs of {settings.updates} updates at the latest"
+        said = f"ends after {counted(settings.epochs, 'epoch')} of {counted(settings.updates, 'update')} at the latest"
     else:
         last = begin + timedelta(seconds=settings.seconds)
         said = f"ends after {settings.seconds:g} s, at {last:%H:%M:%S}, at the latest"
     if settings.patience is not None:
-        said += f", or after {settings.patience} epochs without a lower validation loss"
+        said += f", or after {counted(settings.patience, 'epoch')} without a lower validation loss"
     return said
 
 
