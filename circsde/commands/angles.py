@@ -32,6 +32,11 @@ class Reading:
     phases: bool = False
 
     @property
+    def described(self) -> dict[str, Any]:
+        """What was asked for, of which ``Reading(**described)`` makes it again."""
+        return {name: value for name, value in vars(self).items() if value not in (None, False)}
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """Those of :func:`circsde.data.load`."""
         return {

@@ -84,7 +84,7 @@ def _angles(
     from circsde.sampling.diagnose import diagnose as examine
     from circsde.streams import torch_stream
 
-    own = model.about.get("reading") or {"unit": model.about["unit"], "columns": model.about["columns"]}
+    own = model.about.get("reading", {"unit": model.about["unit"], "columns": model.about["columns"]})
     reading = angles.Reading(drop_missing=True) if source else angles.Reading(**own | {"drop_missing": True})
     theta = angles.known(model, source or model.about["source"], reading)
     notes = [f"{counted(len(theta), 'row')} of {counted(theta.shape[1], 'angle')}"]

@@ -1,7 +1,6 @@
 """``circsde train``: a score model of angles or of images, and the folder that it leaves."""
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -174,7 +173,7 @@ def train(
             cache=cache,
             encode=encoding,
             classes=classes,
-            reading=asdict(reading),
+            reading=reading.described,
             loaded=data,
         )
         if process is ProcessName.STANDARD:

@@ -1,6 +1,6 @@
 """``circsde train`` on tables of angles: rows, a process, a network, and the centre from which angles are counted."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +96,7 @@ def fit(
         "source": table.source,
         "unit": data.unit,
         "columns": table.reading.columns,
-        "reading": asdict(table.reading),
+        "reading": table.reading.described,
         "names": list(data.names),
         "centre": centre.tolist(),
     }
