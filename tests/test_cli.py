@@ -50,7 +50,8 @@ def run(drawing: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def opened(path: str) -> xr.Dataset:
-    with xr.open_dataset(path) as dataset:
+    """Hours are angles here, and no durations, which some versions of xarray take them for."""
+    with xr.open_dataset(path, decode_timedelta=False) as dataset:
         return dataset.load()
 
 

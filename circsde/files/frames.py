@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 from circsde.contracts import first_few
 from circsde.files.table import Column, Request, Table, choose, naming, needs, stacked, unique
 from circsde.files.text_dialect import MISSING, TIME, is_number
+
+if TYPE_CHECKING:
+    Series: TypeAlias = pd.Series[Any]
+else:
+    Series = pd.Series  # of which versions before 3 take no parameter
 
 HOUR = np.timedelta64(1, "h")
 
@@ -34,7 +39,7 @@ class Numbers:
     other: tuple[int, str] | None = None
     dates: bool = False
 
-    def add(self, series: "pd.Series[Any]", decimal: str, first_row: int) -> None:
+    def add(self, series: Series, decimal: str, first_row: int) -> None:
         """Append a column of the next chunk, which begins with that row."""
         kind = series.dtype.kind
         if kind in "fiu":
@@ -132,7 +137,7 @@ def read_parquet(path: Path, request: Request) -> Table:
     return table(path, names, gathered([frame], len(names)), {}, request)
 
 
-def _read(series: "pd.Series[Any]", decimal: str) -> tuple[NDArray[np.float64], str | None, int | None]:
+def _read(series: Series, decimal: str) -> tuple[NDArray[np.float64], str | None, int | None]:
     """Numbers of cells of text, the unit that they state, and the first place where there is something else."""
     text = series.astype("string").str.strip().fillna("")
     likely = np.flatnonzero(text.str.contains(_LIKELY, regex=True).to_numpy(dtype=bool))
