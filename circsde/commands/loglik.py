@@ -32,10 +32,10 @@ def loglik(
     unit: options.Unit = None,
     columns: options.Columns = None,
     drop_missing: options.DropMissing = False,
+    atol: Annotated[float, option(SOLVER, "Tolerance of the flow.")] = 1e-5,
     missing: options.Missing = None,
     along: options.Along = None,
     phases: options.OfComplex = False,
-    atol: Annotated[float, option(SOLVER, "Tolerance of the flow.")] = 1e-5,
     out: options.ModelOut = None,
     force: options.Force = False,
 ) -> Answer:

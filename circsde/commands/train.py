@@ -47,10 +47,10 @@ def train(
     unit: options.Unit = None,
     columns: options.Columns = None,
     drop_missing: options.DropMissing = False,
+    held_out: Annotated[float, option(DATA, "The part of the rows that validate; of torsions it is fixed.")] = 0.1,
     missing: options.Missing = None,
     along: options.Along = None,
     phases: options.OfComplex = False,
-    held_out: Annotated[float, option(DATA, "The part of the rows that validate; of torsions it is fixed.")] = 0.1,
     process: Annotated[
         ProcessName,
         option(

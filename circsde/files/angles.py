@@ -44,10 +44,10 @@ def read_angles(
     *,
     drop_missing: bool = False,
     missing: Sequence[float] | None = None,
+    tiles: tuple[int, int] | None = None,
     along: str | int | None = None,
     phases: bool = False,
     like: Sequence[str] | None = None,
-    tiles: tuple[int, int] | None = None,
 ) -> Table:
     """Angles from a file, a sample per row, in the unit of the file.
 
@@ -59,11 +59,11 @@ def read_angles(
         drop_missing: Leave out, and count, rows in which an angle is missing.
         missing: Numbers that say that an angle is missing, as -99. By default a number that looks like one is an
             error; with none, ``()``, all are angles.
+        tiles: Fields of phases: cut each into tiles of this many rows and columns, which are then the samples.
         along: NetCDF: the dimension whose entries are the samples, such as "time"; arrays: the axis, from 0 on. By
             default the first.
         phases: Take the phases of complex numbers, in radians.
         like: Columns to take if the file has them all and ``columns`` names none.
-        tiles: Fields of phases: cut each into tiles of this many rows and columns, which are then the samples.
 
     Returns:
         Values ``(batch, columns)``, or ``(batch, *event)`` of an array with more axes; and what was left out.
