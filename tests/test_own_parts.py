@@ -246,7 +246,7 @@ def test_a_source_of_images_is_simulated_and_trained_on(tmp_path: Path, monkeypa
                 grey = np.broadcast_to(rows[:, None], (16, 16)).astype(np.uint8)
                 yield f"{rest}/{'fine' if i % 2 else 'coarse'}-{i}", Image.fromarray(grey + np.uint8(i))
 
-        return Found(pictures(), count=10)
+        return Found(pictures, count=10)
 
     stripes = ImageSource(find, label=lambda name: name.rpartition("/")[2].partition("-")[0])
     monkeypatch.setitem(SOURCES, "stripes", stripes)

@@ -141,7 +141,7 @@ def _read(kind: str, rest: str, size: Size | None, options: Options, cache: str 
     found = SOURCES[kind].find(rest, options)
     items = (
         (name, image if isinstance(image, str) else _pixels(image, size, options.colour))
-        for name, image in found.pictures
+        for name, image in found.pictures()
     )
     if cache is None:
         return in_memory(items)

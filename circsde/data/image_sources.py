@@ -35,13 +35,13 @@ class Found:
     """The images of a source.
 
     Attributes:
-        pictures: One at a time.
+        pictures: Goes through them, one at a time, at each call.
         folder: What their names begin below.
         files: What they are read from; none where they are made.
         count: How many there are, where that is known without reading them.
     """
 
-    pictures: Iterator[Picture]
+    pictures: Callable[[], Iterator[Picture]]
     folder: Path = Path()
     files: Sequence[Path] = ()
     count: int | None = None
@@ -147,7 +147,7 @@ def _files(rest: str, options: Options) -> Found:
             except ValueError as error:
                 yield name, str(error)
 
-    return Found(pictures(), folder, files, len(files))
+    return Found(pictures, folder, files, len(files))
 
 
 def _unframed(rest: str, options: Options) -> Found:
@@ -155,7 +155,7 @@ def _unframed(rest: str, options: Options) -> Found:
     found = _files(rest, options)
 
     def pictures() -> Iterator[Picture]:
-        for name, image in found.pictures:
+        for name, image in found.pictures():
             if isinstance(image, str):
                 yield name, image
             elif (image.height, image.width) != FRAMED:
@@ -163,31 +163,34 @@ def _unframed(rest: str, options: Options) -> Found:
             else:
                 yield name, image.crop(INSIDE)
 
-    return replace(found, pictures=pictures())
+    return replace(found, pictures=pictures)
 
 
 def _cifar(rest: str, options: Options) -> Found:
     path = _existing(rest)
     mode = "L" if options.colour == "grey" else "RGB"
-    pictures = ((name, Image.fromarray(image).convert(mode)) for name, image in cifar.images(path))
+
+    def pictures() -> Iterator[Picture]:
+        return ((name, Image.fromarray(image).convert(mode)) for name, image in cifar.images(path))
+
     return Found(pictures, path if path.is_dir() else path.parent, cifar.batch_files(path))
 
 
 def _texture(rest: str, options: Options) -> Found:
-    return Found(iter([(rest, images.texture(rest, options.colour))]), count=1)
+    return Found(lambda: iter([(rest, images.texture(rest, options.colour))]), count=1)
 
 
 def _generated(rest: str, options: Options) -> Found:
     """Fingerprints, 96 x 96."""
-    generator = torch_stream(options.seed, "data")
 
     def pictures() -> Iterator[Picture]:
+        generator = torch_stream(options.seed, "data")
         for i in range(options.count):
             grey = fingerprints(1, pattern=rest or None, generator=generator)[0]
             image = Image.fromarray(((grey + 1.0) * 127.5).round().to(torch.uint8).numpy())
             yield f"fingerprint-{i + 1}", image.convert("L" if options.colour == "grey" else "RGB")
 
-    return Found(pictures(), count=options.count)
+    return Found(pictures, count=options.count)
 
 
 def _persons(rest: str, names: tuple[str, ...]) -> Groups:

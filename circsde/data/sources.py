@@ -160,14 +160,11 @@ def _windows(
     """``count`` windows of the images of a source, one image after the other, their names, and what is left out."""
     skipped: dict[str, str] = {}
     kind, rest = split_name(name)
-
-    def found() -> Found:
-        return SOURCES[kind].find(rest, Options(colour))
-
-    most = found().count or 0
+    found = SOURCES[kind].find(rest, Options(colour))
+    most = found.count or 0
 
     def usable() -> Iterator[tuple[str, Image.Image]]:
-        for label, image in _named(found(), name, whole_paths=kind == "file"):
+        for label, image in _named(found, name, whole_paths=kind == "file"):
             reason = image if isinstance(image, str) else images.too_small(image, crop)
             if isinstance(image, str) or reason:
                 skipped[label] = str(reason)
@@ -207,7 +204,7 @@ def _windows(
 
 def _named(found: Found, source: str, *, whole_paths: bool) -> Iterator[Picture]:
     """Images with names that say where they are: those that are made have the name of their source."""
-    for label, image in found.pictures:
+    for label, image in found.pictures():
         yield str(found.folder / label) if whole_paths else label if found.files else source, image
 
 
