@@ -190,8 +190,7 @@ def start_law(chain: Chain, run: str | Path, name: str = "auto", known: Collecti
         return stationary(chain.sde), "settled"  # type: ignore[arg-type]
     path = beside if name == "auto" else Path(name)
     law, table = load_law(path, known)
-    states: Tensor | None = getattr(law, "states", None)
-    shape = getattr(law, "event_shape", chain.sde.event_shape or ()) if states is None else states.shape[1:]
+    shape = getattr(law, "event_shape", chain.sde.event_shape or ())
     if tuple(shape) != tuple(chain.sde.event_shape or ()):
         raise ValueError(f"{path} is a law of samples of shape {tuple(shape)}, the model's are {chain.sde.event_shape}")
     return law, f"{table.attrs.get('chosen', type(law).__name__.lower())}, {path}"

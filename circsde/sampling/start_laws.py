@@ -113,6 +113,11 @@ class Resampled:
 
     states: Tensor
 
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of a sample."""
+        return tuple(self.states.shape[1:])
+
     @classmethod
     def of(cls, theta: Angles) -> "Resampled":
         """From angles, which must be finite: integers hold no others."""
