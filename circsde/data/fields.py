@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from circsde.data.image_set import evenly
 from circsde.data.images import Size
 from circsde.streams import torch_stream
 from circsde.torus import require_finite
@@ -40,7 +41,7 @@ class PhaseFields:
         theta: Phases, ``(fields, rows, columns)``, radians.
         crop: Rows and columns of the windows; whole fields by default.
         remarks: What whoever trains on them should know.
-        labels: None, as fields have no classes.
+        labels: Empty, as fields have no classes.
 
     Raises:
         ValueError: If there is no field, a phase is not finite, or a window does not fit.
@@ -92,9 +93,8 @@ class PhaseFields:
         if count > places:
             raise ValueError(f"the {len(self)} fields have {places} different windows, {count} are asked for")
         generator = torch_stream(seed, "windows")
-        rounds = [torch.randperm(len(self), generator=generator) for _ in range(math.ceil(count / len(self)))]
-        uniform = torch.rand(2, count, dtype=torch.float64, generator=generator)
-        return self._windows(torch.cat(rounds)[:count], uniform)
+        which = evenly(count, len(self), generator)
+        return self._windows(which, torch.rand(2, count, dtype=torch.float64, generator=generator))
 
     def split(self, fraction: float = 0.8, seed: int = 0) -> tuple["PhaseFields", "PhaseFields"]:
         """Two sets without a common phase: of several fields some each, of one its upper and its lower rows.

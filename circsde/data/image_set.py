@@ -134,9 +134,9 @@ class ImageSet:
         if count > places:
             raise ValueError(f"the {len(self)} images have {places} different windows, {count} are asked for")
         generator = torch_stream(seed, "windows")
-        rounds = [torch.randperm(len(self), generator=generator) for _ in range(math.ceil(count / len(self)))]
+        which = evenly(count, len(self), generator)
         uniform = torch.rand(5, count, dtype=torch.float64, generator=generator)
-        return self._windows(uniform, generator, torch.cat(rounds)[:count].numpy(), margin)
+        return self._windows(uniform, generator, which.numpy(), margin)
 
     def margin(self, encoding: Encoding) -> int:
         """As many pixels around a window as the encoding wants and the smallest image has."""
@@ -274,6 +274,12 @@ class ImageSet:
             for k in (1, 2, 3) if is_square else (2,):
                 windows[quarters == k] = windows[quarters == k].rot90(k, (-2, -1))
         return windows
+
+
+def evenly(count: int, items: int, generator: torch.Generator) -> Tensor:
+    """``count`` places among so many items, each of them used as often as any other to one."""
+    rounds = [torch.randperm(items, generator=generator) for _ in range(math.ceil(count / items))]
+    return torch.cat(rounds)[:count]
 
 
 def inner(theta: Tensor, margin: int) -> Tensor:
