@@ -157,10 +157,3 @@ def write_table(path: Path, names: "Sequence[str]", values: "NDArray[np.float64]
 
     with replacing(path, force=force) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([names, *values.tolist()])
-
-
-def unit_name(unit: str) -> str:
-    """A unit in words; see :func:`circsde.files.units.unit_name`."""
-    from circsde.files import units
-
-    return units.unit_name(unit)

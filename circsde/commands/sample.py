@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from circsde.commands import console, options
-from circsde.commands.angles import unit_name
 from circsde.commands.answer import Answer, counted
 from circsde.commands.options import OUTPUT, SOLVER, flag, option
 
@@ -95,6 +94,7 @@ def sample(
     _check_pictures(picture, video, force=force)
 
     from circsde.commands import image_samples
+    from circsde.files.units import unit_name
     from circsde.models.training import trained
     from circsde.record import provenance
     from circsde.sampling.reverse import Recipe, Spacing

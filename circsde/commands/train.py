@@ -126,13 +126,14 @@ def train(
     from circsde.data.image_sources import holds_images
     from circsde.models.settings import Settings
 
-    if not holds_images(source, unit) and process is ProcessName.DIFFUSION:
+    are_pictures = holds_images(source, unit)
+    if not are_pictures and process is ProcessName.DIFFUSION:
         options.refuse(train, given, ("attraction",), "the process diffusion attracts to nothing: take reference")
     if source.startswith("torsion:") and "/" not in source:
         options.refuse(train, given, ("held_out",), "the rows of torsions that validate are fixed")
     reading = angles.Reading(unit, columns, drop_missing, missing, along, phases)
     tiles = options.size(crop) if drop_missing else None  # of a field: those without a gap, or else windows anywhere
-    data = None if holds_images(source, unit) else angles.read(source, reading, tiles=tiles)
+    data = None if are_pictures else angles.read(source, reading, tiles=tiles)
     is_field = data is not None and data.theta.ndim > 2
     is_images = data is None or is_field
     if not is_images and (seconds, epochs, updates, patience) == (None, None, None, None):

@@ -8,9 +8,7 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
-from circsde.files.table import Column, Request, Table, choose, naming, stacked
-
-HOUR = np.timedelta64(1, "h")
+from circsde.files.table import DATES, HOUR, Column, Request, Table, choose, naming, stacked
 
 
 def read_npy(path: Path, request: Request) -> Table:
@@ -50,7 +48,7 @@ def offered(name: str, array: Any, unit: str | None, *, phases: bool) -> Column:
     """The array, or variable, ``array`` as a column that may be taken."""
     kind = array.dtype.kind
     fault = {
-        "M": "dates: write the hour of the day, or the day of the year, as a number",
+        "M": DATES,
         "b": "true or false",
         "V": "structures",
         "O": "objects",

@@ -10,15 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from circsde.contracts import first_few
-from circsde.files.table import Column, Request, Table, choose, naming, needs, stacked, unique
+from circsde.files.table import DATES, HOUR, Column, Request, Table, choose, naming, needs, stacked, unique
 from circsde.files.text_dialect import MISSING, TIME, is_number
 
 if TYPE_CHECKING:
     Series: TypeAlias = pd.Series[Any]
 else:
     Series = pd.Series  # of which versions before 3 take no parameter
-
-HOUR = np.timedelta64(1, "h")
 
 _LIKELY = r"^[+-]?(?:\d|[.,]\d|[iI][nN][fF])"  # how a cell begins that may be a number or a time
 
@@ -74,7 +72,7 @@ class Numbers:
         """The column as it may be taken."""
         row, cell = self.other or (0, "")
         if self.dates:
-            return Column(name, fault="dates: write the hour of the day, or the day of the year, as a number")
+            return Column(name, fault=DATES)
         number = is_number(cell, ".") or is_number(cell, ",")  # with the other decimal mark, or beside times of day
         if not number and not any(np.isfinite(part).any() for part in self.parts):
             return Column(name, fault=f"text, such as {cell!r} in row {row}" if row else "", doubt="no number")

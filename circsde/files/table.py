@@ -14,6 +14,11 @@ from numpy.typing import NDArray
 from circsde.contracts import first_few
 from circsde.files.units import is_of_angles, unit_name
 
+HOUR = np.timedelta64(1, "h")
+
+DATES = "dates: write the hour of the day, or the day of the year, as a number"
+"""Why a column of dates cannot be taken."""
+
 
 class Table(NamedTuple):
     """Angles as read, ``(batch, *event)`` in the unit of the file.

@@ -116,15 +116,13 @@ def sample(
     return drawn.assign_coords({"class": ("sample", names)})
 
 
-def default_recipe(model: Trained, **changes: object) -> Recipe:
+def default_recipe(model: Trained) -> Recipe:
     """How a model is sampled by default.
 
     Images take 25 steps of multistep, the last without noise. A few angles take 100 steps of Heun's method, the last
     with noise, as their details may be as fine as the noise of that step.
     """
-    of_images = len(event_shape(model)) > 1
-    recipe: dict[str, object] = {"method": "multistep", "n_steps": 25} if of_images else {"denoise": False}
-    return Recipe(**recipe | changes)  # type: ignore[arg-type]
+    return Recipe("multistep", 25) if len(event_shape(model)) > 1 else Recipe(denoise=False)
 
 
 def samples_at_once(model: Trained) -> int:
