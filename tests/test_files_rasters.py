@@ -145,6 +145,18 @@ def test_of_several_pages_the_first_is_read_and_said(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.theta[0] / (0.9 * math.pi), pages[0] / 127.5 - 1.0, atol=1e-6)
 
 
+def test_of_a_folder_both_pages_and_images_that_are_left_out_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set").mkdir()
+    tifffile.imwrite(tmp_path / "set" / "a.tif", np.zeros((2, 8, 8), np.uint8), photometric="minisblack")
+    (tmp_path / "set" / "b.png").write_bytes(b"no picture")
+    said = ran("simulate set --steps 1 --frames 1 --out x")
+    assert "1 image is the first page of several: set/a.tif (page 1 of 2)" in said
+    assert "left out 1 image: cannot read set/b.png" in said
+
+
 # fields to train on
 
 

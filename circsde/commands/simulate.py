@@ -148,10 +148,10 @@ def simulate(
         f"{min(frames, steps) + 1} frames of {data.theta.numel():,} phases",
         "save fewer frames, or take fewer samples or smaller images",
     )
-    left_out = list(data.notes)
+    taken = list(data.notes)
     if data.skipped:
-        left_out = [f"left out {counted(len(data.skipped), 'image')}: {first_few(data.skipped, '; ')}"]
-    with console.progress_bar("integrating", steps, [title, *left_out]) as progress:
+        taken += [f"left out {counted(len(data.skipped), 'image')}: {first_few(data.skipped, '; ')}"]
+    with console.progress_bar("integrating", steps, [title, *taken]) as progress:
         result = forward(
             sde, data.theta, method=method, n_steps=steps, frames=frames, generator=generator, progress=progress
         )
