@@ -1,7 +1,7 @@
 r"""Independent streams of random numbers, one for every purpose.
 
 Every draw of the package comes from a stream that is named by a tuple ``(seed, purpose, *place)``: the user's seed,
-what the numbers are for, and where they belong (a block of samples, the kind of noise, the rank of a process). The
+what the numbers are for, and where they belong (a sample, the kind of noise, the rank of a process). The
 key of a stream is the 128-bit BLAKE2b hash of that tuple written as text, so that different tuples have different
 keys, whatever integers they are made of: neighbouring seeds, negative ones and those beyond 64 bits alike. No stream
 is the one that ``torch.manual_seed`` or ``numpy.random.seed`` starts, so that data drawn there are independent of it.
@@ -20,7 +20,7 @@ import torch
 Purpose = Literal[
     "ancestral",  # the noise of the standard model's samplers; place: sample
     "backward",  # the noise of samples on their way back to data
-    "brownian",  # the Brownian paths of sdeint; place: block of samples, kind (along the path, its area)
+    "brownian",  # the Brownian paths of sdeint; place: kind (along the path, its area)
     "calibration",  # the states that the discounts of a chain are found from
     "checks",  # where an equation is tried before it is used
     "data",  # generated data, and how files are sampled

@@ -4,8 +4,8 @@ Angles are carried in float64, fields evaluated in the dtype of the angles given
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import SupportsIndex
 
 import torch
@@ -15,17 +15,16 @@ from circsde.contracts import first_few
 from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian, BrownianPath, Noise, draw_seed
 from circsde.solvers.checks import check_angles, check_equation, warn_of_instability
+from circsde.solvers.fused import Lost, State, fused
 from circsde.solvers.grid import Times, step_grid, until
+from circsde.solvers.lift import FAR, reduce, unwind
 from circsde.solvers.methods import Method
 from circsde.solvers.precision import field_dtype, reading
 from circsde.solvers.registry import find_method
 from circsde.solvers.solution import OnFailure, Solution, Stats, Status
-from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles
 
 _CHECK_EVERY = 8  # steps between looks at the angles: each look waits for the device
-_FAR = 8.0  # unwind beyond this: below it, float32 resolves an angle to 5e-7
-_TWO_PI_HEAD = 6.28125  # 8 significant bits
 
 
 def sdeint(
@@ -60,8 +59,8 @@ def sdeint(
         brownian: The Brownian path to follow. The same path may be followed with different steps.
         generator: A ``torch.Generator`` or a seed for a new path; by default torch's global generator.
         first_sample: The index of the first sample: a sample's path depends on the seed and its index only.
-        compile: Compile the step with ``torch.compile``, which takes seconds once; on a CPU the noise of an
-            elementary equation is then drawn by other threads meanwhile.
+        compile: Compile the step with ``torch.compile``, which takes seconds once: for networks and GPUs. Eq. (1) on
+            a CPU is compiled as it is (:mod:`circsde.solvers.fused`).
         progress: Called with the number of finished steps.
         on_failure: ``"raise"``, or ``"return"`` for a solution whose ``stats.status`` says what happened.
 
@@ -86,17 +85,15 @@ def sdeint(
     method = find_method(method)
     check_angles(theta0, sde.event_shape)
     points, marks = step_grid(until(ts, sde.horizon), n_steps=n_steps, dt=dt, grid=grid)
-    ahead = torch.get_num_threads() - 1 if compile and sde.elementary and theta0.device.type == "cpu" else 0
     if brownian is not None and (generator is not None or first_sample):
         raise ValueError("a given Brownian path has its own seed and samples: leave out generator and first_sample")
     dtype = field_dtype(sde, theta0.dtype)
     if brownian is None:
         seed, shape = draw_seed(generator), tuple(theta0.shape)
-        brownian = Brownian(tuple(points), shape, seed, dtype, theta0.device, first_sample, workers=ahead)
-    with _single_threaded() if ahead else nullcontext():
-        check_equation(sde, theta0.detach().to(dtype), points)
-        warn_of_instability(sde, method, points)
-        return _walk(sde, theta0, dtype, points, marks, method, brownian, compile, progress).or_raise(on_failure)
+        brownian = Brownian(tuple(points), shape, seed, dtype, theta0.device, first_sample)
+    check_equation(sde, theta0.detach().to(dtype), points)
+    warn_of_instability(sde, method, points)
+    return _walk(sde, theta0, dtype, points, marks, method, brownian, compile, progress).or_raise(on_failure)
 
 
 def _walk(
@@ -110,34 +107,89 @@ def _walk(
     compile: bool,
     progress: Callable[[int], object] | None,
 ) -> Solution:
-    """The time loop: steps through ``points``, outputs at the indices ``marks``."""
-    step: Callable[..., Tensor] = torch.compile(method.first_step()) if compile else method.first_step()
-    number: Callable[[float], float | Tensor] = _tensor_time if compile else float
-    limit, evaluations = 1.0 / torch.finfo(dtype).eps, method.evaluations(sde)
-    theta, winding = wrapped = _unwind(theta0.double(), torch.zeros_like(theta0, dtype=torch.int64))
-    saved, ends, sde = [_output(*wrapped, theta0.dtype)], list[Tensor](), reading(sde, dtype)
+    """The time loop: from output to output, which are the indices ``marks`` among ``points``."""
+    loops = None if compile else fused(sde, dtype, theta0, points, method, path)
+    solve = loops or _Steps(sde, theta0, dtype, points, method, path, compile)
+    limit, evaluations, done = 1.0 / torch.finfo(dtype).eps, method.evaluations(sde), 0
+    theta, winding = solve.start(theta0)
+    saved, view = [solve.output(theta, winding, theta0.dtype)], reading(sde, dtype)
     stats = Stats((len(points) - 1) * evaluations, len(points) - 1)
-    for i, noise in enumerate(_noises(path, points, method, theta0, dtype)):
-        t, h = points[i], points[i + 1] - points[i]
-        theta = step(sde, number(t), number(h), theta, noise)
-        ends.append(torch.stack(theta.detach().aminmax()))
-        at_output = i + 1 == marks[len(saved)]
-        if at_output or len(ends) == _CHECK_EVERY:
-            farthest = torch.stack(ends).abs().amax(1).tolist()
-            if not all(far < limit for far in farthest):
-                stats = _failure(theta, points, i + 1 - len(ends), farthest, limit, evaluations)
+    for a, b in pairwise(marks):
+        for state in solve.advance(theta, winding, a, b):
+            theta, winding, reached, lost = state
+            if lost is not None:
+                stats = _failure(lost, points, limit, evaluations)
                 break
-            if farthest[-1] > _FAR:
-                theta, winding = _unwind(theta, winding, _FAR)
-            ends.clear()
-        if at_output:
-            output = theta if method.observe is None else method.observe(sde, t, h, theta, noise)
-            saved.append(_output(output, winding, theta0.dtype))
-        if progress is not None:
-            progress(i + 1)
+            if progress is not None:
+                for step in range(done + 1, reached + 1):
+                    progress(step)
+            done = reached
+        if stats.status != Status.SUCCESS:
+            break
+        output = theta
+        if method.observe is not None:
+            noise = solve.noise(points[b - 1 : b + 1], method.levy_area)
+            output = method.observe(view, points[b - 1], points[b] - points[b - 1], theta, noise)
+        saved.append(solve.output(output, winding, theta0.dtype))
     times = torch.tensor([points[mark] for mark in marks[: len(saved)]], dtype=torch.float64)
     angles, turns = (torch.stack(parts) for parts in zip(*saved, strict=True))
     return Solution(times, angles, turns, stats)
+
+
+class _Steps:
+    """A solve step by step, for any equation, method and path, on any device, and for gradients."""
+
+    def __init__(
+        self,
+        sde: SDE,
+        theta0: Tensor,
+        dtype: torch.dtype,
+        points: list[float],
+        method: Method,
+        path: BrownianPath,
+        compile: bool,
+    ) -> None:
+        first_step = method.first_step()
+        self.step: Callable[..., Tensor] = torch.compile(first_step) if compile else first_step
+        self.number: Callable[[float], float | Tensor] = _tensor_time if compile else float
+        self.sde, self.points, self.limit = reading(sde, dtype), points, 1.0 / torch.finfo(dtype).eps
+        self.noises = _noises(path, points, method, theta0, dtype)
+
+    def start(self, theta0: Tensor) -> tuple[Tensor, Tensor]:
+        """Lifted angles in float64, near zero, and the whole turns taken off."""
+        return unwind(theta0.double(), torch.zeros_like(theta0, dtype=torch.int64))
+
+    def advance(self, theta: Tensor, winding: Tensor, a: int, b: int) -> Iterator[State]:
+        """Move angles from point ``a`` of the grid to point ``b``."""
+        ends = list[Tensor]()
+        for i in range(a, b):
+            t, h = self.points[i], self.points[i + 1] - self.points[i]
+            self.last = next(self.noises)
+            theta = self.step(self.sde, self.number(t), self.number(h), theta, self.last)
+            ends.append(torch.stack(theta.detach().aminmax()))
+            if i + 1 == b or len(ends) == _CHECK_EVERY:
+                farthest = torch.stack(ends).abs().amax(1).tolist()
+                if not all(far < self.limit for far in farthest):
+                    yield theta, winding, i + 1, self._lost(theta, i + 1 - len(ends), farthest)
+                    return
+                if farthest[-1] > FAR:
+                    theta, winding = unwind(theta, winding, FAR)
+                ends.clear()
+            yield theta, winding, i + 1, None
+
+    def noise(self, points: Sequence[float], levy_area: bool) -> Noise:  # noqa: ARG002
+        """The noise of the last step."""
+        return self.last
+
+    def output(self, theta: Tensor, winding: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The same lifted angles with their first part in ``[-pi, pi)``, in ``dtype``."""
+        return reduce(theta, winding, dtype)
+
+    def _lost(self, theta: Tensor, first: int, farthest: list[float]) -> Lost:
+        """What was lost, from the angles at hand and the farthest ones after steps ``first``, ``first + 1``, ..."""
+        offset = next(k for k, far in enumerate(farthest) if not far < self.limit)
+        samples = (~(theta.detach().abs() < self.limit)).flatten(1).any(1).nonzero().flatten().tolist()
+        return Lost(first + offset, math.isfinite(farthest[offset]), tuple(samples))
 
 
 def _noises(
@@ -158,46 +210,14 @@ def _noises(
         raise ValueError(f"the Brownian path ended after {given} of {expected} steps")
 
 
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Compute on this thread only, so that the threads that draw the noise have the other cores to themselves."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _tensor_time(t: float) -> Tensor:
     """A time as an argument that a compiled step is not specialised to."""
     return torch.tensor(t, dtype=torch.float64)
 
 
-def _unwind(theta: Tensor, winding: Tensor, beyond: float = 0.0) -> tuple[Tensor, Tensor]:
-    """The same lifted angles; the first part of those ``beyond`` is within a rounding of ``[-pi, pi]``.
-
-    Turns are counted exactly, for each angle by itself, so that its rounding does not depend on the batch around it.
-
-    Two pi is subtracted in two parts, the first so short that its multiples are exact (Cody and Waite).
-    """
-    turns = (theta.detach() * (1.0 / TWO_PI)).round_().mul_(theta.detach().abs() > beyond)
-    return theta.sub(turns, alpha=_TWO_PI_HEAD).sub(turns, alpha=TWO_PI - _TWO_PI_HEAD), winding + turns.long()
-
-
-def _output(theta: Tensor, winding: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The same lifted angle with its first part in ``[-pi, pi)`` exactly, in ``dtype``."""
-    wrapped = wrap(wrap(theta).to(dtype))
-    return wrapped, winding + ((theta.detach() - wrapped.detach()) / TWO_PI).round().long()
-
-
-def _failure(
-    theta: Tensor, points: list[float], first: int, farthest: list[float], limit: float, evaluations: int
-) -> Stats:
-    """What stopped the loop, from the angles at hand and the farthest ones after steps ``first``, ``first + 1``, ..."""
-    offset = next(k for k, far in enumerate(farthest) if not far < limit)
-    i, finite = first + offset, math.isfinite(farthest[offset])
-    samples = tuple((~(theta.detach().abs() < limit)).flatten(1).any(1).nonzero().flatten().tolist())
+def _failure(lost: Lost, points: list[float], limit: float, evaluations: int) -> Stats:
+    """What stopped the loop."""
+    i, finite, samples = lost
     what = f"moved by more than {limit:.0e} rad" if finite else "is not finite"
     where = f"sample{'s' * (len(samples) > 1)} {first_few(samples)}" if samples else "a sample that has come back since"
     message = (

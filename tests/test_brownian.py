@@ -60,11 +60,10 @@ def variance_p_value(x: Tensor) -> float:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_increments_have_the_covariance_of_theory(dtype: torch.dtype, workers: int) -> None:
+def test_increments_have_the_covariance_of_theory(dtype: torch.dtype) -> None:
     """Var dW = h, Var dZ = h^3/3, Cov = h^2/2: chi-square of both standardised parts and their correlation."""
     grid = grid_of([0.01, 0.5, 2.0])
-    path = Brownian(grid, (400, 500), seed=1, dtype=dtype, workers=workers)
+    path = Brownian(grid, (400, 500), seed=1, dtype=dtype)
     for noise, (t0, t1) in zip(drawn(path), pairwise(grid), strict=True):
         along, across = standardised(noise, t1 - t0)
         assert variance_p_value(along) > FALSE_ALARM
@@ -89,8 +88,8 @@ def test_coarse_increments_have_the_covariance_of_theory() -> None:
     assert_independent(along, across)
 
 
-def test_steps_samples_blocks_kinds_and_seeds_are_independent_of_one_another() -> None:
-    """A block holds 2^12 normals or fewer; samples a hundred apart are in other blocks, next to one another in one."""
+def test_steps_samples_quarters_kinds_and_seeds_are_independent_of_one_another() -> None:
+    """Of runs of 1,024 normals each, here of one sample; of their quarters, which are made together; of neighbours."""
     n, event = 300, 1000
     first, second = drawn(Brownian((0.0, 1.0, 2.0), (n, event), seed=3, dtype=torch.float64))
     (other,) = drawn(Brownian((0.0, 1.0), (n, event), seed=4, dtype=torch.float64))
@@ -103,16 +102,18 @@ def test_steps_samples_blocks_kinds_and_seeds_are_independent_of_one_another() -
         assert_independent(along[lag:], along[:-lag])
         assert_independent(along[lag:], across[:-lag])
         assert_independent(across[lag:], along[:-lag])
-    assert_independent(along[:, 1:], along[:, :-1])
+    for lag in (1, 250, 500, 750):
+        assert_independent(along[:, lag:], along[:, :-lag])
 
 
 @given(widths, seeds, st.sampled_from([torch.float32, torch.float16, torch.bfloat16]))
 def test_a_path_is_the_same_in_every_dtype_to_rounding(steps: list[float], seed: int, dtype: torch.dtype) -> None:
     grid = grid_of(steps)
     wide, narrow = (drawn(Brownian(grid, (3, 5), seed, each)) for each in (torch.float64, dtype))
-    for a, b in zip(wide, narrow, strict=True):
-        assert torch.equal(a.dW.to(dtype), b.dW)
-        assert torch.equal(area(a).to(dtype), area(b))
+    for a, b, h in zip(wide, narrow, steps, strict=True):
+        for exact, rounded, size in ((a.dW, b.dW, h**0.5), (area(a), area(b), h**1.5)):
+            ulp = torch.finfo(dtype).eps * exact.abs() + 6e-7 * size  # a normal of float32 is right to 4e-7
+            assert bool(((exact - rounded.double()).abs() <= ulp).all())
 
 
 @given(widths, seeds, st.data())
@@ -173,14 +174,14 @@ def test_asking_for_areas_does_not_change_the_path() -> None:
     assert all(torch.equal(a.dW, b.dW) and b.dZ is None for a, b in zip(with_area, without, strict=True))
 
 
-@pytest.mark.parametrize("shape", [(1, 5), (40, 3, 32, 32), (3, 7), (2, 20_001)])
+@pytest.mark.parametrize("shape", [(1, 5), (40, 3, 32, 32), (3, 7), (2, 20_001), (40_000, 3), (700, 100)])
 def test_threads_are_of_no_consequence_for_the_path(shape: tuple[int, ...]) -> None:
     threads = torch.get_num_threads()
     paths = []
     try:
-        for workers, available in ((0, 1), (0, 2), (1, 1), (3, 2)):
+        for available in (1, 2, 3):
             torch.set_num_threads(available)
-            paths.append(drawn(Brownian(uniform_grid(20), shape, 9, workers=workers)))
+            paths.append(drawn(Brownian(uniform_grid(3), shape, 9)))
     finally:
         torch.set_num_threads(threads)
     for other in paths[1:]:
@@ -203,9 +204,9 @@ def live_bytes() -> int:
     return sum({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in dense}.values())
 
 
-def bytes_held(workers: int, kept: list[Noise]) -> list[int]:
+def bytes_held(kept: list[Noise]) -> list[int]:
     """After 10, 30 and 60 of 1e5 steps of 5e4 normals each (40 GB in all), with what ``kept`` keeps."""
-    path = Brownian(uniform_grid(100_000), (50, 1000), 0, torch.float64, workers=workers)
+    path = Brownian(uniform_grid(100_000), (50, 1000), 0, torch.float64)
     before, held = live_bytes(), []
     increments = path.increments(path.grid, levy_area=False)
     for i, noise in enumerate(islice(increments, 60), 1):
@@ -221,12 +222,11 @@ class Forgetful(list[Noise]):
         pass
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_memory_does_not_grow_with_the_number_of_steps(workers: int) -> None:
-    held = bytes_held(workers, Forgetful())
+def test_memory_does_not_grow_with_the_number_of_steps() -> None:
+    held = bytes_held(Forgetful())
     assert max(held) < 60 * 8 * 50_000
     assert held[-1] <= 1.01 * max(held[:-1])
-    hoarded = bytes_held(workers, [])
+    hoarded = bytes_held([])
     assert hoarded[-1] > 2 * hoarded[0]
 
 

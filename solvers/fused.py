@@ -1,0 +1,116 @@
+r"""Solves of eq. (1) by compiled loops: many steps of a few samples at a time, which stay in the first cache.
+
+:func:`fused` takes a solve where the equation is exactly eq. (1), the method has a scheme of numbers
+(:mod:`circsde.solvers.schemes`), the noise is that of a :class:`~circsde.solvers.brownian.Brownian` on the very steps
+of the solve, all lies on a CPU, and no gradient is asked for. Everything else goes step by step through torch, with
+the same answer to rounding. Samples are shared among ``torch.get_num_threads()`` threads, which does not change them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from circsde.kuramoto import KuramotoSDE, has_closed_form
+from circsde.sde import SDE
+from circsde.solvers.brownian import Brownian, BrownianPath, Noise
+from circsde.solvers.lift import reduce
+from circsde.solvers.methods import Method
+from circsde.solvers.normals import compiles
+from circsde.solvers.schemes import SCHEMES, Scheme
+
+_AT_ONCE = 1 << 26  # oscillators times steps between looks at the progress, and at an interrupt
+
+
+class Lost(NamedTuple):
+    """A step in which an angle left the numbers: which one, whether it is finite yet, and the samples, if known."""
+
+    step: int
+    finite: bool
+    samples: tuple[int, ...]
+
+
+State = tuple[Tensor, Tensor, int, Lost | None]
+"""Lifted angles, float64, the turns taken off them, the point of the grid that was reached, and what was lost."""
+
+
+def fused(
+    sde: SDE, dtype: torch.dtype, theta0: Tensor, points: Sequence[float], method: Method, path: BrownianPath
+) -> "Fused | None":
+    """The solve by compiled loops, or None where it is not for them."""
+    scheme = SCHEMES.get(method.step)
+    if scheme is None or method.begin is not None or not has_closed_form(sde) or not isinstance(path, Brownian):
+        return None
+    alike = path.shape == tuple(theta0.shape) and path.dtype == dtype and path.device == theta0.device
+    if not alike or theta0.device.type != "cpu" or dtype not in (torch.float32, torch.float64) or not compiles():
+        return None
+    begins = path.grid.index(points[0]) if points[0] in path.grid else -1
+    if tuple(points) != path.grid[begins : begins + len(points)] or _differentiated(sde, theta0, points[0]):
+        return None
+    amplitude = sde.diffusion(points[0])
+    if isinstance(amplitude, Tensor) and amplitude.numel() > 1:
+        return None  # noise that differs from oscillator to oscillator
+    edges = torch.tensor(points, dtype=torch.float64)
+    return Fused(sde, scheme(sde, edges[:-1], edges.diff()), path, begins)
+
+
+def _differentiated(sde: KuramotoSDE, theta0: Tensor, t: float) -> bool:
+    """Whether somebody follows what is done with the angles or the equation: gradients, or functions of torch.func."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(theta0) or torch.autograd.forward_ad._current_level >= 0:
+        return True
+    rates = (rate(t) for rate in (sde.schedule.coupling, sde.schedule.reference, sde.schedule.diffusion))
+    tensors = [x for x in (theta0, *sde.parameters(), *sde.buffers(), *rates) if isinstance(x, Tensor)]
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A solve by compiled loops.
+
+    Attributes:
+        sde: The equation.
+        scheme: The numbers of every step.
+        path: The noise.
+        begins: At which point of the path the solve does.
+    """
+
+    sde: KuramotoSDE
+    scheme: Scheme
+    path: Brownian
+    begins: int
+
+    def start(self, theta0: Tensor) -> tuple[Tensor, Tensor]:
+        """Lifted angles in float64, near zero, and the whole turns taken off."""
+        return self.output(theta0.double(), torch.zeros_like(theta0, dtype=torch.int64), torch.float64)
+
+    def advance(self, theta: Tensor, winding: Tensor, a: int, b: int) -> Iterator[State]:
+        """Move angles from point ``a`` of the grid to point ``b``, as many steps at a time as take a moment."""
+        from circsde.solvers.rows import Rows  # only here, as it takes a moment
+
+        theta, winding = theta.clone(memory_format=torch.contiguous_format), winding.clone()
+        rows, lost = Rows(self.sde, self.scheme, self.path, theta, winding), np.full(len(theta), -1)
+        at_once = max(1, _AT_ONCE // theta.numel())
+        for first, last in pairwise([*range(a, b, at_once), b]):
+            rows.steps(first, last, self.begins, lost)
+            if (lost >= 0).any():
+                step = int(lost[lost >= 0].min())
+                samples = tuple(np.flatnonzero(lost == step).tolist())
+                yield theta, winding, last, Lost(first + step, bool(theta[list(samples)].isfinite().all()), samples)
+                return
+            yield theta, winding, last, None
+
+    def noise(self, points: Sequence[float], levy_area: bool) -> Noise:
+        """The noise of one step, which the loops do not give away."""
+        return next(iter(self.path.increments(points, levy_area=levy_area)))
+
+    def output(self, theta: Tensor, winding: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The same lifted angles with their first part in ``[-pi, pi)``, in ``dtype``."""
+        from circsde.solvers.rows import reduced
+
+        if dtype not in (torch.float32, torch.float64):
+            return reduce(theta, winding, dtype)
+        return reduced(theta, winding, dtype)

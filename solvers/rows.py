@@ -1,0 +1,183 @@
+"""The samples of a solve by compiled loops, shared among threads."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
+from circsde.kuramoto import KuramotoSDE
+from circsde.solvers import kernels, stages
+from circsde.solvers.brownian import Brownian
+from circsde.solvers.philox import RUN
+from circsde.solvers.schemes import Scheme
+from circsde.solvers.threads import share
+from circsde.streams import key
+from circsde.torus import half_open_bounds
+
+_LONG = 1 << 16  # oscillators from which on threads share one sample
+
+
+class Rows:
+    """The samples of a solve, as the loops take them."""
+
+    def __init__(self, sde: KuramotoSDE, scheme: Scheme, path: Brownian, theta: Tensor, winding: Tensor) -> None:
+        self.sde, self.path, self.shape, self.n = sde, path, theta.shape, theta[0].numel()
+        self.theta, self.turns = theta.view(-1).numpy(), winding.view(-1).numpy()
+        self.real = np.dtype(np.float32 if path.dtype == torch.float32 else np.float64)
+        self.equation, self.rows = self._equation(scheme), kernels.rows_in_tile(self.n)
+        self.numbers = self._numbers(scheme)
+
+    def steps(self, a: int, b: int, begins: int, lost: Any) -> None:
+        """Take the steps ``a`` to ``b`` with all samples, on a path that begins at one; ``lost`` counts from ``a``."""
+        numbers, sample = stages.Steps(*(x[a:b] for x in self.numbers)), np.uint64(self.path.first_sample)
+        if self.equation.listens == stages.GIVEN:
+            return self._step_by_step([(0, self.shape[0])], numbers, begins + a, lost)
+        if self.shape[0] < torch.get_num_threads() and self.n >= _LONG:
+            return self._step_by_step([(row, row + 1) for row in range(self.shape[0])], numbers, begins + a, lost)
+
+        def walk(first: int, last: int) -> None:
+            at = first, last, sample, np.uint64(begins + a)
+            room = self._room(self.rows)
+            stages.walk(self.theta, self.turns, lost, room, self.equation, numbers, self.rows, *at)
+
+        return share(walk, self.shape[0], self.rows, self.n * (b - a))
+
+    def _step_by_step(self, groups: Sequence[tuple[int, int]], numbers: Any, step: int, lost: Any) -> None:
+        """Take them one by one with groups of samples, all threads on one stage of one group at a time."""
+        eq, first_sample = self.equation, self.path.first_sample
+        rooms = [self._room(last - first) for first, last in groups]
+        for i in range(len(numbers.rates)):
+            far = 0
+            for (first, last), room in zip(groups, rooms, strict=True):
+                theta = self.theta[first * self.n : last * self.n]
+                at = np.uint64(first_sample + first), np.uint64(step + i)
+                for number in (0, 1, 2) if eq.two else (0, 2):
+                    far += self._sweep(theta, room, number, numbers, i, *at)
+                    if eq.listens != stages.GIVEN:
+                        stages.fields(len(theta), room, eq, number, numbers, i)
+                    elif number < 2:
+                        self._listen(room, number, numbers.rates[i, number])
+            if far and not stages.unwind(self.theta, self.turns, lost, self.n, 0, self.shape[0], i, eq.limit):
+                return
+
+    def _sweep(self, theta: Any, room: Any, number: int, numbers: Any, i: int, sample: Any, step: Any) -> int:
+        """A stage, or the end of a step, by all threads: several samples, or parts of one."""
+        far, size = list[int](), stages.block(self.n, self.rows * self.n)
+
+        def part(first: int, last: int) -> None:
+            own = room._replace(block=np.empty(4 * size, self.real), work=kernels.scratch(self.real))
+            if len(theta) > self.n:
+                rows = self.rows, first, last, sample, step
+                far.append(stages.sweep_rows(theta, own, self.equation, number, numbers, i, *rows))
+            else:
+                far.append(stages.sweep(theta, 0, own, self.equation, number, numbers, i, first, last, sample, step))
+
+        if len(theta) > self.n:
+            share(part, len(theta) // self.n, self.rows, self.n)
+        else:
+            share(part, self.n, RUN, 1)
+        return sum(far)
+
+    def _listen(self, room: Any, number: int, rates: Any) -> None:
+        """Fill in the field at a stage by the mean that the coupling itself computes."""
+        kept = torch.from_numpy(room.kept)
+        for part, (own, direction) in enumerate(zip((room.cos, room.sin), self.equation.psi, strict=True)):
+            mean = self.sde.coupling.mean(kept[own + number * room.size :][: room.size].view(self.shape))
+            lean = torch.from_numpy(rates[1] * direction).view(self.shape[1:])
+            field = kept[room.field + (2 * number + part) * room.size :][: room.size]
+            field.view(self.shape).copy_(mean).mul_(float(rates[0])).add_(lean)
+
+    def _equation(self, scheme: Scheme) -> Any:
+        """What does not change from step to step."""
+        sde, coupling, path = self.sde, self.sde.coupling, self.path
+        kinds = {NoCoupling: stages.FREE, GlobalCoupling: stages.MEAN, LocalCoupling: stages.WINDOW}
+        listens = kinds.get(type(coupling), stages.GIVEN)
+        psi = sde.reference_phase.detach().double()
+        each = listens in (stages.WINDOW, stages.GIVEN) or bool(psi.ndim) or sde.rotates
+        if each:
+            psi = psi.expand(self.shape[1:])
+        window = (1, 1, 1, 0, False, self.real.type(1.0))
+        if isinstance(coupling, LocalCoupling):
+            *images, columns = (1, *self.shape[1:])[-3:] if len(self.shape) > 2 else (1, 1, self.n)
+            rows = images[-1]
+            width = self.real.type(1.0 / (2 * coupling.radius + 1))
+            window = (
+                self.n // rows // columns,
+                rows,
+                columns,
+                coupling.radius,
+                coupling.boundary == "reflecting",
+                width,
+            )
+        return stages.Equation(
+            n=self.n,
+            listens=listens,
+            each=each,
+            window=window,
+            psi=tuple(x.reshape(-1).numpy().astype(self.real) for x in (psi.cos(), psi.sin())),
+            two=len(scheme.stages) == 2,
+            early=scheme.early,
+            area=scheme.area,
+            keys=np.array([kernels.halves(key(path.seed, path.purpose, kind)) for kind in range(2)]),
+            limit=1.0 / torch.finfo(path.dtype).eps,
+        )
+
+    def _numbers(self, scheme: Scheme) -> Any:
+        """The scheme and the rates at its stages, as arrays over the steps."""
+        first, second = scheme.stages[0], scheme.stages[-1]
+        schedule, times = self.sde.schedule, [torch.as_tensor(stage.t) for stage in (first, second)]
+        rates = [[schedule.coupling(t), schedule.reference(t)] for t in times]
+        weights = [(0.0, 0.0), (second.a, 0.0), scheme.end[:2]]
+        kicks = [first[2:], second[2:], scheme.end[2:]]
+
+        def array(numbers: Sequence[Sequence[Any]]) -> Any:
+            rows = [[torch.as_tensor(x, dtype=torch.float64).expand(times[0].shape) for x in row] for row in numbers]
+            return torch.stack([torch.stack(row, -1) for row in rows], 1).numpy().astype(self.real)
+
+        return stages.Steps(array(rates), array(weights), array(kicks))
+
+    def _room(self, rows: int) -> Any:
+        """Where some samples are worked on."""
+        eq, size = self.equation, rows * self.n
+        stage_count, apart = 2 if eq.two else 1, size if eq.each else rows
+        lengths = {
+            "cos": stage_count * size,
+            "sin": stage_count * size,
+            "field": 4 * apart,
+            "frequency": size if eq.each else 0,
+            "normals": (1 + eq.area) * size if eq.two else 0,
+        }
+        begins = [0, *accumulate(lengths.values())]
+        room = stages.Room(
+            kept=np.empty(begins[-1], self.real),
+            size=size,
+            **dict(zip(lengths, begins, strict=False)),
+            apart=apart,
+            block=np.empty(4 * stages.block(self.n, self.rows * self.n), self.real),
+            sums=np.empty(2 * max(rows, -(-self.n // RUN))),
+            images=np.empty(3 * self._surrounded(), self.real),
+            work=kernels.scratch(self.real),
+            k=kernels.constants(self.real),
+        )
+        if eq.each:
+            frequency = self.sde.natural_frequency.detach().double().expand(self.shape[1:]).reshape(-1)
+            room.kept[room.frequency :][:size] = np.tile(frequency.numpy(), rows)
+        return room
+
+    def _surrounded(self) -> int:
+        """Oscillators of an image and what a window sees around it, at most."""
+        _, rows, columns, radius, *_ = self.equation.window
+        return max(rows * (columns + 2 * radius), (rows + 2 * radius) * columns) if radius else 0
+
+
+def reduced(theta: Tensor, winding: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """As :func:`circsde.solvers.lift.reduce`, for float32 and float64."""
+    out, turns = torch.empty_like(theta, dtype=dtype), torch.empty_like(winding)
+    low, high = half_open_bounds(dtype)
+    x, y, z, w = (x.contiguous().view(-1).numpy() for x in (theta, winding, out, turns))
+    share(lambda a, b: stages.reduce(x[a:b], y[a:b], z[a:b], w[a:b], low, high), theta.numel(), RUN, 1)
+    return out, turns

@@ -1,0 +1,80 @@
+r"""The one-step methods as numbers: what a compiled loop needs to know of a method.
+
+With standard normals ``xi, eta``, so that ``dW = sqrt(h) xi`` and ``dZ = h/2 dW + sqrt(h^3/12) eta``, a step of a
+method of one or two stages is
+
+``theta_1 = theta + u_1 xi + v_1 eta``, ``theta_2 = theta + a f(t_1, theta_1) + u_2 xi + v_2 eta``,
+``theta <- theta + b_1 f(t_1, theta_1) + b_2 f(t_2, theta_2) + u xi + v eta``.
+
+Every number is one of all steps at once, a float64 tensor over the steps, or the same for all.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from circsde.sde import SDE
+from circsde.solvers.methods import (
+    Step,
+    euler_maruyama_step,
+    heun_step,
+    leimkuhler_matthews_step,
+    sra1_step,
+)
+
+Number = float | Tensor
+
+
+class Stage(NamedTuple):
+    """Where the drift is evaluated: at time ``t``, after ``a f_1 + u xi + v eta``."""
+
+    t: Number
+    a: Number = 0.0
+    u: Number = 0.0
+    v: Number = 0.0
+
+
+class Scheme(NamedTuple):
+    """The stages, one or two, and the end ``(b_1, b_2, u, v)``."""
+
+    stages: tuple[Stage, ...]
+    end: tuple[Number, Number, Number, Number]
+    early: bool = False
+    """Whether the first stage lies off the angles."""
+    area: bool = False
+    """Whether ``eta`` is read."""
+
+
+def euler_maruyama(sde: SDE, t: Tensor, h: Tensor) -> Scheme:
+    """That of :func:`~circsde.solvers.methods.euler_maruyama_step`."""
+    return Scheme((Stage(t),), (h, 0.0, sde.diffusion(t) * h**0.5, 0.0))
+
+
+def heun(sde: SDE, t: Tensor, h: Tensor) -> Scheme:
+    """That of :func:`~circsde.solvers.methods.heun_step`."""
+    kick = sde.variance(t, t + h) ** 0.5
+    return Scheme((Stage(t), Stage(t + h, h, kick)), (0.5 * h, 0.5 * h, kick, 0.0))
+
+
+def sra1(sde: SDE, t: Tensor, h: Tensor) -> Scheme:
+    """That of :func:`~circsde.solvers.methods.sra1_step`; ``dZ / h = sqrt(h) (xi / 2 + eta / sqrt(12))``."""
+    left, right, along, across = sde.diffusion(t), sde.diffusion(t + h), 0.5 * h**0.5, (h / 12.0) ** 0.5
+    second = Stage(t + 0.75 * h, 0.75 * h, 1.5 * right * along, 1.5 * right * across)
+    end = h / 3.0, 2.0 / 3.0 * h, (right + left) * along, (left - right) * across
+    return Scheme((Stage(t), second), end, area=True)
+
+
+def leimkuhler_matthews(sde: SDE, t: Tensor, h: Tensor) -> Scheme:
+    """That of :func:`~circsde.solvers.methods.leimkuhler_matthews_step`."""
+    kick = sde.variance(t, t + h) ** 0.5
+    return Scheme((Stage(t + 0.5 * h, u=0.5 * kick),), (h, 0.0, kick, 0.0), early=True)
+
+
+SCHEMES: dict[Step, Callable[[SDE, Tensor, Tensor], Scheme]] = {
+    euler_maruyama_step: euler_maruyama,
+    heun_step: heun,
+    sra1_step: sra1,
+    leimkuhler_matthews_step: leimkuhler_matthews,
+}
+"""The numbers of the steps from ``t`` to ``t + h``, ``(sde, t, h) -> Scheme``, by the step function of the method."""

@@ -1,0 +1,42 @@
+"""Threads for compiled loops: as many as torch takes, and none where there is little to do."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import torch
+
+_WORTHWHILE = 1 << 15  # numbers below which a second thread costs more than it saves
+
+
+def share(work: Callable[[int, int], object], count: int, grain: int, each: int) -> None:
+    """Do ``work(first, last)`` for ``count`` things, by several threads where they are worth it.
+
+    Args:
+        work: What releases the interpreter's lock while it computes.
+        count: Of things, in order.
+        grain: Things that stay together.
+        each: Numbers that one thing costs.
+    """
+    pieces = -(-count // grain)
+    threads = min(torch.get_num_threads(), pieces, max(1, count * each // _WORTHWHILE))
+    if threads == 1:
+        work(0, count)
+        return
+    edges = [min(count, pieces * i // threads * grain) for i in range(threads + 1)]
+    jobs = [_pool(threads - 1).submit(work, a, b) for a, b in zip(edges[1:], edges[2:], strict=False)]
+    try:
+        work(edges[0], edges[1])
+    finally:
+        for job in jobs:
+            job.result()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="circsde")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child process has none of its parent's threads
