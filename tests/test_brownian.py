@@ -112,7 +112,9 @@ def test_a_path_is_the_same_in_every_dtype_to_rounding(steps: list[float], seed:
     wide, narrow = (drawn(Brownian(grid, (3, 5), seed, each)) for each in (torch.float64, dtype))
     for a, b, h in zip(wide, narrow, steps, strict=True):
         for exact, rounded, size in ((a.dW, b.dW, h**0.5), (area(a), area(b), h**1.5)):
-            ulp = torch.finfo(dtype).eps * exact.abs() + 6e-7 * size  # a normal of float32 is right to 4e-7
+            ulp = (
+                torch.finfo(dtype).eps * (exact.abs() + torch.finfo(dtype).tiny) + 6e-7 * size
+            )  # a normal of float32 is right to 4e-7
             assert bool(((exact - rounded.double()).abs() <= ulp).all())
 
 

@@ -1,4 +1,4 @@
-"""Compiled loops against the step-by-step solve: the same angles on the same noise, the same failures, the same rules."""
+"""Compiled loops against the step-by-step solve: the same angles on the same noise, and where they are taken."""
 
 import math
 from typing import Any
