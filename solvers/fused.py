@@ -2,27 +2,31 @@ r"""Solves of eq. (1) by compiled loops: many steps of a few samples at a time, 
 
 :func:`fused` takes a solve where the equation is exactly eq. (1), the method has a scheme of numbers
 (:mod:`circsde.solvers.schemes`), the noise is that of a :class:`~circsde.solvers.brownian.Brownian` on the very steps
-of the solve, all lies on a CPU, and no gradient is asked for. Everything else goes step by step through torch, with
-the same answer to rounding. Samples are shared among ``torch.get_num_threads()`` threads, which does not change them.
+of the solve, and no gradient is asked for. Everything else goes step by step through torch, with the same answer to
+rounding. On a CPU samples are shared among ``torch.get_num_threads()`` threads, which does not change them; on a GPU
+one kernel takes all steps between two outputs (:mod:`circsde.solvers.gpu`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from circsde.coupling import GlobalCoupling, NoCoupling
 from circsde.kuramoto import KuramotoSDE, has_closed_form
 from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian, BrownianPath, Noise
 from circsde.solvers.lift import reduce
 from circsde.solvers.methods import Method
-from circsde.solvers.normals import compiles
-from circsde.solvers.schemes import SCHEMES, Scheme
+from circsde.solvers.normals import compiles, has_triton
+from circsde.solvers.schemes import SCHEMES, Scheme, tables
 
+_LARGEST = 4096  # oscillators that a program of a GPU keeps in registers
 _AT_ONCE = 1 << 26  # oscillators times steps between looks at the progress, and at an interrupt
 
 
@@ -46,7 +50,7 @@ def fused(
     if scheme is None or method.begin is not None or not has_closed_form(sde) or not isinstance(path, Brownian):
         return None
     alike = path.shape == tuple(theta0.shape) and path.dtype == dtype and path.device == theta0.device
-    if not alike or theta0.device.type != "cpu" or dtype not in (torch.float32, torch.float64) or not compiles():
+    if not alike or dtype not in (torch.float32, torch.float64) or not _compiled(sde, theta0):
         return None
     begins = path.grid.index(points[0]) if points[0] in path.grid else -1
     if tuple(points) != path.grid[begins : begins + len(points)] or _differentiated(sde, theta0, points[0]):
@@ -56,6 +60,14 @@ def fused(
         return None  # noise that differs from oscillator to oscillator
     edges = torch.tensor(points, dtype=torch.float64)
     return Fused(sde, scheme(sde, edges[:-1], edges.diff()), path, begins)
+
+
+def _compiled(sde: KuramotoSDE, theta0: Tensor) -> bool:
+    """Whether there are loops for this device: on a GPU for one mean field or none, of samples that are not long."""
+    if theta0.device.type == "cpu":
+        return compiles()
+    few = theta0[0].numel() <= _LARGEST and type(sde.coupling) in (NoCoupling, GlobalCoupling)
+    return theta0.device.type == "cuda" and few and has_triton()
 
 
 def _differentiated(sde: KuramotoSDE, theta0: Tensor, t: float) -> bool:
@@ -89,19 +101,35 @@ class Fused:
 
     def advance(self, theta: Tensor, winding: Tensor, a: int, b: int) -> Iterator[State]:
         """Move angles from point ``a`` of the grid to point ``b``, as many steps at a time as take a moment."""
-        from circsde.solvers.rows import Rows  # only here, as it takes a moment
-
         theta, winding = theta.clone(memory_format=torch.contiguous_format), winding.clone()
-        rows, lost = Rows(self.sde, self.scheme, self.path, theta, winding), np.full(len(theta), -1)
-        at_once = max(1, _AT_ONCE // theta.numel())
+        take, at_once = self._taker(theta, winding), max(1, _AT_ONCE // theta.numel())
         for first, last in pairwise([*range(a, b, at_once), b]):
-            rows.steps(first, last, self.begins, lost)
+            lost = take(first, last)
             if (lost >= 0).any():
                 step = int(lost[lost >= 0].min())
                 samples = tuple(np.flatnonzero(lost == step).tolist())
                 yield theta, winding, last, Lost(first + step, bool(theta[list(samples)].isfinite().all()), samples)
                 return
             yield theta, winding, last, None
+
+    def _taker(self, theta: Tensor, winding: Tensor) -> Callable[[int, int], NDArray[np.int64]]:
+        """Takes steps, in place; tells of each sample in which of them it was lost, -1 if in none."""
+        if theta.device.type == "cpu":
+            from circsde.solvers.rows import Rows  # only here, as it takes a moment
+
+            rows = Rows(self.sde, self.scheme, self.path, theta, winding)
+            return lambda first, last: rows.steps(first, last, self.begins)
+        from circsde.solvers.gpu import walk
+
+        numbers = tables(self.sde, self.scheme)
+
+        def take(first: int, last: int) -> NDArray[np.int64]:
+            lost = torch.full((len(theta),), -1, device=theta.device)
+            some = tuple(table[first:last] for table in numbers)
+            walk(theta, winding, lost, some, self.sde, self.scheme, self.path, self.begins + first)
+            return lost.cpu().numpy()
+
+        return take
 
     def noise(self, points: Sequence[float], levy_area: bool) -> Noise:
         """The noise of one step, which the loops do not give away."""
@@ -111,6 +139,6 @@ class Fused:
         """The same lifted angles with their first part in ``[-pi, pi)``, in ``dtype``."""
         from circsde.solvers.rows import reduced
 
-        if dtype not in (torch.float32, torch.float64):
+        if theta.device.type != "cpu" or dtype not in (torch.float32, torch.float64):
             return reduce(theta, winding, dtype)
         return reduced(theta, winding, dtype)

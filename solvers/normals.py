@@ -36,7 +36,7 @@ def standard_normals(
             kernels.fill(flat, n, rows, first, last, sample, np.uint64(step), *halves, work, k)
 
         share(fill, len(out), rows, n)
-    elif device.type == "cuda" and find_spec("triton"):
+    elif device.type == "cuda" and has_triton():
         from circsde.solvers.gpu import fill_normals
 
         fill_normals(out, key, first_sample, step)
@@ -44,6 +44,12 @@ def standard_normals(
         samples = torch.arange(first_sample, first_sample + len(out), device=device)
         out = normals(key, samples, step, n, dtype).reshape(shape)
     return out
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Triton is there to compile for a GPU."""
+    return find_spec("triton") is not None
 
 
 @cache

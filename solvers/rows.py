@@ -13,7 +13,7 @@ from circsde.kuramoto import KuramotoSDE
 from circsde.solvers import kernels, stages
 from circsde.solvers.brownian import Brownian
 from circsde.solvers.philox import RUN
-from circsde.solvers.schemes import Scheme
+from circsde.solvers.schemes import Scheme, tables
 from circsde.solvers.threads import share
 from circsde.streams import key
 from circsde.torus import half_open_bounds
@@ -29,22 +29,28 @@ class Rows:
         self.theta, self.turns = theta.view(-1).numpy(), winding.view(-1).numpy()
         self.real = np.dtype(np.float32 if path.dtype == torch.float32 else np.float64)
         self.equation, self.rows = self._equation(scheme), kernels.rows_in_tile(self.n)
-        self.numbers = self._numbers(scheme)
+        self.numbers = [table.numpy().astype(self.real) for table in tables(sde, scheme)]
 
-    def steps(self, a: int, b: int, begins: int, lost: Any) -> None:
-        """Take the steps ``a`` to ``b`` with all samples, on a path that begins at one; ``lost`` counts from ``a``."""
+    def steps(self, a: int, b: int, begins: int) -> Any:
+        """Take the steps ``a`` to ``b`` with all samples; of each, in which step after ``a`` it was lost, or -1.
+
+        The first of all steps is step ``begins`` of the path.
+        """
+        lost = np.full(self.shape[0], -1)
         numbers, sample = stages.Steps(*(x[a:b] for x in self.numbers)), np.uint64(self.path.first_sample)
-        if self.equation.listens == stages.GIVEN:
-            return self._step_by_step([(0, self.shape[0])], numbers, begins + a, lost)
-        if self.shape[0] < torch.get_num_threads() and self.n >= _LONG:
-            return self._step_by_step([(row, row + 1) for row in range(self.shape[0])], numbers, begins + a, lost)
 
         def walk(first: int, last: int) -> None:
             at = first, last, sample, np.uint64(begins + a)
             room = self._room(self.rows)
             stages.walk(self.theta, self.turns, lost, room, self.equation, numbers, self.rows, *at)
 
-        return share(walk, self.shape[0], self.rows, self.n * (b - a))
+        if self.equation.listens == stages.GIVEN:
+            self._step_by_step([(0, self.shape[0])], numbers, begins + a, lost)
+        elif self.shape[0] < torch.get_num_threads() and self.n >= _LONG:
+            self._step_by_step([(row, row + 1) for row in range(self.shape[0])], numbers, begins + a, lost)
+        else:
+            share(walk, self.shape[0], self.rows, self.n * (b - a))
+        return lost
 
     def _step_by_step(self, groups: Sequence[tuple[int, int]], numbers: Any, step: int, lost: Any) -> None:
         """Take them one by one with groups of samples, all threads on one stage of one group at a time."""
@@ -125,20 +131,6 @@ class Rows:
             keys=np.array([kernels.halves(key(path.seed, path.purpose, kind)) for kind in range(2)]),
             limit=1.0 / torch.finfo(path.dtype).eps,
         )
-
-    def _numbers(self, scheme: Scheme) -> Any:
-        """The scheme and the rates at its stages, as arrays over the steps."""
-        first, second = scheme.stages[0], scheme.stages[-1]
-        schedule, times = self.sde.schedule, [torch.as_tensor(stage.t) for stage in (first, second)]
-        rates = [[schedule.coupling(t), schedule.reference(t)] for t in times]
-        weights = [(0.0, 0.0), (second.a, 0.0), scheme.end[:2]]
-        kicks = [first[2:], second[2:], scheme.end[2:]]
-
-        def array(numbers: Sequence[Sequence[Any]]) -> Any:
-            rows = [[torch.as_tensor(x, dtype=torch.float64).expand(times[0].shape) for x in row] for row in numbers]
-            return torch.stack([torch.stack(row, -1) for row in rows], 1).numpy().astype(self.real)
-
-        return stages.Steps(array(rates), array(weights), array(kicks))
 
     def _room(self, rows: int) -> Any:
         """Where some samples are worked on."""

@@ -9,11 +9,13 @@ method of one or two stages is
 Every number is one of all steps at once, a float64 tensor over the steps, or the same for all.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from circsde.kuramoto import KuramotoSDE
 from circsde.sde import SDE
 from circsde.solvers.methods import (
     Step,
@@ -69,6 +71,26 @@ def leimkuhler_matthews(sde: SDE, t: Tensor, h: Tensor) -> Scheme:
     """That of :func:`~circsde.solvers.methods.leimkuhler_matthews_step`."""
     kick = sde.variance(t, t + h) ** 0.5
     return Scheme((Stage(t + 0.5 * h, u=0.5 * kick),), (h, 0.0, kick, 0.0), early=True)
+
+
+def tables(sde: KuramotoSDE, scheme: Scheme) -> tuple[Tensor, Tensor, Tensor]:
+    """The scheme as float64 arrays over the steps, the two stages and the end, and the pairs named here.
+
+    Returns:
+        The rates ``(K, K_ref)`` at the two stages, shape ``(steps, 2, 2)``; the weights of ``(f_1, f_2)`` at the two
+        stages and the end, shape ``(steps, 3, 2)``; and likewise those of ``(xi, eta)``.
+    """
+    first, second = scheme.stages[0], scheme.stages[-1]
+    times = [torch.as_tensor(stage.t) for stage in (first, second)]
+    rates = [(sde.schedule.coupling(t), sde.schedule.reference(t)) for t in times]
+    weights = [(0.0, 0.0), (second.a, 0.0), scheme.end[:2]]
+    kicks = [first[2:], second[2:], scheme.end[2:]]
+
+    def array(rows: Sequence[Sequence[Any]]) -> Tensor:
+        filled = [[torch.as_tensor(x, dtype=torch.float64).expand(times[0].shape) for x in row] for row in rows]
+        return torch.stack([torch.stack(row, -1) for row in filled], 1)
+
+    return array(rates), array(weights), array(kicks)
 
 
 SCHEMES: dict[Step, Callable[[SDE, Tensor, Tensor], Scheme]] = {
