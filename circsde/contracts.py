@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 COMPANIONS = {
     "drift": (
-        *("closed_form", "elementary", "divergence", "impulse", "coupled", "remainder"),
+        *("closed_form", "divergence", "impulse", "coupled", "remainder"),
         *("periodic", "attraction", "breakpoints", "terminal_law", "settled_law"),
     ),
     "diffusion": ("variance", "breakpoints", "terminal_law", "settled_law"),

@@ -44,7 +44,7 @@ class KuramotoSDE(SDE):
     tensor([[ 0.4794, -0.4794]])
     """
 
-    closed_form = elementary = True
+    closed_form = True
 
     event_shape: torch.Size
     reference_phase: Tensor

@@ -51,7 +51,6 @@ class SDE(nn.Module):
 
     noise_type = "diagonal"
     closed_form = False  # whether the drift is eq. (1) of ``coupling``, ``schedule``, phases and frequencies, no more
-    elementary = False  # whether the drift is a few elementwise operations and means: cheaper than its noise
     divergence: ClassVar[Callable[..., PerSample] | None] = None
     """The divergence of the drift, ``(t, theta) -> (batch,)``, 1/time, where a class knows it in closed form."""
     _drift: Field

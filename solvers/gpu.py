@@ -3,6 +3,7 @@ r"""The normals of :mod:`circsde.solvers.philox` on an NVIDIA GPU, and whole sol
 A solve gives each sample to one program, which keeps its angles in registers from output to output.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,9 +17,6 @@ from circsde.solvers.philox import MASK, QUADS, RUN, SHORT
 from circsde.solvers.schemes import Scheme
 from circsde.streams import key
 
-LARGEST = 4096
-"""Oscillators of a sample that one program can keep."""
-
 _PROGRAM = 256  # quads that one program draws
 _EACH = 128  # oscillators of a warp, four for each thread
 
@@ -27,7 +25,7 @@ def walk(
     theta: Tensor,
     turns: Tensor,
     lost: Tensor,
-    numbers: tuple[Tensor, Tensor, Tensor],
+    numbers: Sequence[Tensor],
     sde: KuramotoSDE,
     scheme: Scheme,
     path: Brownian,
