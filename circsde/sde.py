@@ -132,7 +132,7 @@ class SDE(nn.Module):
 
     @property
     def sinusoidal(self) -> bool:
-        """Whether the drift has a part ``w + Im(H e^{-i theta})``, so that ``mobius_strang`` applies."""
+        """Whether the drift has a part ``w + Im(H e^{-i theta})``, so that a Mobius flow is part of it."""
         return type(self).impulse is not SDE.impulse
 
     @property
@@ -147,7 +147,8 @@ class SDE(nn.Module):
             TypeError: Where the drift has no such part, as for a general SDE.
         """
         raise TypeError(
-            f"mobius_strang needs a drift w + Im(H e^(-i theta)) as in KuramotoSDE, got {type(self).__name__};"
+            "mobius_strang, as noise_flow_noise, needs a drift w + Im(H e^(-i theta)) as in KuramotoSDE, got"
+            f" {type(self).__name__};"
             ' use "heun", or "sra1" for paths. A class with a drift of its own needs an impulse and a remainder, too'
         )
 

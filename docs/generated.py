@@ -102,8 +102,10 @@ def order(value: float | None) -> str:
 
 
 def evaluations(method: Method) -> str:
-    """Per step; where oscillators are coupled, if that takes more."""
-    return f"{method.nfe}" if method.nfe_coupled is None else f"{method.nfe} ({method.nfe_coupled} coupled)"
+    """Per step; where oscillators are coupled or a score is added, if that takes more."""
+    more = ((method.nfe_coupled, "coupled"), (method.nfe_composite, "with a score"))
+    said = ", ".join(f"{count} {where}" for count, where in more if count is not None)
+    return f"{method.nfe} ({said})" if said else f"{method.nfe}"
 
 
 def linked(source: str) -> str:

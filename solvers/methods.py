@@ -32,6 +32,7 @@ class Method:
         invariant_order: Order of the bias of the stationary law.
         nfe: Evaluations per step of what costs: of the score of a reversed equation, else of the drift or its field.
         nfe_coupled: Those of the field where the oscillators are coupled, if that takes more.
+        nfe_composite: Those of the remainder of the drift where there is one, as a score, if that takes more.
         levy_area: Whether ``step`` or ``observe`` reads ``noise.dZ``.
         explicit: Whether it is unstable where the rates of an attraction times the step exceed about 2.
         note: What it is for, in a line.
@@ -40,6 +41,8 @@ class Method:
             ``(sde, t, h, state, noise) -> theta`` with the step that led to the state.
         begin: For a method that remembers earlier steps: makes the step function of one solution. ``step`` is then its
             first step.
+        parts: Step functions whose composition is ``step``, each with a ``dW`` of variance ``h`` of its own that is
+            independent of the others': then the operator of a step is the product of theirs.
 
     >>> from circsde.solvers import Method, sdeint
     >>> euler = Method("euler", lambda sde, t, h, theta, noise: theta + h * sde.drift(t, theta), None, 1.0, 1.0, nfe=1)
@@ -55,12 +58,14 @@ class Method:
     invariant_order: float
     nfe: int
     nfe_coupled: int | None = None
+    nfe_composite: int | None = None
     levy_area: bool = False
     explicit: bool = True
     note: str = ""
     source: str = ""
     observe: Step | None = None
     begin: Callable[[], Step] | None = None
+    parts: tuple[Step, ...] = ()
 
     def first_step(self) -> Step:
         """The step function of one solution, which has not remembered anything yet."""
@@ -72,8 +77,8 @@ class Method:
         That is the score of a reversed equation, or whatever else is the remainder of its drift, beside which fields
         are cheap; without a remainder it is the drift, or the field of its sinusoidal part.
         """
-        fields = sde.coupled and not sde.composite
-        return self.nfe_coupled if fields and self.nfe_coupled is not None else self.nfe
+        special = self.nfe_composite if sde.composite else self.nfe_coupled if sde.coupled else None
+        return self.nfe if special is None else special
 
 
 def axpy(theta: Tensor, a: Amplitude, x: Tensor) -> Tensor:
@@ -123,29 +128,60 @@ def mobius_strang_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise
 
     Any part of the drift that is not sinusoidal (a score) goes with the noise, in a Heun step.
     """
-    middle, end = t + 0.5 * h, t + h
-    theta = _half_flow(sde, t, middle, theta)
-    g = root_mean_square_diffusion(sde, t, h)
-    kick = sde.remainder(t, theta)
-    if kick is None:
-        theta = axpy(theta, g, noise.dW)
-    else:
-        predicted = moved(theta, h, kick, g, noise.dW)
-        corrected = sde.remainder(end, predicted)
-        assert corrected is not None
-        theta = moved(theta, 0.5 * h, kick + corrected, g, noise.dW)
-    return _half_flow(sde, middle, end, theta)
+    middle, end, g = t + 0.5 * h, t + h, root_mean_square_diffusion(sde, t, h)
+    theta = _kicked(sde, t, end, _mobius(sde, t, middle, theta), g, noise.dW)
+    return _mobius(sde, middle, end, theta)
 
 
-def _half_flow(sde: SDE, t0: float, t1: float, theta: Angles) -> Angles:
+def _mobius(sde: SDE, t0: float, t1: float, theta: Angles) -> Angles:
     """The flow in the mean field of its own midpoint, predicted: second order where the field moves, else exact."""
+    impulse = sde.impulse(t0, t1, theta)
     if sde.coupled:
-        impulse = sde.impulse(t0, t1, theta)
-        theta_middle = mobius_flow(theta, *(0.5 * part for part in impulse))
-        impulse = sde.impulse(t0, t1, theta_middle)
-    else:
-        impulse = sde.impulse(t0, t1, theta)
+        middle = mobius_flow(theta, *(0.5 * part for part in impulse))
+        impulse = sde.impulse(t0, t1, middle)
     return mobius_flow(theta, *impulse)
+
+
+def _kicked(sde: SDE, t0: float, t1: float, theta: Angles, g: Amplitude, dW: Tensor) -> Angles:
+    """The noise ``g dW`` and the remainder of the drift, if there is one, by a Heun step."""
+    kick = sde.remainder(t0, theta)
+    if kick is None:
+        return axpy(theta, g, dW)
+    corrected = sde.remainder(t1, moved(theta, t1 - t0, kick, g, dW))
+    assert corrected is not None
+    return moved(theta, 0.5 * (t1 - t0), kick + corrected, g, dW)
+
+
+def noise_flow_noise_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
+    r"""Half the noise, a Mobius flow of the sinusoidal part, half the noise (eq. 12, exchanged); rates integrated.
+
+    The halves come from ``dW/sqrt(2) +- sqrt(6)/h (dZ - h/2 dW)``: independent, each of variance ``h``, their sum
+    ``sqrt(2) dW``.
+    """
+    assert noise.dZ is not None
+    same, apart = 0.5**0.5 * noise.dW, 6.0**0.5 / h * axpy(noise.dZ, -0.5 * h, noise.dW)
+    theta = first_half_noise(sde, t, h, theta, Noise(same + apart))
+    theta = flow_between_noises(sde, t, h, theta, noise)
+    return second_half_noise(sde, t, h, theta, Noise(same - apart))
+
+
+def first_half_noise(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
+    """The noise of the first half of a step, its variance exact, from a ``dW`` of variance ``h``."""
+    return axpy(theta, (sde.variance(t, t + 0.5 * h) / h) ** 0.5, noise.dW)
+
+
+def second_half_noise(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
+    """The noise of the second half of a step, likewise."""
+    return axpy(theta, (sde.variance(t + 0.5 * h, t + h) / h) ** 0.5, noise.dW)
+
+
+def flow_between_noises(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:  # noqa: ARG001
+    """The Mobius flow over a step, with a Heun step of the remainder of the drift, if there is one, half-way."""
+    if not sde.composite:
+        return _mobius(sde, t, t + h, theta)
+    middle, end = t + 0.5 * h, t + h
+    theta = _kicked(sde, t, end, _mobius(sde, t, middle, theta), 0.0, torch.zeros_like(theta))
+    return _mobius(sde, middle, end, theta)
 
 
 def leimkuhler_matthews_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:
@@ -205,6 +241,21 @@ MOBIUS_STRANG = Method(
     note="sinusoidal drifts; stable at any rate times step",
     source="eq. 12; Strang 1968, doi:10.1137/0705041",
 )
+NOISE_FLOW_NOISE = Method(
+    "noise_flow_noise",
+    noise_flow_noise_step,
+    strong_order=1.0,
+    weak_order=2.0,
+    invariant_order=2.0,
+    nfe=1,
+    nfe_coupled=2,
+    nfe_composite=2,
+    levy_area=True,
+    explicit=False,
+    note="sinusoidal drifts; weak order 2 at one evaluation, stable at any rate times step",
+    source="eq. 12, exchanged; Strang 1968, doi:10.1137/0705041",
+    parts=(first_half_noise, flow_between_noises, second_half_noise),
+)
 LEIMKUHLER_MATTHEWS = Method(
     "leimkuhler_matthews",
     leimkuhler_matthews_step,
@@ -218,5 +269,7 @@ LEIMKUHLER_MATTHEWS = Method(
     observe=leimkuhler_matthews_observe,
 )
 
-METHODS = {method.name: method for method in (EULER_MARUYAMA, HEUN, SRA1, MOBIUS_STRANG, LEIMKUHLER_MATTHEWS)}
+METHODS = {
+    method.name: method for method in (EULER_MARUYAMA, HEUN, SRA1, MOBIUS_STRANG, NOISE_FLOW_NOISE, LEIMKUHLER_MATTHEWS)
+}
 """The methods that follow a path, by name, with their orders and costs."""

@@ -22,6 +22,9 @@ SCHEDULE = Schedule.linear((3.0, 0.5, 0.2), (1.0, 2.0, 1.0))
 TORCHSDE_NAMES = ("euler", "milstein", "srk", "heun", "midpoint", "euler_heun", "log_ode", "reversible_heun")
 ALL_METHODS: dict[str, Method] = METHODS | {f"torchsde:{name}": torchsde_method(name) for name in TORCHSDE_NAMES}
 
+SINUSOIDAL = {"mobius_strang", "noise_flow_noise"}
+"""Methods for drifts with a sinusoidal part, which they follow exactly: they are stable at any step."""
+
 
 def random(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
     """Reproducible normal numbers, float64."""

@@ -20,7 +20,7 @@ from circsde.sde import SDE, reverse
 from circsde.solvers import METHODS, Brownian, Noise, SolveError, sdeint
 from circsde.torus import order_parameter
 from circsde.typing import Time
-from strategies import ALL_METHODS, COUPLINGS, assert_agree, kuramoto, random_angles, recorded
+from strategies import ALL_METHODS, COUPLINGS, SINUSOIDAL, assert_agree, kuramoto, random_angles, recorded
 
 
 def equation(drift: Callable[[Time, Tensor], Tensor], amplitude: float = 0.1, horizon: float = 1.0) -> SDE:
@@ -107,30 +107,31 @@ def test_without_noise_an_attracted_phase_follows_the_exact_curve(method: str) -
     errors = [
         (sdeint(sde, theta0, (0, 1), n_steps=n, method=method).lifted[-1] - exact).abs().max().item() for n in (20, 80)
     ]
-    if method == "mobius_strang":
+    if method in SINUSOIDAL:
         assert max(errors) < 1e-14
     else:
         assert errors[0] / errors[1] == pytest.approx(4 ** METHODS[method].weak_order, rel=0.2)
 
 
-def test_mobius_strang_is_exact_for_drifting_oscillators_too_and_counts_their_turns() -> None:
+@pytest.mark.parametrize("method", sorted(SINUSOIDAL))
+def test_mobius_flows_are_exact_for_drifting_oscillators_too_and_count_their_turns(method: str) -> None:
     """Period ``2 pi / sqrt(w^2 - K_ref^2)`` of ``theta' = w - K_ref sin(theta)``."""
     w, K_ref = 50.0, 30.0
     sde = KuramotoSDE((1,), NoCoupling(), Schedule.constant(0.0, K_ref, 0.0, horizon=10.0), natural_frequency=w)
     period = 2 * math.pi / math.sqrt(w**2 - K_ref**2)
-    solution = sdeint(sde, torch.zeros(1, 1).double(), (0.0, 40 * period), n_steps=13, method="mobius_strang")
+    solution = sdeint(sde, torch.zeros(1, 1).double(), (0.0, 40 * period), n_steps=13, method=method)
     assert solution.lifted[-1].item() == pytest.approx(40 * 2 * math.pi, abs=1e-11)
     assert solution.winding[-1].item() == 40
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_strong_attraction_beyond_the_step_is_stable_only_for_mobius_strang(method: str) -> None:
+def test_strong_attraction_beyond_the_step_is_stable_only_for_mobius_flows(method: str) -> None:
     """``K_ref h = 20``, without noise: the exact end is the reference phase."""
     sde = KuramotoSDE((3,), NoCoupling(), Schedule.constant(0.0, 200.0, 0.0), reference_phase=0.7)
     theta0 = torch.tensor([[-2.0, 0.5, 3.0]], dtype=torch.float64)
-    with nullcontext() if method == "mobius_strang" else pytest.warns(RuntimeWarning, match="about 200 steps"):
+    with nullcontext() if method in SINUSOIDAL else pytest.warns(RuntimeWarning, match="about 200 steps"):
         gap = (sdeint(sde, theta0, (0, 1), n_steps=10, method=method).theta[-1] - 0.7).abs().max()
-    assert gap < 1e-12 if method == "mobius_strang" else gap > 0.1
+    assert gap < 1e-12 if method in SINUSOIDAL else gap > 0.1
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -150,7 +151,7 @@ def test_gradients_flow_through_two_steps(method: str) -> None:
     assert torch.autograd.gradcheck(backward, (torch.tensor([0.8], dtype=torch.float64, requires_grad=True),))
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "mobius_strang"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in SINUSOIDAL])
 @pytest.mark.parametrize("sick_from", [0, 5, 7, 8, 30])
 @pytest.mark.parametrize(("value", "status"), [(math.nan, "non_finite"), (math.inf, "non_finite"), (1e20, "overflow")])
 def test_a_failure_names_step_time_and_samples_and_keeps_what_was_computed(
@@ -182,9 +183,10 @@ def test_a_failure_names_step_time_and_samples_and_keeps_what_was_computed(
     assert torch.equal(solution.theta, well.theta[:kept])
 
 
-def test_a_failing_score_stops_mobius_strang_too() -> None:
+@pytest.mark.parametrize("method", sorted(SINUSOIDAL))
+def test_a_failing_score_stops_mobius_flows_too(method: str) -> None:
     sde = reverse(kuramoto("none"), lambda t, theta: torch.full_like(theta, math.nan))
-    stats = sdeint(sde, random_angles(2, 4), (0, 1), n_steps=10, method="mobius_strang", on_failure="return").stats
+    stats = sdeint(sde, random_angles(2, 4), (0, 1), n_steps=10, method=method, on_failure="return").stats
     assert (stats.status, stats.steps, stats.samples) == ("non_finite", 0, (0, 1))
 
 
@@ -325,9 +327,10 @@ def test_a_path_without_areas_is_refused_by_methods_that_read_them() -> None:
                 sdeint(KuramotoSDE((3,)), torch.zeros(2, 3).double(), (0, 1), n_steps=4, method=method, brownian=path)
 
 
-def test_mobius_strang_is_refused_for_a_drift_that_is_not_sinusoidal() -> None:
-    with pytest.raises(TypeError, match=r"mobius_strang needs a drift w \+ Im\(H e\^\(-i theta\)\).*got SDE; use"):
-        sdeint(equation(still), torch.zeros(1, 1), (0, 1), n_steps=1, method="mobius_strang")
+@pytest.mark.parametrize("method", sorted(SINUSOIDAL))
+def test_mobius_flows_are_refused_for_a_drift_that_is_not_sinusoidal(method: str) -> None:
+    with pytest.raises(TypeError, match=rf"{method}.* needs a drift w \+ Im\(H e\^\(-i theta\)\).*got SDE; use"):
+        sdeint(equation(still), torch.zeros(1, 1), (0, 1), n_steps=1, method=method)
 
 
 def test_a_given_path_and_a_generator_for_a_new_one_are_refused_together() -> None:

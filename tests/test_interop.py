@@ -24,7 +24,7 @@ from circsde.solvers.interop import (
     torchsde_solver,
 )
 from circsde.typing import Time
-from strategies import COUPLINGS, TORCHSDE_NAMES, assert_agree, kuramoto, random_angles
+from strategies import COUPLINGS, SINUSOIDAL, TORCHSDE_NAMES, assert_agree, kuramoto, random_angles
 
 ITO = ("euler", "milstein", "srk")
 EVENT = COUPLINGS["global image"][1]
@@ -225,7 +225,7 @@ def test_the_parameters_of_a_torchsde_equation_are_those_of_ours() -> None:
     assert [id(p) for p in from_torchsde(rotor, 3, 1.0).parameters()] == [id(rotor.sigma)]
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "mobius_strang"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in SINUSOIDAL])
 def test_a_torchsde_equation_keeps_the_dtype_of_the_angles(method: str) -> None:
     sde = from_torchsde(Rotor(torch.float32), dim=3, horizon=1.0)
     for dtype in (torch.float32, torch.float64):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from circsde.coupling import GlobalCoupling
 from circsde.exact import problems
-from circsde.kuramoto import KuramotoSDE
+from circsde.kuramoto import KuramotoSDE, mobius_flow
 from circsde.laws.gibbs import MeanFieldGibbs
 from circsde.laws.mixture import WrappedNormalMixture
 from circsde.schedule import Schedule
@@ -21,7 +21,7 @@ from circsde.sde import SDE
 from circsde.solvers import METHODS, Method, Noise, sdeint
 from circsde.solvers.methods import heun_step, sra1_step
 from circsde.studies.exact import law_convergence, stationary_convergence
-from circsde.studies.markov import Grid, markov_matrix, propagate
+from circsde.studies.markov import Grid, markov_matrix, operator, propagate
 from circsde.studies.transfer import numerical_law, stationary_law, transfer_operator
 
 LADDER = (5, 10, 20, 40, 80)
@@ -92,6 +92,17 @@ def test_operator_of_a_method_with_two_noises_is_the_expectation_of_its_step() -
     assert (matrix @ np.cos(2 * grid.axis))[7] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.parts])
+def test_operator_of_a_method_with_parts_is_that_of_its_step(name: str) -> None:
+    """The product of the parts against both noises of the whole step at once: halves are independent normals."""
+    grid, method = Grid(49), METHODS[name]
+    whole = markov_matrix(method.step, STEEP, 0.3, 0.1, grid, levy_area=True)
+    waves = np.exp(1j * np.outer(grid.axis, np.arange(6)))
+    assert np.abs((operator(method, STEEP, 0.3, 0.1, grid) - whole) @ waves).max() < 1e-9
+    swapped = dataclasses.replace(method, parts=method.parts[::-1])
+    assert np.abs((operator(swapped, STEEP, 0.3, 0.1, grid) - whole) @ waves).max() > 1e-4
+
+
 @pytest.mark.parametrize("h", [1e-3, 0.1, 5.0])
 def test_operator_is_exact_for_waves_of_every_length(h: float) -> None:
     """Pure diffusion multiplies ``e^{ikx}`` by ``exp(-k^2 D h)``, from almost 1 to below rounding."""
@@ -126,6 +137,9 @@ CELLS = [
     ("euler_maruyama", "reverse", 15),
     pytest.param("heun", "two_coupled", 5, marks=pytest.mark.slow),
     ("mobius_strang", "stiff_well", 10),
+    ("noise_flow_noise", "stiff_well", 10),
+    ("noise_flow_noise", "reverse", 12),
+    pytest.param("noise_flow_noise", "two_coupled", 5, marks=pytest.mark.slow),
 ]
 
 
@@ -214,11 +228,33 @@ def test_uncoupled_phases_make_the_product_of_their_laws() -> None:
     assert np.abs(pair.low_moments() - np.multiply.outer(first, second)).max() < 1e-5
 
 
+def frozen(sde: SDE, t: float, h: float, theta: Tensor, noise: Noise) -> Tensor:  # noqa: ARG001
+    """The Mobius flow in the field of the start of the step: broken where oscillators are coupled."""
+    return mobius_flow(theta, *sde.impulse(t, t + h, theta))
+
+
 @pytest.mark.slow
-def test_coupled_phases_settle_at_their_gibbs_law() -> None:
-    study = stationary_convergence("two_coupled_well", ["mobius_strang"], (20, 40))
+def test_a_field_at_the_start_of_the_flow_is_caught() -> None:
+    """Between two half noises the order is then 1; the next test has 2 with the field in the middle."""
+    method = METHODS["noise_flow_noise"]
+    early = dataclasses.replace(method, name="early field", parts=(method.parts[0], frozen, method.parts[2]))
+    study = stationary_convergence("two_coupled_well", [early], (20, 40))
+    assert float(study.order[0, 1]) == pytest.approx(1.0, abs=0.1)
+
+
+def test_noise_flow_noise_takes_half_the_evaluations_to_a_hundredth() -> None:
+    for name, evaluations in (("stiff_well", 95), ("drifting", 7)):
+        ours = law_convergence(name, ["noise_flow_noise"], (evaluations,))
+        strang = law_convergence(name, ["mobius_strang"], (evaluations // 2,))
+        assert ours.moment_error.item() <= 1e-2 < strang.moment_error.item(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobius_strang", "noise_flow_noise"])
+def test_coupled_phases_settle_at_their_gibbs_law(name: str) -> None:
+    study = stationary_convergence("two_coupled_well", [name], (20, 40))
     assert float(study.order[0, 1]) == pytest.approx(2.0, abs=0.1)
-    law = stationary_law(METHODS["mobius_strang"], problems.get("two_coupled_well").sde, 0.025)
+    law = stationary_law(METHODS[name], problems.get("two_coupled_well").sde, 0.025)
     assert law.against(MeanFieldGibbs(2, 3.0, 1.0, 1.0))[0] < 1e-3
     assert law.against(MeanFieldGibbs(2, 2.5, 1.0, 1.0))[0] > 1e-2
 

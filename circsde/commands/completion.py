@@ -2,7 +2,7 @@
 
 from circsde.exact.catalogue import PROBLEMS
 
-METHODS = ("euler_maruyama", "heun", "sra1", "mobius_strang", "leimkuhler_matthews")
+METHODS = ("euler_maruyama", "heun", "sra1", "mobius_strang", "noise_flow_noise", "leimkuhler_matthews")
 """Names to complete and to list in the help, where importing ``circsde.solvers.METHODS`` would take a second."""
 
 BACK_IN_TIME = ("ancestral", "multistep")

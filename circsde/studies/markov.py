@@ -13,7 +13,7 @@ length at ``(k + 8) 16 / 2 pi`` nodes, where Gauss-Hermite would need ``k^2 / 2`
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 import torch
@@ -110,6 +110,17 @@ def markov_matrix(
     return _from_waves(torch.cat(blocks).numpy(), grid)
 
 
+def operator(method: Method, sde: SDE, t: float, h: float, grid: Grid, *, nodes: float = 1.0) -> Array:
+    """The operator of one step of a method: of its parts in turn, where it has them, each with a noise of its own.
+
+    The arguments are those of :func:`markov_matrix`.
+    """
+    if not method.parts:
+        return markov_matrix(method.step, sde, t, h, grid, levy_area=method.levy_area, nodes=nodes)
+    matrices = [markov_matrix(part, sde, t, h, grid, levy_area=False, nodes=nodes) for part in method.parts]
+    return reduce(np.matmul, matrices)
+
+
 def _image(step: Step, sde: SDE, t: float, h: float, levy_area: bool, theta: Tensor, xi: Tensor) -> Tensor:
     """``Phi``, shape ``(n, q, d)``, of angles ``(n, d)`` and standard normals ``(q, 1 or 2, d)``.
 
@@ -194,7 +205,7 @@ def propagate(method: Method, sde: SDE, density: Array, grid: Grid, steps: int) 
     for i in range(steps):
         image = _image(method.step, sde, i * h, h, method.levy_area, grid.theta, probe)
         if not torch.equal(image, seen):
-            matrix = markov_matrix(method.step, sde, i * h, h, grid, levy_area=method.levy_area)
+            matrix = operator(method, sde, i * h, h, grid)
         density, seen = matrix.T @ density, image
     return observe(method, sde, density, h, grid)
 

@@ -18,7 +18,7 @@ from circsde.record import provenance
 from circsde.sde import SDE
 from circsde.solvers.methods import Method
 from circsde.solvers.registry import find_method
-from circsde.studies.markov import Array, Grid, dimensions, markov_matrix, noiseless, observe, propagate, refine
+from circsde.studies.markov import Array, Grid, dimensions, noiseless, observe, operator, propagate, refine
 from circsde.typing import Angles, PerSample
 
 POINTS = {1: (49, 73, 109, 163, 245), 2: (15, 19, 25, 31)}
@@ -103,7 +103,7 @@ def stationary_law(method: Method, sde: SDE, h: float, tolerance: float | None =
     _check_memory(method)
 
     def attempt(grid: Grid) -> Array:
-        matrix = markov_matrix(method.step, sde, 0.0, h, grid, levy_area=method.levy_area)
+        matrix = operator(method, sde, 0.0, h, grid)
         return observe(method, sde, invariant_density(matrix, grid), h, grid)
 
     d = dimensions(sde)
@@ -145,7 +145,7 @@ def transfer_operator(
         raise ValueError(f"the number of points must be odd, so that every wave has its partner; got {points}")
     for count in POINTS[d] if points is None else (points,):
         grid = Grid(count, d)
-        matrix = markov_matrix(method.step, sde, t, h, grid, levy_area=method.levy_area)
+        matrix = operator(method, sde, t, h, grid)
         low = [w for w in np.ndindex(*(WAVES[d] + 1,) * d) if any(w)]
         waves = np.exp(1j * grid.theta.numpy() @ np.array(low).T)
         moved = matrix @ waves
@@ -155,7 +155,7 @@ def transfer_operator(
         tail = float(np.abs(spectrum[outer]).max())
         if tail < TOLERANCE[d]:
             break
-    again = markov_matrix(method.step, sde, t, h, grid, levy_area=method.levy_area, nodes=1.5)
+    again = operator(method, sde, t, h, grid, nodes=1.5)
     axes, images = ("theta", "theta_2")[:d], ("theta_next", "theta_2_next")[:d]
     shape, density = (count,) * d, invariant_density(matrix, grid)
     return xr.Dataset(
@@ -202,7 +202,8 @@ def invariant_density(matrix: Array, grid: Grid) -> Array:
 
 def _ladder(method: Method, d: int) -> tuple[int, ...]:
     """The grids to try: the finest would take minutes where a step reads two noises per phase."""
-    return POINTS[d][: {1: -1, 2: 2}[d]] if method.levy_area and method.observe is None else POINTS[d]
+    two_noises = method.levy_area and method.observe is None and not method.parts
+    return POINTS[d][: {1: -1, 2: 2}[d]] if two_noises else POINTS[d]
 
 
 def _refined(attempt: Callable[[Grid], Array], d: int, ladder: Sequence[int], tolerance: float | None) -> NumericalLaw:
