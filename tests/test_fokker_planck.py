@@ -12,7 +12,7 @@ from scipy.linalg import expm
 from scipy.special import ive
 from torch import Tensor
 
-from circsde.exact.fokker_planck import CircleLaw, fokker_planck, moments
+from circsde.exact.fokker_planck import CircleLaw, KuramotoLaw, fokker_planck, moments
 from circsde.schedule import Custom, Linear, Schedule
 from strategies import pulse
 
@@ -48,7 +48,7 @@ def wrapped_normal_density(theta: Tensor, mean: float, sd: float) -> Tensor:
     return kernel.sum(1) / (sd * math.sqrt(2 * math.pi))
 
 
-def equation_residual(law: CircleLaw, t: float, frequency: float, diffusion: float) -> float:
+def equation_residual(law: KuramotoLaw, t: float, frequency: float, diffusion: float) -> float:
     """The largest ``p_t + (f p)_theta - D p_theta_theta``: fourth-order differences in t, autograd in theta."""
     theta = angles(40).requires_grad_()
     h = 1e-3

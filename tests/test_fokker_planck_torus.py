@@ -82,7 +82,7 @@ def test_coupling_holds_the_gibbs_law_still_and_draws_every_start_to_it() -> Non
 
 def equation_residual(law: TorusLaw, t: float, frequency: tuple[float, float], psi: float) -> float:
     theta = angles(30).requires_grad_()
-    K, K_ref, D = law.schedule.at(t)
+    K, K_ref, D = COUPLED.at(t)
     h = 1e-3
     near, far = (law.density(t + i * h, theta) - law.density(t - i * h, theta) for i in (1, 2))
     p_t = (8 * near - far).detach() / (12 * h)

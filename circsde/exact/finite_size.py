@@ -25,7 +25,7 @@ import numpy as np
 from circsde.contracts import Law
 from circsde.exact.fokker_planck import moments
 from circsde.exact.fokker_planck_torus import Modes, half_disc
-from circsde.exact.spectral import Complex, Derivative, Spectrum, march
+from circsde.exact.spectral import Complex, Derivative, Spectrum, march, pace
 from circsde.schedule import Schedule
 from circsde.typing import Time
 
@@ -130,7 +130,7 @@ def finite_size(
 
         return change
 
-    return FiniteSizeLaw(entries, march(derivative, norms, start, schedule, tolerance))
+    return FiniteSizeLaw(entries, march(derivative, norms, start, pace(schedule), tolerance))
 
 
 def _centred(values: Complex) -> Complex:

@@ -17,6 +17,7 @@ rate may be missed, and one as short as w is placed in time to rounding only, wh
 import cmath
 import math
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import torch
@@ -24,8 +25,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circsde.contracts import Law
-from circsde.exact.spectral import NEGLIGIBLE, Complex, Derivative, Spectrum, march, significant
+from circsde.exact import any_drift
+from circsde.exact.spectral import NEGLIGIBLE, Complex, Derivative, Spectrum, march, pace, significant
 from circsde.schedule import Schedule
+from circsde.sde import SDE
 from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles, Tangent, Time
 
@@ -34,21 +37,13 @@ from circsde.typing import Angles, Tangent, Time
 class CircleLaw:
     """The law of a phase at every time in ``[0, horizon]``; made by :func:`fokker_planck`.
 
-    ``density``, ``log_prob``, ``score`` and ``drift`` act on each angle of a tensor of any shape, in float64 inside,
-    and are differentiable in ``theta``; ``score`` and ``drift`` are fields, ready for :func:`circsde.reverse`.
+    ``density``, ``log_prob`` and ``score`` act on each angle of a tensor of any shape, in float64 inside, and are
+    differentiable in ``theta``; ``score`` is a field, ready for :func:`circsde.reverse`.
 
     Attributes:
-        schedule: The rates.
-        reference_phase: psi, rad.
-        natural_frequency: w, rad/time.
-        mean_field: Whether the coupling K acts, through the law's own first moment.
         spectrum: The moments in time.
     """
 
-    schedule: Schedule
-    reference_phase: float
-    natural_frequency: float
-    mean_field: bool
     spectrum: Spectrum
 
     def moments(self, t: Time) -> Complex:
@@ -61,15 +56,6 @@ class CircleLaw:
         moments = self.moments(t)
         value = complex(moments[abs(m)]) if abs(m) < len(moments) else 0j
         return value if m >= 0 else value.conjugate()
-
-    def field(self, t: Time) -> complex:
-        """The field ``h(t) = K z + K_ref e^{i psi}`` that every oscillator feels, 1/time."""
-        return attraction(self.schedule, float(t), self.moment(t, 1) if self.mean_field else 0j, self.reference_phase)
-
-    def drift(self, t: Time, theta: Angles) -> Tangent:
-        """The drift ``w + Im(h e^{-i theta})``, rad/time."""
-        h = self.field(t)
-        return self.natural_frequency + h.imag * theta.cos() - h.real * theta.sin()
 
     def density(self, t: Time, theta: Tensor) -> Tensor:
         """The density at time ``t``, 1/rad; it integrates to one over the circle."""
@@ -128,6 +114,32 @@ class CircleLaw:
 
 
 @dataclass(frozen=True)
+class KuramotoLaw(CircleLaw):
+    """The law of an oscillator with the rates of a schedule, which knows its ``drift``, too, a field like ``score``.
+
+    Attributes:
+        schedule: The rates.
+        reference_phase: psi, rad.
+        natural_frequency: w, rad/time.
+        mean_field: Whether the coupling K acts, through the law's own first moment.
+    """
+
+    schedule: Schedule
+    reference_phase: float
+    natural_frequency: float
+    mean_field: bool
+
+    def field(self, t: Time) -> complex:
+        """The field ``h(t) = K z + K_ref e^{i psi}`` that every oscillator feels, 1/time."""
+        return attraction(self.schedule, float(t), self.moment(t, 1) if self.mean_field else 0j, self.reference_phase)
+
+    def drift(self, t: Time, theta: Angles) -> Tangent:
+        """The drift ``w + Im(h e^{-i theta})``, rad/time."""
+        h = self.field(t)
+        return self.natural_frequency + h.imag * theta.cos() - h.real * theta.sin()
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A :class:`CircleLaw` at the time ``t``, as a law on the circle."""
 
@@ -147,8 +159,23 @@ class Snapshot:
         return self.law.sample(self.t, shape, generator)
 
 
+@overload
 def fokker_planck(
-    schedule: Schedule,
+    equation: Schedule,
+    initial: Law | NDArray[np.inexact],
+    *,
+    reference_phase: float = 0.0,
+    natural_frequency: float = 0.0,
+    mean_field: bool = True,
+    modes: int = 512,
+    tolerance: float = 1e-13,
+) -> KuramotoLaw: ...
+@overload
+def fokker_planck(
+    equation: SDE, initial: Law | NDArray[np.inexact], *, modes: int = 512, tolerance: float = 1e-13
+) -> CircleLaw: ...
+def fokker_planck(
+    equation: Schedule | SDE,
     initial: Law | NDArray[np.inexact],
     *,
     reference_phase: float = 0.0,
@@ -160,9 +187,9 @@ def fokker_planck(
     """Solve the Fokker-Planck equation of one phase spectrally (eq. 8).
 
     Args:
-        schedule: The rates K(t), K_ref(t), D(t).
+        equation: The rates K(t), K_ref(t), D(t) of an oscillator; or any SDE for one angle whose drift is smooth.
         initial: The law at time 0: an object with ``log_prob``, or its moments ``E e^{ik theta}``, k = 0, 1, ...
-        reference_phase: psi, rad.
+        reference_phase: psi, rad; this and the next two belong to rates, and an SDE has its own.
         natural_frequency: w, rad/time.
         mean_field: True for the limit of many globally coupled oscillators; False for one oscillator, on which K
             has no effect.
@@ -171,15 +198,28 @@ def fokker_planck(
         tolerance: The largest amplitude that the last carried mode may have.
 
     Raises:
-        ValueError: If ``modes`` do not resolve the law, ``initial`` is not normalised, or the values of a rate
-            contradict its integral.
+        ValueError: If ``modes`` do not resolve the law, ``initial`` is not normalised, the values of a rate
+            contradict its integral, or an SDE is given with a phase or a frequency, for more than one angle, or with a
+            drift that is not smooth.
 
     >>> law = fokker_planck(Schedule.constant(diffusion=0.5), np.array([1.0, 0.8]))
     >>> abs(law.moment(1.0, 1) - 0.8 * math.exp(-0.5)) < 1e-12
     True
+    >>> hopping = SDE(lambda t, theta: -(2 * theta).sin(), 0.5, horizon=1.0)  # two wells, at 0 and pi
+    >>> abs(fokker_planck(hopping, np.array([1.0, 0.0, 0.8])).moment(1.0, 2)) > 0.8
+    True
     """
     start = moments(initial) if not isinstance(initial, np.ndarray) else np.asarray(initial, dtype=np.complex128)
     _check_moments(start)
+    if isinstance(equation, SDE):
+        if (reference_phase, natural_frequency) != (0.0, 0.0) or torch.Size(equation.event_shape or ()).numel() != 1:
+            raise ValueError(
+                "an SDE is solved for one angle, and has its own phases and frequencies; got reference_phase"
+                f" {reference_phase:g}, natural_frequency {natural_frequency:g}, event shape"
+                f" {tuple(equation.event_shape or ())}"
+            )
+        return CircleLaw(any_drift.spectrum(equation, np.arange(modes + 1)[:, None], start, tolerance))
+    schedule = equation
 
     def derivative(size: int) -> Derivative:
         k = np.arange(size)
@@ -192,8 +232,8 @@ def fokker_planck(
 
         return change
 
-    spectrum = march(derivative, np.arange(modes + 1.0), start, schedule, tolerance)
-    return CircleLaw(schedule, reference_phase, natural_frequency, mean_field, spectrum)
+    spectrum = march(derivative, np.arange(modes + 1.0), start, pace(schedule), tolerance)
+    return KuramotoLaw(spectrum, schedule, reference_phase, natural_frequency, mean_field)
 
 
 def moments(law: Law) -> Complex:

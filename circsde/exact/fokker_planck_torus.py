@@ -21,9 +21,11 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from circsde.contracts import Law
+from circsde.exact import any_drift
 from circsde.exact.fokker_planck import grid, moments
-from circsde.exact.spectral import Complex, Derivative, Spectrum, march, significant
+from circsde.exact.spectral import Complex, Derivative, Spectrum, march, pace, significant
 from circsde.schedule import Schedule
+from circsde.sde import SDE
 from circsde.torus import TWO_PI
 from circsde.typing import Angles, PerSample, Tangent, Time
 
@@ -38,12 +40,10 @@ class TorusLaw:
     field, ready for :func:`circsde.reverse`.
 
     Attributes:
-        schedule: The rates.
         modes: The integer pairs ``(a, b)`` of the moments, in their order, shape ``(n, 2)``.
         spectrum: The moments in time.
     """
 
-    schedule: Schedule
     modes: Modes
     spectrum: Spectrum
 
@@ -121,7 +121,7 @@ class TorusSnapshot:
 
 
 def fokker_planck_torus(
-    schedule: Schedule,
+    equation: Schedule | SDE,
     initial: tuple[Law, Law],
     *,
     reference_phase: float = 0.0,
@@ -129,18 +129,19 @@ def fokker_planck_torus(
     modes: int = 128,
     tolerance: float = 1e-13,
 ) -> TorusLaw:
-    """Solve the Fokker-Planck equation of two globally coupled oscillators spectrally.
+    """Solve the Fokker-Planck equation of two globally coupled oscillators, or of any two angles, spectrally.
 
     Args:
-        schedule: The rates K(t), K_ref(t), D(t).
+        equation: The rates K(t), K_ref(t), D(t) of the oscillators; or any SDE for two angles whose drift is smooth.
         initial: The laws of the two phases at time 0, independent of each other.
-        reference_phase: psi, rad.
+        reference_phase: psi, rad; this and the next belong to rates, and an SDE has its own.
         natural_frequency: ``(w_1, w_2)``, rad/time.
         modes: The most Fourier modes to carry: the radius of a disc.
         tolerance: The largest amplitude that a mode on the rim of the carried ones may have.
 
     Raises:
-        ValueError: If ``modes`` do not resolve the law, or ``initial`` is not normalised.
+        ValueError: If ``modes`` do not resolve the law, ``initial`` is not normalised, or an SDE is given with a phase
+            or a frequency, for another number of angles, or with a drift that is not smooth.
     """
     pairs = half_disc(modes)
     norms = np.hypot(*pairs.T)
@@ -149,7 +150,15 @@ def fokker_planck_torus(
     first, second = (np.pad(m, (0, reach - len(m))) for m in (first, second))
     a, b = pairs.T
     start: Complex = first[a] * np.where(b < 0, second[abs(b)].conj(), second[abs(b)])
-    rotation = 1j * (pairs @ np.array(natural_frequency))
+    if isinstance(equation, SDE):
+        if (reference_phase, *natural_frequency) != (0.0,) * 3 or torch.Size(equation.event_shape or (2,)).numel() != 2:
+            raise ValueError(
+                "an SDE is solved for two angles, and has its own phases and frequencies; got reference_phase"
+                f" {reference_phase:g}, natural_frequency {natural_frequency}, event shape"
+                f" {tuple(equation.event_shape or ())}"
+            )
+        return TorusLaw(pairs, any_drift.spectrum(equation, pairs, start, tolerance))
+    schedule, rotation = equation, 1j * (pairs @ np.array(natural_frequency))
 
     def derivative(size: int) -> Derivative:
         pull, mutual = _operators(pairs[:size], cmath.rect(1.0, reference_phase))
@@ -161,7 +170,7 @@ def fokker_planck_torus(
 
         return change
 
-    return TorusLaw(schedule, pairs, march(derivative, norms, start, schedule, tolerance))
+    return TorusLaw(pairs, march(derivative, norms, start, pace(schedule), tolerance))
 
 
 def half_disc(radius: int) -> Modes:

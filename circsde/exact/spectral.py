@@ -7,7 +7,7 @@ every one cut to the length that resolves it, and none across a breakpoint of th
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,6 +40,35 @@ class Slab(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How fast an equation moves its modes, and how far.
+
+    Attributes:
+        horizon: The last time.
+        breakpoints: Increasing times from 0 to the horizon, between which the rates are smooth.
+        speed: About the largest drift at a time, rad/time.
+        diffusion: The largest diffusion ``g^2 / 2`` at a time, rad^2/time.
+        reach: By how much ``|k|`` the modes that the drift couples to one another differ at most.
+    """
+
+    horizon: float
+    breakpoints: tuple[float, ...]
+    speed: Callable[[float], float]
+    diffusion: Callable[[float], float]
+    reach: float = 1.0
+
+
+def pace(schedule: Schedule) -> Pace:
+    """The pace of oscillators with the rates of a schedule."""
+
+    def speed(t: float) -> float:
+        rates = schedule.at(t)
+        return rates.coupling + rates.reference
+
+    return Pace(schedule.horizon, breakpoints(schedule), speed, lambda t: schedule.at(t).diffusion)
+
+
+@dataclass(frozen=True)
 class Spectrum:
     """The moments as a function of time in ``[0, horizon]``."""
 
@@ -66,40 +95,37 @@ def march(
     derivative: Callable[[int], Derivative],
     norms: NDArray[np.float64],
     initial: Complex,
-    schedule: Schedule,
+    pace: Pace,
     tolerance: float,
 ) -> Spectrum:
-    """Integrate the moments from ``initial`` over the horizon of ``schedule``.
+    """Integrate the moments from ``initial`` over the horizon.
 
     Args:
         derivative: The right-hand side ``dm/dt`` on the first n moments, those beyond taken as zero, given n.
         norms: ``|k|`` of every mode that may be carried, in increasing order.
         initial: The moments at time 0, in that order.
-        schedule: The rates.
+        pace: How fast the modes move.
         tolerance: The largest error that a truncation may cause: of the modes, and of the Chebyshev series.
 
     Raises:
-        ValueError: If the modes do not resolve the law, or the values of a rate contradict its integral.
+        ValueError: If the modes do not resolve the law.
         RuntimeError: If the time integrator gives up.
     """
-    cap, horizon, edges = float(norms[-1]), schedule.horizon, breakpoints(schedule)
-    rates = [schedule.at(horizon * i / 16) for i in range(17)]
-    attraction = max(rate.coupling + rate.reference for rate in rates)
-    stiffness = max(rate.diffusion for rate in rates) * _bandwidth(initial, norms, tolerance) ** 2
-    width = 1.0 / (0.1 * stiffness + attraction + 1.0 / horizon)
+    cap, horizon, edges, reach = float(norms[-1]), pace.horizon, pace.breakpoints, pace.reach
+    speed, diffusion = _fastest(pace, [horizon * i / 16 for i in range(17)])
+    width = 1.0 / (0.1 * diffusion * _bandwidth(initial, norms, tolerance) ** 2 + speed + 1.0 / horizon)
     time, state, slabs = 0.0, initial, list[Slab]()
-    _check_resolved(initial[np.searchsorted(norms, cap - 1, side="right") :], tolerance, cap, time)
+    _check_resolved(initial[np.searchsorted(norms, cap - reach, side="right") :], tolerance, cap, time)
     radius = 0.0
     while time < horizon:
-        radius = max(radius, 1.2 * _bandwidth(state, norms, tolerance) + 4)
+        radius = max(radius, 1.2 * _bandwidth(state, norms, tolerance) + 3 + reach)
         size = int(np.searchsorted(norms, min(radius, cap), side="right"))
         edge = edges[bisect_right(edges, time)]
         end = time + width if time + 1.01 * width < edge else edge
-        rates = [schedule.at(t) for t in (time, 0.5 * (time + end), end)]
-        attraction, diffusion = max(rate.coupling + rate.reference for rate in rates), max(r.diffusion for r in rates)
-        fastest = diffusion * norms[size - 1] ** 2 + attraction * norms[size - 1] + 1.0 / horizon
+        speed, diffusion = _fastest(pace, [time, 0.5 * (time + end), end])
+        fastest = diffusion * norms[size - 1] ** 2 + speed * norms[size - 1] + 1.0 / horizon
         series, last = _integrate(derivative(size), _resize(state, size), time, end, STABLE / fastest)
-        rim = last[np.searchsorted(norms, norms[size - 1] - 1, side="right") :]
+        rim = last[np.searchsorted(norms, norms[size - 1] - reach, side="right") :]
         if np.abs(rim).max() > tolerance and size < len(norms):
             radius *= 1.5
             continue
@@ -117,6 +143,11 @@ def march(
 def significant(moments: Complex, level: float = NEGLIGIBLE) -> int:
     """How many moments there are up to the last above ``level``."""
     return int(np.nonzero(np.abs(moments) > level)[0][-1]) + 1
+
+
+def _fastest(pace: Pace, times: Sequence[float]) -> tuple[float, float]:
+    """The largest speed and diffusion at these times."""
+    return max(pace.speed(t) for t in times), max(pace.diffusion(t) for t in times)
 
 
 def _bandwidth(moments: Complex, norms: NDArray[np.float64], tolerance: float) -> float:

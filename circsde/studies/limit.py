@@ -15,7 +15,7 @@ import xarray as xr
 from torch import Tensor
 
 from circsde.contracts import SampledLaw
-from circsde.exact.fokker_planck import CircleLaw, fokker_planck
+from circsde.exact.fokker_planck import CircleLaw, KuramotoLaw, fokker_planck
 from circsde.kuramoto import KuramotoSDE
 from circsde.record import provenance
 from circsde.schedule import Schedule
@@ -90,7 +90,7 @@ def limit_convergence(
     )
 
 
-def _differences(law: CircleLaw, start: SampledLaw, n: int, paths: int, steps: int, seed: int) -> tuple[Array, Array]:
+def _differences(law: KuramotoLaw, start: SampledLaw, n: int, paths: int, steps: int, seed: int) -> tuple[Array, Array]:
     """``E z_k(n) - m_k`` at the horizon and its standard error, by regression on the control variates."""
     schedule = law.schedule
     coupled = KuramotoSDE((n,), schedule=schedule)
