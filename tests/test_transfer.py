@@ -19,7 +19,7 @@ from circsde.laws.mixture import WrappedNormalMixture
 from circsde.schedule import Schedule
 from circsde.sde import SDE
 from circsde.solvers import METHODS, Method, Noise, sdeint
-from circsde.solvers.methods import heun_step, sra1_step
+from circsde.solvers.methods import Step, heun_step, sra1_step
 from circsde.studies.exact import law_convergence, stationary_convergence
 from circsde.studies.markov import Grid, markov_matrix, operator, propagate
 from circsde.studies.transfer import numerical_law, stationary_law, transfer_operator
@@ -58,9 +58,24 @@ def test_weak_error_table_is_reproduced(method: str) -> None:
         assert abs(error - float(figure)) <= 0.5001 * 10.0 ** (int(figure[-3:]) - 2), (error, figure)
 
 
-@pytest.mark.parametrize("name", ["euler_maruyama", "heun", "mobius_strang"])
-def test_operator_is_the_expectation_of_the_step(name: str) -> None:
-    grid, step = Grid(41), METHODS[name].step
+def uneven(sde: SDE, t: float, h: float, theta: Tensor, noise: Noise) -> Tensor:  # noqa: ARG001
+    """Noise of an amplitude that depends on the angle: straight along the noise, and not the same everywhere."""
+    step: Tensor = (1.0 + 0.3 * theta.cos()) * noise.dW
+    return theta + step
+
+
+def bent(sde: SDE, t: float, h: float, theta: Tensor, noise: Noise) -> Tensor:  # noqa: ARG001
+    """The same bend along the noise at every angle."""
+    step: Tensor = noise.dW + 0.3 * (noise.dW / h**0.5).cos()
+    return theta + step
+
+
+STEPS = {name: METHODS[name].step for name in ("euler_maruyama", "heun", "mobius_strang")}
+
+
+@pytest.mark.parametrize("step", [*STEPS.values(), uneven, bent], ids=[*STEPS, "uneven", "bent"])
+def test_operator_is_the_expectation_of_the_step(step: Step) -> None:
+    grid = Grid(41)
     matrix = markov_matrix(step, STEEP, 0.3, 0.2, grid, levy_area=False)
 
     def image(theta: float, x: float) -> float:

@@ -7,7 +7,8 @@ equally spaced points, ``(P u)(theta_j) = E u(Phi(theta_j, xi))`` is the matrix
 
 and a density p on the same grid moves by ``p <- P^T p``. The expectation is a quadrature over xi: Gauss-Hermite where
 the step depends weakly on xi, else the trapezoid rule on the line. The latter converges for waves ``e^{ikx}`` of any
-length at ``(k + 8) 16 / 2 pi`` nodes, where Gauss-Hermite would need ``k^2 / 2``.
+length at ``(k + 8) 16 / 2 pi`` nodes, where Gauss-Hermite would need ``k^2 / 2``. A noise that Phi only adds, with
+the same slope everywhere, needs no nodes: it multiplies the waves by a Gaussian.
 """
 
 import math
@@ -31,6 +32,7 @@ Waves = NDArray[np.complex128]
 Image = Callable[[Tensor, Tensor], Tensor]
 
 _ACCURACY = {1: 1e-13, 2: 1e-7}  # of the quadrature, by the number of phases
+_ELSEWHERE = torch.tensor([[0.7, -1.1], [-0.4, 1.9]], dtype=torch.float64)  # where slopes are looked at besides 0
 _CHUNK = 1 << 17  # complex numbers at a time, to stay in the cache
 
 
@@ -99,15 +101,18 @@ def markov_matrix(
         nodes: Multiplies the number of quadrature nodes, to check it.
     """
     image, highest = partial(_image, step, sde, t, h, levy_area), grid.points // 2
-    accuracy, slopes = _ACCURACY[grid.dimensions], _slopes(image, grid, levy_area)
-    rules = [_normal_rule(highest * slope, accuracy, nodes) for slope in slopes]
+    noises = [_slopes(image, grid, kind, 1 + levy_area) for kind in range(1 + levy_area)]
+    rules = [_normal_rule(highest * steepest, _ACCURACY[grid.dimensions], nodes) for steepest, _ in noises]
     axes = [torch.from_numpy(x) for x, _ in rules for _ in range(grid.dimensions)]
     xi = torch.cartesian_prod(*axes).reshape(-1, len(rules), grid.dimensions)
     weights = torch.cartesian_prod(*[torch.from_numpy(w) for _, w in rules for _ in range(grid.dimensions)])
     weight = weights.reshape(len(xi), -1).prod(1)
     rows = max(1, _CHUNK // (len(xi) * (grid.points if grid.dimensions == 2 else 1)))
     blocks = [_wave_means(image(block, xi), weight, highest) for block in torch.split(grid.theta, rows)]
-    return _from_waves(torch.cat(blocks).numpy(), grid)
+    means = torch.cat(blocks).numpy()
+    for _, added in noises:
+        means = means * _damping(added, highest)
+    return _from_waves(means, grid)
 
 
 def operator(method: Method, sde: SDE, t: float, h: float, grid: Grid, *, nodes: float = 1.0) -> Array:
@@ -121,30 +126,52 @@ def operator(method: Method, sde: SDE, t: float, h: float, grid: Grid, *, nodes:
     return reduce(np.matmul, matrices)
 
 
+@torch.no_grad()
 def _image(step: Step, sde: SDE, t: float, h: float, levy_area: bool, theta: Tensor, xi: Tensor) -> Tensor:
     """``Phi``, shape ``(n, q, d)``, of angles ``(n, d)`` and standard normals ``(q, 1 or 2, d)``.
 
-    The first normals make dW; the second, where there is levy_area, what dZ has besides.
+    One normal per phase makes dW; or, where there is levy_area, the first makes dZ and the second what dW has besides,
+    which many methods only add.
     """
     event, (n, d), q = (1,) if sde.event_shape is None else tuple(sde.event_shape), theta.shape, len(xi)
-    dW = (math.sqrt(h) * xi[:, 0]).repeat(n, 1).reshape(-1, *event)
-    dZ = None
+
+    def spread(normals: Tensor) -> Tensor:
+        return (math.sqrt(h) * normals).repeat(n, 1).reshape(-1, *event)
+
+    noise = Noise(spread(xi[:, 0]))
     if levy_area:
-        dZ = 0.5 * h * dW + (h**1.5 / math.sqrt(12.0) * xi[:, 1]).repeat(n, 1).reshape(-1, *event)
+        noise = Noise(0.5 * spread(3.0**0.5 * xi[:, 0] + xi[:, 1]), h / 3.0**0.5 * spread(xi[:, 0]))
     start = theta.repeat_interleave(q, 0).reshape(-1, *event)
-    return step(sde, t, h, start, Noise(dW, dZ)).reshape(n, q, d)
+    return step(sde, t, h, start, noise).reshape(n, q, d)
 
 
-def _slopes(image: Image, grid: Grid, levy_area: bool) -> list[float]:
-    """The steepest slope of Phi along each kind of noise, from differences between -6 and 6 standard deviations."""
-    theta, ladder, steepest = grid.theta, torch.arange(-6.0, 7.0, dtype=torch.float64), []
-    for kind in range(1 + levy_area):
-        steepest.append(0.0)
-        for phase in range(grid.dimensions):
-            xi = torch.zeros(len(ladder), 1 + levy_area, grid.dimensions, dtype=torch.float64)
-            xi[:, kind, phase] = ladder
-            steepest[-1] = max(steepest[-1], image(theta, xi).diff(dim=1).abs().max().item())
-    return steepest
+def _slopes(image: Image, grid: Grid, kind: int, kinds: int) -> tuple[float, Array]:
+    """How steep Phi is along a kind of noise, between -6 and 6 standard deviations.
+
+    Where the slopes ``d Phi_i / d xi_j`` are the same everywhere, the answer is 0 and those slopes; else it is the
+    steepest, and slopes of 0.
+    """
+    ladder, found = torch.arange(-6.0, 7.0, dtype=torch.float64), []
+    elsewhere = _ELSEWHERE[:kinds, : grid.dimensions]
+    for phase in range(grid.dimensions):
+        xi = torch.stack((torch.zeros_like(elsewhere), elsewhere)).repeat_interleave(len(ladder), 0)
+        xi[:, kind, phase] = ladder.repeat(2)
+        found.append(image(grid.theta, xi).reshape(-1, 2, len(ladder), grid.dimensions).diff(dim=2))
+    slopes = torch.stack(found, -1)
+    constant = slopes[0, 0, 0]
+    if (slopes - constant).abs().max() < 1e-12 * (1.0 + constant.abs().max()):
+        return 0.0, constant.numpy()
+    return slopes[:, 0].abs().max().item(), np.zeros_like(constant)
+
+
+def _damping(slopes: Array, highest: int) -> Array:
+    """``E e^{ik . A xi}`` of a noise that is only added with these slopes A, in the shape of :func:`_wave_means`."""
+    k = np.arange(highest + 1)
+    if len(slopes) == 1:
+        return np.asarray(np.exp(-0.5 * (slopes[0, 0] * k) ** 2))
+    a = np.fft.fftfreq(2 * highest + 1, 1.0 / (2 * highest + 1))
+    along = np.multiply.outer(a, slopes[0])[:, None] + np.multiply.outer(k, slopes[1])
+    return np.asarray(np.exp(-0.5 * (along**2).sum(-1)))
 
 
 def _normal_rule(reach: float, accuracy: float, nodes: float) -> tuple[Array, Array]:
