@@ -13,7 +13,7 @@ may not have a pulse.
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.fft import fftn, ifftn, next_fast_len
+from scipy.fft import ifftn, irfftn, next_fast_len, rfftn
 
 from circsde.exact.spectral import Complex, Derivative, Pace, Spectrum, march
 from circsde.sde import SDE
@@ -31,7 +31,8 @@ def spectrum(sde: SDE, modes: Modes, initial: Complex, tolerance: float) -> Spec
 
     Args:
         sde: An equation for one or two angles.
-        modes: The wave numbers k of the moments by increasing length, shape ``(n, angles)``; of k and -k one.
+        modes: The wave numbers k of the moments by increasing length, shape ``(n, angles)``; of k and -k the one whose
+            first number that is not zero is positive.
         initial: The moments at time 0, in that order.
         tolerance: See :func:`circsde.exact.spectral.march`.
 
@@ -47,16 +48,19 @@ def spectrum(sde: SDE, modes: Modes, initial: Complex, tolerance: float) -> Spec
     def derivative(size: int) -> Derivative:
         kept = modes[:size]
         points = next_fast_len(2 * int(np.abs(kept).max()) + band + 1)
-        grid, shape, axes = _Grid(sde, angles, points), (points,) * angles, tuple(range(1, 1 + angles))
-        still = grid.drift(0.0) if steady else None
-        here, opposite = (np.ravel_multi_index(tuple(sign * kept.T % points), shape) for sign in (1, -1))
+        grid, shape, axes = _Grid(sde, angles, points), (points,) * angles, tuple(range(angles))[::-1]
+        still = grid.drift(0.0)
+        drift = (lambda t: still) if steady else grid.drift  # noqa: ARG005
+        half = (points // 2 + 1, *shape[1:])  # of the waves along the first angle: a density is real
+        here, edge = np.ravel_multi_index(tuple(kept.T % points), half), kept[:, 0] == 0
+        opposite = np.ravel_multi_index(tuple(-kept[edge].T % points), half)
 
         def change(t: float, m: Complex) -> Complex:
-            full = np.zeros(points**angles, dtype=np.complex128)
-            full[opposite], full[here] = m.conj(), m
-            flux = (grid.drift(t) if still is None else still) * fftn(full.reshape(shape)).real
-            waves = ifftn(flux, axes=axes).reshape(angles, -1)[:, here]
-            return np.asarray(1j * (kept.T * waves).sum(0) - (kept**2 @ _diffusion(sde, t, angles)) * m)
+            waves = np.zeros(half, dtype=np.complex128)
+            waves.flat[opposite], waves.flat[here] = m[edge], m.conj()
+            density = irfftn(waves, shape, axes, norm="forward")
+            flux = [rfftn(f * density, axes=axes, norm="forward").flat[here].conj() for f in drift(t)]
+            return np.asarray(1j * (kept.T * flux).sum(0) - (kept**2 @ _diffusion(sde, t, angles)) * m)
 
         return change
 

@@ -8,9 +8,11 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from circsde.contracts import SampledLaw
 from circsde.exact import problems
 from circsde.exact.problems import ORDERS, Observable, Problem
 from circsde.sde import SDE, ReverseSDE, reverse
+from circsde.studies.known import UNIFORM, Start, solved
 from circsde.torus import TWO_PI
 from circsde.typing import Angles, PerSample
 
@@ -64,8 +66,10 @@ class Simulation:
 
     Attributes:
         sde: The equation; without a ``start`` of its own it must know its ``event_shape``.
-        start: ``(batch, generator) -> angles``, shape ``(batch, *event)``; they fix dtype and device. By default
-            uniform on the torus, in the dtype of the parameters of the equation, or float64 where it has none.
+        start: The law of every angle, or a tuple of one per angle: then weak errors of one or two angles need no
+            sampling. Or ``(batch, generator) -> angles``, shape ``(batch, *event)``; they fix dtype and device. By
+            default uniform on the torus. Angles from a law have the dtype of the parameters of the equation, or float64
+            where it has none.
         observables: What is compared at the horizon; by default the first five trigonometric moments.
         name: What tables call it.
         uncertainty: How well the expected values are known, where they are.
@@ -77,7 +81,7 @@ class Simulation:
     """
 
     sde: SDE
-    start: Callable[[int, torch.Generator], Angles] | None = None
+    start: Callable[[int, torch.Generator], Angles] | SampledLaw | tuple[SampledLaw, ...] = UNIFORM
     observables: tuple[Observable, ...] = WAVES
     name: str = ""
     uncertainty: float = 0.0
@@ -86,15 +90,34 @@ class Simulation:
         """Independent starts, shape ``(batch, *event)``.
 
         Raises:
-            ValueError: If neither a start nor an event shape is known.
+            ValueError: If angles are to be drawn from a law and the equation does not know its event shape.
         """
-        if self.start is not None:
+        law = self.law
+        if law is None:
+            assert callable(self.start)
             return self.start(batch, generator)
         if self.sde.event_shape is None:
-            raise ValueError("the SDE does not know its event_shape: give it one, or give the simulation a start")
-        uniform = torch.rand((batch, *self.sde.event_shape), dtype=torch.float64, generator=generator)
-        own = next((p for p in self.sde.parameters() if p.is_floating_point()), uniform)
-        return (TWO_PI * uniform - math.pi).to(own)
+            raise ValueError(
+                "the SDE does not know its event_shape: give it one, or give the simulation a start that draws angles"
+            )
+        if isinstance(law, tuple):
+            theta = torch.stack([each.sample((batch,), generator=generator) for each in law], -1)
+        elif law is UNIFORM:
+            uniform = torch.rand((batch, *self.sde.event_shape), dtype=torch.float64, generator=generator)
+            theta = TWO_PI * uniform - math.pi
+        else:
+            theta = law.sample((batch, *self.sde.event_shape), generator=generator)
+        return theta.to(next((p for p in self.sde.parameters() if p.is_floating_point()), theta.double()))
+
+    @property
+    def law(self) -> Start | None:
+        """The law of every angle at the start, or one per angle; None where the start draws angles."""
+        return self.start if isinstance(self.start, tuple | SampledLaw) else None
+
+    @cached_property
+    def problem(self) -> Problem | None:
+        """This with its exact answers, where they are known; see :func:`circsde.studies.known.solved`."""
+        return solved(self.sde, self.law, self.observables, self.name)
 
 
 @dataclass(frozen=True)
@@ -145,12 +168,19 @@ class Variation:
         """Starts of the base."""
         return self.base.sample(batch, generator)
 
+    @cached_property
+    def problem(self) -> Problem | None:
+        """This with its exact answers: those of a named problem, or where they are known for this stochasticity."""
+        if isinstance(self.base, Simulation):
+            return replace(self.base, sde=self.sde).problem
+        base = as_problem(self.base)
+        return None if base is None else replace(base, sde=self.sde)
+
 
 def as_problem(subject: Experiment) -> Problem | None:
-    """The problem that an experiment is, or varies; None where its laws are not known."""
-    if isinstance(subject, Variation):
-        base = as_problem(subject.base)
-        return None if base is None else replace(base, sde=subject.sde)
+    """An experiment with its exact answers; None where they are not known."""
+    if isinstance(subject, Simulation | Variation):
+        return subject.problem
     return subject if isinstance(subject, Problem) else None
 
 

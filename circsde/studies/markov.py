@@ -100,8 +100,8 @@ def markov_matrix(
         levy_area: Whether ``step`` reads ``noise.dZ``.
         nodes: Multiplies the number of quadrature nodes, to check it.
     """
-    image, highest = partial(_image, step, sde, t, h, levy_area), grid.points // 2
-    noises = [_slopes(image, grid, kind, 1 + levy_area) for kind in range(1 + levy_area)]
+    highest = grid.points // 2
+    image, noises = _noises(step, sde, t, h, grid, levy_area)
     rules = [_normal_rule(highest * steepest, _ACCURACY[grid.dimensions], nodes) for steepest, _ in noises]
     axes = [torch.from_numpy(x) for x, _ in rules for _ in range(grid.dimensions)]
     xi = torch.cartesian_prod(*axes).reshape(-1, len(rules), grid.dimensions)
@@ -127,11 +127,13 @@ def operator(method: Method, sde: SDE, t: float, h: float, grid: Grid, *, nodes:
 
 
 @torch.no_grad()
-def _image(step: Step, sde: SDE, t: float, h: float, levy_area: bool, theta: Tensor, xi: Tensor) -> Tensor:
+def _image(
+    step: Step, sde: SDE, t: float, h: float, levy_area: bool, theta: Tensor, xi: Tensor, turn: float = 0.0
+) -> Tensor:
     """``Phi``, shape ``(n, q, d)``, of angles ``(n, d)`` and standard normals ``(q, 1 or 2, d)``.
 
-    One normal per phase makes dW; or, where there is levy_area, the first makes dZ and the second what dW has besides,
-    which many methods only add.
+    One normal per phase makes dW, and the second, where there is levy_area, what dZ has besides; both turned by an
+    angle, rad.
     """
     event, (n, d), q = (1,) if sde.event_shape is None else tuple(sde.event_shape), theta.shape, len(xi)
 
@@ -140,9 +142,35 @@ def _image(step: Step, sde: SDE, t: float, h: float, levy_area: bool, theta: Ten
 
     noise = Noise(spread(xi[:, 0]))
     if levy_area:
-        noise = Noise(0.5 * spread(3.0**0.5 * xi[:, 0] + xi[:, 1]), h / 3.0**0.5 * spread(xi[:, 0]))
+        first, second = spread(xi[:, 0]), spread(xi[:, 1])
+        dW, rest = math.cos(turn) * first - math.sin(turn) * second, math.sin(turn) * first + math.cos(turn) * second
+        noise = Noise(dW, h * (0.5 * dW + rest / 12.0**0.5))
     start = theta.repeat_interleave(q, 0).reshape(-1, *event)
     return step(sde, t, h, start, noise).reshape(n, q, d)
+
+
+def _noises(
+    step: Step, sde: SDE, t: float, h: float, grid: Grid, levy_area: bool
+) -> tuple[Image, list[tuple[float, Array]]]:
+    """Phi by normals that suit it, and its slopes along each kind.
+
+    Some methods only add what dZ has beside dW, or do not read it; others only add what dW has beside dZ. The latter
+    two are turned against each other by ``pi / 6``.
+    """
+    for turn in (math.pi / 6, 0.0)[0 if levy_area else 1 :]:
+        image = partial(_image, step, sde, t, h, levy_area, turn=turn)
+        noises = [_slopes(image, grid, kind, 1 + levy_area) for kind in range(1 + levy_area)]
+        if noises[-1][0] == 0.0:
+            break
+    return image, noises
+
+
+def needs_two_noises(method: Method, sde: SDE) -> bool:
+    """Whether the operator of a step takes nodes along two normals per phase, which is slow."""
+    if not method.levy_area or method.parts:
+        return False
+    _, noises = _noises(method.step, sde, 0.0, sde.horizon / 50, Grid(15, dimensions(sde)), True)
+    return all(steepest > 0.0 for steepest, _ in noises)
 
 
 def _slopes(image: Image, grid: Grid, kind: int, kinds: int) -> tuple[float, Array]:

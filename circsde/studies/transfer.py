@@ -18,7 +18,17 @@ from circsde.record import provenance
 from circsde.sde import SDE
 from circsde.solvers.methods import Method
 from circsde.solvers.registry import find_method
-from circsde.studies.markov import Array, Grid, dimensions, noiseless, observe, operator, propagate, refine
+from circsde.studies.markov import (
+    Array,
+    Grid,
+    dimensions,
+    needs_two_noises,
+    noiseless,
+    observe,
+    operator,
+    propagate,
+    refine,
+)
 from circsde.typing import Angles, PerSample
 
 POINTS = {1: (49, 73, 109, 163, 245), 2: (15, 19, 25, 31)}
@@ -26,7 +36,7 @@ POINTS = {1: (49, 73, 109, 163, 245), 2: (15, 19, 25, 31)}
 
 TOLERANCE = {1: 1e-9, 2: 1e-6}
 
-TAIL = 1e-8
+TAIL = {1: 1e-8, 2: 1e-5}
 """A finer grid is tried where modes above this are left out, as long as that helps."""
 
 WAVES = {1: 5, 2: 2}
@@ -90,7 +100,7 @@ def numerical_law(
         return propagate(method, sde, torch.stack(logs).sum(0).exp().numpy(), grid, steps)
 
     d = dimensions(sde)
-    ladder = POINTS[d][3:] if noiseless(sde) and d == 1 else _ladder(method, d)
+    ladder = POINTS[d][3:] if noiseless(sde) and d == 1 else _ladder(method, sde)
     return _refined(attempt, d, ladder, tolerance)
 
 
@@ -107,7 +117,7 @@ def stationary_law(method: Method, sde: SDE, h: float, tolerance: float | None =
         return observe(method, sde, invariant_density(matrix, grid), h, grid)
 
     d = dimensions(sde)
-    return _refined(attempt, d, _ladder(method, d), tolerance)
+    return _refined(attempt, d, _ladder(method, sde), tolerance)
 
 
 def transfer_operator(
@@ -200,10 +210,10 @@ def invariant_density(matrix: Array, grid: Grid) -> Array:
     return np.asarray(np.linalg.solve(system, target))
 
 
-def _ladder(method: Method, d: int) -> tuple[int, ...]:
-    """The grids to try: the finest would take minutes where a step reads two noises per phase."""
-    two_noises = method.levy_area and method.observe is None and not method.parts
-    return POINTS[d][: {1: -1, 2: 2}[d]] if two_noises else POINTS[d]
+def _ladder(method: Method, sde: SDE) -> tuple[int, ...]:
+    """The grids to try: the finest would take minutes where a step needs nodes along two noises per phase."""
+    points = POINTS[dimensions(sde)]
+    return points[: {1: -1, 2: 2}[dimensions(sde)]] if needs_two_noises(method, sde) else points
 
 
 def _refined(attempt: Callable[[Grid], Array], d: int, ladder: Sequence[int], tolerance: float | None) -> NumericalLaw:
@@ -219,7 +229,7 @@ def _refined(attempt: Callable[[Grid], Array], d: int, ladder: Sequence[int], to
         if laws:
             gap = float(np.abs(law.low_moments() - laws[-1].low_moments()).max())
             law = replace(law, resolution=gap)
-            if gap <= limit and (tail <= TAIL or tail > 0.1 * laws[-1].tail):
+            if gap <= limit and (tail <= TAIL[d] or tail > 0.1 * laws[-1].tail):
                 return law
         laws.append(law)
     return laws[-1]
