@@ -21,7 +21,8 @@ from circsde.sde import SDE
 from circsde.solvers import METHODS, Method, Noise, sdeint
 from circsde.solvers.methods import Step, heun_step, sra1_step
 from circsde.studies.exact import law_convergence, stationary_convergence
-from circsde.studies.markov import Grid, markov_matrix, operator, propagate
+from circsde.studies.markov import Grid, markov_matrix, operator
+from circsde.studies.propagation import propagate
 from circsde.studies.transfer import numerical_law, stationary_law, transfer_operator
 
 LADDER = (5, 10, 20, 40, 80)
@@ -177,6 +178,12 @@ def test_weak_orders_are_those_claimed(name: str) -> None:
         claimed = float(study.claimed_order[0])
         assert float(study.order[0, 1]) > claimed - 0.05, problem
     assert float(study.order[0, 1]) < claimed + 0.3
+
+
+@pytest.mark.parametrize(("name", "order"), [("heun", 2.0), ("srk", 2.0), ("midpoint", 1.0), ("euler", 1.0)])
+def test_weak_orders_of_torchsde_are_those_that_the_comparison_tells(name: str, order: float) -> None:
+    study = law_convergence("noise_dominated", [f"torchsde:{name}"], (40, 80))
+    assert float(study.order[0, 1]) == pytest.approx(order, abs=0.05)
 
 
 @pytest.mark.parametrize("name", METHODS)

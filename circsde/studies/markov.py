@@ -108,11 +108,11 @@ def markov_matrix(
     weights = torch.cartesian_prod(*[torch.from_numpy(w) for _, w in rules for _ in range(grid.dimensions)])
     weight = weights.reshape(len(xi), -1).prod(1)
     rows = max(1, _CHUNK // (len(xi) * (grid.points if grid.dimensions == 2 else 1)))
-    blocks = [_wave_means(image(block, xi), weight, highest) for block in torch.split(grid.theta, rows)]
+    blocks = [wave_means(image(block, xi), weight, highest) for block in torch.split(grid.theta, rows)]
     means = torch.cat(blocks).numpy()
     for _, added in noises:
         means = means * _damping(added, highest)
-    return _from_waves(means, grid)
+    return from_waves(means, grid)
 
 
 def operator(method: Method, sde: SDE, t: float, h: float, grid: Grid, *, nodes: float = 1.0) -> Array:
@@ -127,7 +127,7 @@ def operator(method: Method, sde: SDE, t: float, h: float, grid: Grid, *, nodes:
 
 
 @torch.no_grad()
-def _image(
+def image_of(
     step: Step, sde: SDE, t: float, h: float, levy_area: bool, theta: Tensor, xi: Tensor, turn: float = 0.0
 ) -> Tensor:
     """``Phi``, shape ``(n, q, d)``, of angles ``(n, d)`` and standard normals ``(q, 1 or 2, d)``.
@@ -158,7 +158,7 @@ def _noises(
     two are turned against each other by ``pi / 6``.
     """
     for turn in (math.pi / 6, 0.0)[0 if levy_area else 1 :]:
-        image = partial(_image, step, sde, t, h, levy_area, turn=turn)
+        image = partial(image_of, step, sde, t, h, levy_area, turn=turn)
         noises = [_slopes(image, grid, kind, 1 + levy_area) for kind in range(1 + levy_area)]
         if noises[-1][0] == 0.0:
             break
@@ -193,7 +193,7 @@ def _slopes(image: Image, grid: Grid, kind: int, kinds: int) -> tuple[float, Arr
 
 
 def _damping(slopes: Array, highest: int) -> Array:
-    """``E e^{ik . A xi}`` of a noise that is only added with these slopes A, in the shape of :func:`_wave_means`."""
+    """``E e^{ik . A xi}`` of a noise that is only added with these slopes A, in the shape of :func:`wave_means`."""
     k = np.arange(highest + 1)
     if len(slopes) == 1:
         return np.asarray(np.exp(-0.5 * (slopes[0, 0] * k) ** 2))
@@ -220,7 +220,7 @@ def _normal_rule(reach: float, accuracy: float, nodes: float) -> tuple[Array, Ar
     return x, w / w.sum()
 
 
-def _wave_means(phi: Tensor, weight: Tensor, highest: int) -> Tensor:
+def wave_means(phi: Tensor, weight: Tensor, highest: int) -> Tensor:
     """``E e^{ik . Phi}``: shape ``(n, highest + 1)`` for k >= 0, or ``(n, 2 highest + 1, highest + 1)`` on T^2."""
     if phi.shape[2] == 1:
         wave = torch.polar(torch.ones_like(phi[..., 0]), phi[..., 0])
@@ -235,82 +235,8 @@ def _wave_means(phi: Tensor, weight: Tensor, highest: int) -> Tensor:
     return first.transpose(1, 2) @ torch.polar(torch.ones_like(second), second)
 
 
-def _from_waves(means: Waves, grid: Grid) -> Array:
+def from_waves(means: Waves, grid: Grid) -> Array:
     """The matrix from the rows ``E e^{ik Phi(theta_j)}``: their band-limited transform to the grid."""
     shape = (grid.points,) * grid.dimensions
     axes = tuple(range(1, 1 + grid.dimensions))
     return np.asarray(np.fft.irfftn(means.conj(), s=shape, axes=axes).reshape(len(means), -1))
-
-
-def noiseless(sde: SDE) -> bool:
-    """Whether the equation is an ODE."""
-    return not np.any(np.asarray(sde.variance(0.0, sde.horizon)))
-
-
-def propagate(method: Method, sde: SDE, density: Array, grid: Grid, steps: int) -> Array:
-    """The density of the method's output after ``steps`` equal steps over the horizon.
-
-    A matrix is made once where all steps are alike. Without noise the steps are maps, whose composition is exact.
-    """
-    h = sde.horizon / steps
-    if noiseless(sde):
-        return _compose(method, sde, density, grid, steps)
-    probe = torch.tensor([[[0.0]], [[1.3]]], dtype=torch.float64).expand(2, 1 + method.levy_area, grid.dimensions)
-    matrix, seen = np.empty(0), torch.empty(0)
-    for i in range(steps):
-        image = _image(method.step, sde, i * h, h, method.levy_area, grid.theta, probe)
-        if not torch.equal(image, seen):
-            matrix = operator(method, sde, i * h, h, grid)
-        density, seen = matrix.T @ density, image
-    return observe(method, sde, density, h, grid)
-
-
-def observe(method: Method, sde: SDE, density: Array, h: float, grid: Grid) -> Array:
-    """The density of the output, given that of the state that the chain carries after a last step of length ``h``."""
-    if method.observe is None:
-        return density
-    return markov_matrix(method.observe, sde, sde.horizon - h, h, grid, levy_area=True).T @ density
-
-
-def refine(density: Array, grid: Grid, points: int) -> Array:
-    """The same band-limited density on more points, an odd number."""
-    axes = tuple(range(grid.dimensions))
-    spectrum = np.fft.fftshift(np.fft.fftn(density.reshape((grid.points,) * grid.dimensions)), axes)
-    spectrum = np.fft.ifftshift(np.pad(spectrum, (points - grid.points) // 2), axes)
-    return np.asarray(np.fft.ifftn(spectrum).real.ravel() * (points / grid.points) ** grid.dimensions)
-
-
-def _compose(method: Method, sde: SDE, density: Array, grid: Grid, steps: int) -> Array:
-    """The law of points that all the steps move, as maps, in the modes of ``grid``."""
-    h, still = sde.horizon / steps, torch.zeros(1, 1 + method.levy_area, grid.dimensions, dtype=torch.float64)
-
-    def flow(theta: Tensor) -> Tensor:
-        for i in range(steps):
-            theta = _image(method.step, sde, i * h, h, method.levy_area, theta, still)[:, 0]
-        return theta
-
-    if grid.dimensions == 1:
-        theta, measure = _adapted(flow)
-        k = np.fft.fftfreq(grid.points, 1.0 / grid.points)
-        waves = np.exp(1j * theta[:, :1].numpy() * k) @ np.fft.fft(density) / grid.points
-        weight = measure * torch.from_numpy(waves.real)
-    else:
-        fine = Grid(5 * grid.points, 2)
-        theta, weight = fine.theta, torch.from_numpy(refine(density, grid, fine.points) * fine.cell)
-    means = _wave_means(flow(theta)[None], weight, grid.points // 2).numpy()
-    return np.asarray(_from_waves(means, grid)[0] / grid.cell)
-
-
-def _adapted(flow: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Points and weights on the circle: Gauss-Legendre on intervals that the flow stretches to about 0.1 rad."""
-    edges = torch.linspace(0.0, TWO_PI, 129, dtype=torch.float64)
-    for _ in range(12):
-        parts = (flow(edges[:, None])[:, 0].diff().abs() / 0.1).ceil().clamp(1, 32).long()
-        if parts.max() == 1:
-            break
-        start, width = edges[:-1].repeat_interleave(parts), (edges.diff() / parts).repeat_interleave(parts)
-        first = (parts.cumsum(0) - parts).repeat_interleave(parts)
-        edges = torch.cat((start + width * (torch.arange(len(start)) - first), edges[-1:]))
-    x, w = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(12))
-    half = 0.5 * edges.diff()[:, None]
-    return (edges[:-1, None] + half * (1.0 + x)).reshape(-1, 1), (half * w).flatten()

@@ -23,12 +23,9 @@ from circsde.studies.markov import (
     Grid,
     dimensions,
     needs_two_noises,
-    noiseless,
-    observe,
     operator,
-    propagate,
-    refine,
 )
+from circsde.studies.propagation import noiseless, observe, propagate, refine
 from circsde.typing import Angles, PerSample
 
 POINTS = {1: (49, 73, 109, 163, 245), 2: (15, 19, 25, 31)}

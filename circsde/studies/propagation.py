@@ -1,0 +1,86 @@
+"""How a density moves through the steps of a method: by operators, or by maps where there is no noise."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from circsde.sde import SDE
+from circsde.solvers.methods import Method
+from circsde.studies.markov import Array, Grid, from_waves, image_of, markov_matrix, operator, wave_means
+from circsde.torus import TWO_PI
+
+
+def noiseless(sde: SDE) -> bool:
+    """Whether the equation is an ODE."""
+    return not np.any(np.asarray(sde.variance(0.0, sde.horizon)))
+
+
+def propagate(method: Method, sde: SDE, density: Array, grid: Grid, steps: int) -> Array:
+    """The density of the method's output after ``steps`` equal steps over the horizon.
+
+    A matrix is made once where all steps are alike. Without noise the steps are maps, whose composition is exact.
+    """
+    h = sde.horizon / steps
+    if noiseless(sde):
+        return _compose(method, sde, density, grid, steps)
+    probe = torch.tensor([[[0.0]], [[1.3]]], dtype=torch.float64).expand(2, 1 + method.levy_area, grid.dimensions)
+    matrix, seen = np.empty(0), torch.empty(0)
+    for i in range(steps):
+        image = image_of(method.step, sde, i * h, h, method.levy_area, grid.theta, probe)
+        if not torch.equal(image, seen):
+            matrix = operator(method, sde, i * h, h, grid)
+        density, seen = matrix.T @ density, image
+    return observe(method, sde, density, h, grid)
+
+
+def observe(method: Method, sde: SDE, density: Array, h: float, grid: Grid) -> Array:
+    """The density of the output, given that of the state that the chain carries after a last step of length ``h``."""
+    if method.observe is None:
+        return density
+    return markov_matrix(method.observe, sde, sde.horizon - h, h, grid, levy_area=True).T @ density
+
+
+def refine(density: Array, grid: Grid, points: int) -> Array:
+    """The same band-limited density on more points, an odd number."""
+    axes = tuple(range(grid.dimensions))
+    spectrum = np.fft.fftshift(np.fft.fftn(density.reshape((grid.points,) * grid.dimensions)), axes)
+    spectrum = np.fft.ifftshift(np.pad(spectrum, (points - grid.points) // 2), axes)
+    return np.asarray(np.fft.ifftn(spectrum).real.ravel() * (points / grid.points) ** grid.dimensions)
+
+
+def _compose(method: Method, sde: SDE, density: Array, grid: Grid, steps: int) -> Array:
+    """The law of points that all the steps move, as maps, in the modes of ``grid``."""
+    h, still = sde.horizon / steps, torch.zeros(1, 1 + method.levy_area, grid.dimensions, dtype=torch.float64)
+
+    def flow(theta: Tensor) -> Tensor:
+        for i in range(steps):
+            theta = image_of(method.step, sde, i * h, h, method.levy_area, theta, still)[:, 0]
+        return theta
+
+    if grid.dimensions == 1:
+        theta, measure = _adapted(flow)
+        k = np.fft.fftfreq(grid.points, 1.0 / grid.points)
+        waves = np.exp(1j * theta[:, :1].numpy() * k) @ np.fft.fft(density) / grid.points
+        weight = measure * torch.from_numpy(waves.real)
+    else:
+        fine = Grid(5 * grid.points, 2)
+        theta, weight = fine.theta, torch.from_numpy(refine(density, grid, fine.points) * fine.cell)
+    means = wave_means(flow(theta)[None], weight, grid.points // 2).numpy()
+    return np.asarray(from_waves(means, grid)[0] / grid.cell)
+
+
+def _adapted(flow: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Points and weights on the circle: Gauss-Legendre on intervals that the flow stretches to about 0.1 rad."""
+    edges = torch.linspace(0.0, TWO_PI, 129, dtype=torch.float64)
+    for _ in range(12):
+        parts = (flow(edges[:, None])[:, 0].diff().abs() / 0.1).ceil().clamp(1, 32).long()
+        if parts.max() == 1:
+            break
+        start, width = edges[:-1].repeat_interleave(parts), (edges.diff() / parts).repeat_interleave(parts)
+        first = (parts.cumsum(0) - parts).repeat_interleave(parts)
+        edges = torch.cat((start + width * (torch.arange(len(start)) - first), edges[-1:]))
+    x, w = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(12))
+    half = 0.5 * edges.diff()[:, None]
+    return (edges[:-1, None] + half * (1.0 + x)).reshape(-1, 1), (half * w).flatten()
