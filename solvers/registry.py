@@ -1,5 +1,6 @@
 """All methods by name: those of any equation, those of reversed equations only, and torchsde's."""
 
+from circsde.solvers.adams import ADAMS_BASHFORTH2
 from circsde.solvers.ancestral import ANCESTRAL
 from circsde.solvers.methods import METHODS, Method
 from circsde.solvers.multistep import MULTISTEP
@@ -7,11 +8,14 @@ from circsde.solvers.multistep import MULTISTEP
 BACK_IN_TIME = {method.name: method for method in (ANCESTRAL, MULTISTEP)}
 """Methods of reversed equations."""
 
+WITH_MEMORY = {ADAMS_BASHFORTH2.name: ADAMS_BASHFORTH2}
+"""Methods of any equation that remember an earlier step: not among the candidates unless they are named."""
+
 TORCHSDE = "torchsde:"
 
 
 def find_method(method: str | Method) -> Method:
-    """One of ``circsde.solvers.METHODS`` or :data:`BACK_IN_TIME`, torchsde's as ``"torchsde:srk"``, or itself.
+    """One of ``circsde.solvers.METHODS``, of the two groups above, torchsde's as ``"torchsde:srk"``, or itself.
 
     Raises:
         ValueError: If there is no method of that name.
@@ -23,7 +27,7 @@ def find_method(method: str | Method) -> Method:
         from circsde.solvers.interop import torchsde_method  # only here, so that a solve does not need torchsde
 
         return torchsde_method(method.removeprefix(TORCHSDE))
-    known = METHODS | BACK_IN_TIME
+    known = METHODS | WITH_MEMORY | BACK_IN_TIME
     if method not in known:
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(known)}, torchsde:NAME, or a Method")
     return known[method]

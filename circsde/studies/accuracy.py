@@ -19,6 +19,7 @@ from circsde.studies.exact import stationary_convergence
 from circsde.studies.experiment import Experiment, as_problem, experiment
 from circsde.studies.markov import dimensions
 from circsde.studies.paths import method_name
+from circsde.studies.propagation import has_operator
 from circsde.studies.result import METRICS, STATIONARY, STRONG, WEAK, ByObservable, Errors, assemble
 from circsde.studies.runner import Runner
 from circsde.studies.transfer import numerical_law
@@ -40,7 +41,7 @@ def study(
     """Errors and orders of methods on a problem.
 
     Weak errors of one or two angles that start from a known law, and stationary errors, come from transfer operators,
-    free of sampling noise; all others, and those of methods that remember earlier steps, from
+    free of sampling noise; all others, and those of methods that remember more than the last state, from
     :func:`strong_convergence` and :func:`weak_convergence`.
 
     Args:
@@ -78,7 +79,7 @@ def study(
 
 def has_law(subject: Experiment, methods: Sequence[str | Method] | None = None) -> bool:
     """Whether the laws that methods make of this problem are quickly computed, and compared with the exact one."""
-    if any(find_method(method).begin is not None for method in methods or ()):
+    if not all(has_operator(find_method(method), subject.sde) for method in methods or ()):
         return False
     problem = as_problem(subject)
     return problem is not None and problem.target is not None

@@ -9,12 +9,18 @@ from torch import Tensor
 from circsde.sde import SDE
 from circsde.solvers.methods import Method
 from circsde.studies.markov import Array, Grid, from_waves, image_of, markov_matrix, operator, wave_means
+from circsde.studies.memory import propagate_pairs, remembers_one_state
 from circsde.torus import TWO_PI
 
 
 def noiseless(sde: SDE) -> bool:
     """Whether the equation is an ODE."""
     return not np.any(np.asarray(sde.variance(0.0, sde.horizon)))
+
+
+def has_operator(method: Method, sde: SDE) -> bool:
+    """Whether the law that a method makes of this equation is told by operators: if it remembers, one state at most."""
+    return method.begin is None or noiseless(sde) or remembers_one_state(method, sde)
 
 
 def propagate(method: Method, sde: SDE, density: Array, grid: Grid, steps: int) -> Array:
@@ -25,6 +31,8 @@ def propagate(method: Method, sde: SDE, density: Array, grid: Grid, steps: int) 
     h = sde.horizon / steps
     if noiseless(sde):
         return _compose(method, sde, density, grid, steps)
+    if method.begin is not None:
+        return propagate_pairs(method, sde, density, grid, steps)
     probe = torch.tensor([[[0.0]], [[1.3]]], dtype=torch.float64).expand(2, 1 + method.levy_area, grid.dimensions)
     matrix, seen = np.empty(0), torch.empty(0)
     for i in range(steps):
@@ -55,8 +63,9 @@ def _compose(method: Method, sde: SDE, density: Array, grid: Grid, steps: int) -
     h, still = sde.horizon / steps, torch.zeros(1, 1 + method.levy_area, grid.dimensions, dtype=torch.float64)
 
     def flow(theta: Tensor) -> Tensor:
+        step = method.first_step()
         for i in range(steps):
-            theta = image_of(method.step, sde, i * h, h, method.levy_area, theta, still)[:, 0]
+            theta = image_of(step, sde, i * h, h, method.levy_area, theta, still)[:, 0]
         return theta
 
     if grid.dimensions == 1:

@@ -25,7 +25,7 @@ from circsde.studies.markov import (
     needs_two_noises,
     operator,
 )
-from circsde.studies.propagation import noiseless, observe, propagate, refine
+from circsde.studies.propagation import has_operator, noiseless, observe, propagate, refine
 from circsde.typing import Angles, PerSample
 
 POINTS = {1: (49, 73, 109, 163, 245), 2: (15, 19, 25, 31)}
@@ -87,9 +87,11 @@ def numerical_law(
         tolerance: Refine the grid until no low moment changes by more, and its tail is negligible or no longer falls.
 
     Raises:
-        ValueError: For more than two phases, or a method that remembers earlier steps.
+        ValueError: For more than two phases, or a method that remembers earlier steps, unless on one phase the last
+            two states decide the next one.
     """
-    _check_memory(method)
+    if not has_operator(method, sde):
+        _check_memory(method)
 
     def attempt(grid: Grid) -> Array:
         laws = [start] * grid.dimensions if isinstance(start, Law) else start
