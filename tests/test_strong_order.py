@@ -22,6 +22,7 @@ from circsde.sde import SDE, reverse
 from circsde.solvers import METHODS, Brownian, Method, Noise, sdeint
 from circsde.solvers.interop import torchsde_method
 from circsde.solvers.methods import Step
+from circsde.solvers.registry import WITH_MEMORY, find_method
 
 FINE, BLOCKS, PER_BLOCK = 512, 12, 64
 STEPS = (8, 16, 32, 64)
@@ -91,9 +92,9 @@ def highest_order(squared: Tensor) -> float:
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("name", [m.name for m in METHODS.values() if m.strong_order is not None])
+@pytest.mark.parametrize("name", [m.name for m in (METHODS | WITH_MEMORY).values() if m.strong_order is not None])
 def test_methods_reach_their_strong_order(problem: str, name: str) -> None:
-    claimed = METHODS[name].strong_order
+    claimed = find_method(name).strong_order
     assert claimed is not None
     assert highest_order(strong_errors(problem, name)) > claimed - ASYMPTOTIC
 
