@@ -303,7 +303,7 @@ def own_drift(t: float | torch.Tensor, theta: Angles) -> Angles:  # noqa: ARG001
 
 def test_an_equation_of_ones_own_gets_a_choice_by_default() -> None:
     """mobius_strang does not apply to it, nor to its reversal, and is not tried."""
-    own = SDE(own_drift, lambda t: 1.0, horizon=1.0, event_shape=(2,))  # noqa: ARG005
+    own = SDE(own_drift, lambda t: 1.0, horizon=1.0, event_shape=(3,))  # noqa: ARG005
     backward = reverse(own, own_drift)
     for sde in (own, backward):
         choice = select(sde, 0.5, steps=[2, 4])
@@ -311,7 +311,7 @@ def test_an_equation_of_ones_own_gets_a_choice_by_default() -> None:
         assert "mobius_strang" not in choice.dataset["solver"]
     assert "mobius_strang" not in study(own, steps=[2], paths=8)["solver"]
     assert "mobius_strang" not in work_precision(own, steps=[2], paths=8, timed_paths=2, repeats=1)["solver"]
-    assert "mobius_strang" in study(KuramotoSDE((2,)), steps=[2], paths=8)["solver"]
+    assert "mobius_strang" in study(KuramotoSDE((3,)), steps=[2], paths=8)["solver"]
 
 
 @pytest.mark.slow
