@@ -36,6 +36,7 @@ Purpose = Literal[
     "starts",  # where paths begin; place: first path, or block of samples
     "timed",  # the paths of timed solves; place: repetition
     "update",  # hidden labels and dropout of one update; place: update, rank
+    "verification",  # the points at which a density is integrated, and choices of rows
     "weights",  # the first weights of a network
     "windows",  # where images are cut for evaluation
 ]

@@ -154,9 +154,20 @@ def test_a_density_that_no_grid_resolves_has_no_integral(case: str) -> None:
         call()
 
 
-def test_normalisation_beyond_two_dimensions_is_refused() -> None:
-    with pytest.raises(ValueError, match="dim 1 or 2, got 3"):
-        normalisation(lambda theta: theta.sum(1), 3)
+def test_a_density_of_many_angles_is_integrated_near_its_samples() -> None:
+    law, generator = VonMises(torch.zeros(5), 4.0), torch.Generator().manual_seed(0)
+    samples = law.sample((500,), generator=generator)
+    for factor in (1.0, 1.3):
+
+        def density(x: Angles, factor: float = factor) -> Tensor:
+            return law.log_prob(x).sum(1) + math.log(factor)
+
+        found = normalisation(density, 5, samples=samples, generator=generator)
+        assert abs(found / factor - 1.0) < 0.05  # the width beyond which it is refused
+    with pytest.raises(ValueError, match=r"give samples \(n, 5\) and a generator"):
+        normalisation(lambda x: law.log_prob(x).sum(1), 5)
+    with pytest.raises(ValueError, match="is not known to 5%"):
+        normalisation(lambda x: law.log_prob(x).sum(1), 5, points=30, samples=samples, generator=generator)
 
 
 @pytest.mark.slow
