@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from circsde.commands import diagnose, doctor, fetch, loglik, sample, simulate, study, train
+from circsde.commands import diagnose, doctor, fetch, loglik, sample, simulate, study, train, verify
 from circsde.commands.console import Program, version_line
 
 EXAMPLES = """
@@ -45,6 +45,7 @@ app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=sample.EXAMPLES)(sample.sample)
 app.command(epilog=loglik.EXAMPLES)(loglik.loglik)
 app.command(epilog=diagnose.EXAMPLES)(diagnose.diagnose)
+app.command(epilog=verify.EXAMPLES)(verify.verify)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(fetch.app, name="data")
 

@@ -27,7 +27,10 @@ from circsde.exact.catalogue import PROBLEMS
 from circsde.models import checkpoint
 from circsde.solvers.methods import METHODS
 
-COMMANDS = ("simulate", "study", "select", "problems", "train", "sample", "loglik", "diagnose", "doctor", "data fetch")
+COMMANDS = (
+    *("simulate", "study", "select", "problems", "train", "sample", "loglik", "diagnose", "verify", "doctor"),
+    "data fetch",
+)
 TINY = "--epochs 1 --updates 2 --batch 8 --width 8 --depth 1 --steps 4 --device cpu"
 PROGRAM = [sys.executable, "-c", "from circsde.cli import main; main()"]
 
@@ -247,6 +250,7 @@ BAD = {
         "sample {run} --out file/x",
         "loglik {run} {data} --unit rad --out file/x",
         "diagnose {run} --out file/x",
+        "verify {run} --out file/x",
     ],
     "exists already": [
         "simulate texture:brick --out old",
@@ -255,6 +259,7 @@ BAD = {
         "sample {run} --out old",
         "loglik {run} {data} --unit rad --out old",
         "diagnose {run} --out old",
+        "verify {run} --out old",
     ],
     "there is no": [
         "simulate nowhere",
@@ -265,6 +270,9 @@ BAD = {
         "loglik nowhere {data}",
         "loglik {run} nowhere",
         "diagnose {run} --data nowhere",
+        "verify nowhere",
+        "verify {run} --data nowhere",
+        "verify nowhere.py:log_prob --samples {data}",
         "data fetch torsion-lys --from nowhere",
     ],
     "Invalid value": [
@@ -277,6 +285,7 @@ BAD = {
         "train {data} --unit rad --out x --device tpu",
         "sample {run} -n 0",
         "diagnose {run} --seed 1e3",
+        "verify {run} --points 5",
     ],
     "must be positive and finite": [
         "select published --tolerance 1 --budget 0",
@@ -289,6 +298,10 @@ BAD = {
         "study published --methods heun,multistep",
         "select published --methods multistep --tolerance 1",
     ],
+    "give --samples": ["verify junk.py:log_prob"],
+    "lacks the columns log_prob and log_proposal": ["verify rows.csv"],
+    "--propose takes --samples": ["verify --propose x", "verify {run} --propose x --samples {data}"],
+    "give a density": ["verify", "verify --samples {data}"],
     "is a table of angles": ["train {data} --unit rad --out x --crop 16 --mirror"],
     "holds images": ["train texture:brick --crop 16 --out x --unit deg", "loglik {run} texture:brick"],
     "is one of angles": ["sample {run} --noisy", "sample {run} --sheet a.png"],
@@ -309,6 +322,7 @@ def test_bad_input_of_any_command_is_one_message_with_status_2(message: str, lin
     for name in ("old.nc", "old.png", "junk.npy"):
         Path(name).write_text("old")
     np.save("one.npy", np.zeros((1, 2)))
+    Path("rows.csv").write_text("phi,psi,log_prob\n0.0,1.0,-2.0\n")
     _save_checkpoint("damaged.safetensors", "{")
     strange = {"items": [["description", {"items": [["network", {"items": [["type", "Strange"]]}]]}]]}
     _save_checkpoint("strange.safetensors", json.dumps(strange))
