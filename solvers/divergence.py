@@ -4,7 +4,7 @@ It is integrated along a path that was found before, at nodes of its own.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from circsde.sde import SDE, evaluate
 from circsde.solvers.brownian import Brownian
+from circsde.solvers.colouring import colour_signs
 from circsde.solvers.derivatives import check_derivative
 from circsde.solvers.quadrature import Vector, hermite, middle, nodes, rule
 from circsde.streams import key
@@ -125,10 +126,12 @@ class Probes:
     """Random directions with unit covariance; a sample's depend on the seed and its index only.
 
     Attributes:
-        law: ``"rademacher"`` (signs, exact on a diagonal Jacobian) or ``"gaussian"``.
+        law: ``"rademacher"`` (signs, exact on a diagonal Jacobian), ``"lattice"`` (signs that tell ``colours`` sets of
+            far points apart, see :mod:`circsde.solvers.colouring`) or ``"gaussian"``.
         seed: Any integer.
         first_sample: The index of the first sample.
         fresh: Whether each node of a quadrature has probes of its own.
+        colours: Probes of signs come in sets of so many, of which only means are independent; 1 unless ``lattice``.
 
     Raises:
         ValueError: For another law.
@@ -141,14 +144,22 @@ class Probes:
     seed: int
     first_sample: int = 0
     fresh: bool = False
+    colours: int = 1
 
     def __post_init__(self) -> None:
         """Refuse an unknown law."""
-        if self.law not in ("rademacher", "gaussian"):
-            raise ValueError(f'the law of the probes must be "rademacher" or "gaussian", got {self.law!r}')
+        if self.law not in ("rademacher", "lattice", "gaussian"):
+            raise ValueError(f'the law of the probes must be "rademacher", "lattice" or "gaussian", got {self.law!r}')
 
     def draw(self, theta: Angles, start: int, stop: int, node: int = 0) -> Tensor:
-        """Probes number ``start`` to ``stop - 1`` of a node, for every sample: ``(stop - start, *theta.shape)``."""
+        """Probes number ``start`` to ``stop - 1`` of a node, for every sample: ``(stop - start, *theta.shape)``.
+
+        With colours both must be multiples of their number.
+        """
+        if self.colours > 1:
+            first, last = start // self.colours, stop // self.colours
+            signs = colour_signs(tuple(theta.shape[1:]), self.colours).to(theta)[:, None]
+            return (replace(self, colours=1).draw(theta, first, last, node)[:, None] * signs).flatten(0, 1)
         clock, seed = tuple(float(i) for i in range(stop + 1)), key(self.seed, "probes", node)
         path = Brownian(clock, tuple(theta.shape), seed, theta.dtype, theta.device, self.first_sample, purpose="probes")
         normals = torch.stack([noise.dW for noise in path.increments(clock[start:], levy_area=False)])
@@ -164,9 +175,31 @@ class Probes:
         return draw if self.fresh else lambda _: once
 
 
+@dataclass(frozen=True, eq=False)
+class Integrated:
+    """The integral of a divergence along paths, nats.
+
+    Attributes:
+        drawn: What is integrated at every node of the quadrature, by each of k probes, ``(nodes, k, batch)``.
+        weights: The weights of the nodes.
+        error: The errors of the quadrature plus the integrals of ``|score| |x' - v|``, summed over steps, ``(batch,)``.
+        nodes: Evaluations of the score.
+    """
+
+    drawn: Tensor
+    weights: Tensor
+    error: Tensor
+    nodes: int
+
+    @property
+    def values(self) -> Tensor:
+        """The integrals by each probe, ``(k, batch)``."""
+        return torch.einsum("n,nkb->kb", self.weights, self.drawn)
+
+
 def integrate_divergence(
     flow: FlowField, mesh: Vector, states: Tensor, dtype: torch.dtype, probes: Directions, tolerance: float
-) -> tuple[Tensor, Tensor, int]:
+) -> "Integrated":
     """The integral of ``div v - score . (x' - v)`` along a numerical path, with its error.
 
     Steps in which the quadrature misses the tolerance are halved, for the integral only, until there are four times as
@@ -181,9 +214,6 @@ def integrate_divergence(
             have ``k`` integrals of their own; drawn afresh at each, their errors average out along the path.
         tolerance: Of the quadrature in each step and sample, nats.
 
-    Returns:
-        The integrals, shape ``(k, batch)``; the errors of the quadrature plus the integrals of ``|score| |x' - v|``,
-        summed over the steps, shape ``(batch,)``, nats; and the evaluations of the score.
     """
     if len(mesh) > 3 and (mesh[-1] - mesh[-2]) < _REMNANT * (mesh[-2] - mesh[-3]):
         mesh, states = np.delete(mesh, -2), torch.cat((states[:-2], states[-1:]))
@@ -219,4 +249,7 @@ def integrate_divergence(
             break
         edges = np.sort(np.append(edges, middle(edges)[rough]))
     corrections = torch.einsum("sn,snb->b", embedded, sizes)
-    return torch.einsum("sn,snkb->kb", weights, values), errors.sum(0) + corrections, len(samples)
+    total = np.zeros(len(times))
+    np.add.at(total, quadrature.samples, quadrature.weights)
+    drawn = torch.stack([samples[t][0] for t in times])
+    return Integrated(drawn, states.new_tensor(total), errors.sum(0) + corrections, len(samples))

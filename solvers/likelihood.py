@@ -23,8 +23,9 @@ from circsde.contracts import Law
 from circsde.sde import SDE
 from circsde.solvers.brownian import draw_seed
 from circsde.solvers.checks import check_angles
+from circsde.solvers.colouring import colours_of
 from circsde.solvers.divergence import FlowField, Probes
-from circsde.solvers.hutchinson import over_probes
+from circsde.solvers.hutchinson import first_probes, over_probes
 from circsde.solvers.solution import Status
 from circsde.solvers.trajectory import FIXED, Trajectory, trajectory
 from circsde.torus import wrap
@@ -41,6 +42,7 @@ class LogProb:
         value: ``log p_0(theta)`` in nats with respect to ``d theta`` on ``[-pi, pi)^d``, float64; NaN where it failed.
         stderr: Its standard error over n probes, times the 97.5 % quantile of Student's law with n - 1 degrees of
             freedom over that of the normal law, so that ``value +- 1.96 stderr`` holds with 95 % for few probes, too.
+            Of probes that are drawn afresh at every node, variances at all of them are added, with more freedom.
             0 where the divergence is exact; NaN with a single probe, and where fewer than 32 signs agree to rounding:
             probes of signs may miss what they estimate, all of them alike.
         error: An estimate of the discretisation error, nats: over all steps, the errors of the quadrature plus the
@@ -80,7 +82,7 @@ def log_prob(
     probe_law: str = "rademacher",
     stderr_target: float | None = None,
     max_probes: int = 1024,
-    fresh_probes: bool = False,
+    fresh_probes: bool | None = None,
     method: str = "dopri5",
     atol: float = 1e-6,
     n_steps: int | None = None,
@@ -102,16 +104,18 @@ def log_prob(
         prior: The law at the horizon, of one angle, of every oscillator, or joint; by default ``sde.settled_law()``.
             That a finite horizon does not reach it is an error of the model: see :mod:`circsde.sampling.mismatch`.
         divergence: ``"exact"``, at the cost of one backward pass per angle, or ``"hutchinson"``, of one per probe.
-        probes: The number of probes per sample, each the same along the whole path. As many as there are angles cost
+        probes: The number of probes per sample. As many as there are angles cost
             what the exact trace costs, which is then taken.
-        probe_law: ``"rademacher"`` or ``"gaussian"``.
+        probe_law: ``"rademacher"``; ``"lattice"``, for images whose score at a pixel depends on pixels nearby: signs
+            that leave out all pairs of near pixels (:mod:`circsde.solvers.colouring`), in two sets or more, so that
+            ``probes`` should be a power of two; or ``"gaussian"``.
         stderr_target: Double the probes of a sample, from 32 at least, until its standard error is no larger, or until
             the next ones would be as many as there are angles: then the trace is taken exactly.
         max_probes: Where that ends; at least 2.
         fresh_probes: Draw each probe anew at every node of the quadrature. Still unbiased, with a far smaller standard
-            error at the same cost: take it for images. It is not the default because ``value`` then changes within its
-            standard error with the steps, so with the tolerance and the batch, and ``error`` takes the noise for an
-            error.
+            error at the same cost, and one that is known well from two probes. It is the default of ``"lattice"``. It
+            is not that of other laws because ``value`` then changes within its standard error with the steps, so with
+            the tolerance and the batch, and ``error`` takes the noise for an error.
         method: As for :func:`circsde.odeint`.
         atol: The tolerance of an adaptive method, and of the quadrature in each of its steps.
         n_steps: The steps of a fixed-step method, at least 2.
@@ -155,12 +159,16 @@ def log_prob(
         max_step=max_step,
         max_steps=max_steps,
     )
-    seed = draw_seed(generator) if divergence == "hutchinson" else 0
+    seed, law = draw_seed(generator) if divergence == "hutchinson" else 0, None
+    lattice = probe_law == "lattice"
+    fresh_probes = lattice if fresh_probes is None else fresh_probes
+    colours = colours_of(first_probes(probes, stderr_target, max_probes)) if lattice else 1
     size = len(theta) if batch_size is None else batch_size
     precision = math.inf if method in FIXED or fresh_probes else atol
     parts = []
     for first in range(0, len(theta), size):
-        law = Probes(probe_law, seed, first_sample + first, fresh_probes) if divergence == "hutchinson" else None
+        if divergence == "hutchinson":
+            law = Probes(probe_law, seed, first_sample + first, fresh_probes, colours)
         average = partial(over_probes, precision, law, probes, stderr_target, max_probes)
         parts.append(_log_prob(flow, theta[first : first + size], first, solve, prior, average))
     result = _join(parts)
