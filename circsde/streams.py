@@ -24,6 +24,7 @@ Purpose = Literal[
     "calibration",  # the states that the discounts of a chain are found from
     "checks",  # where an equation is tried before it is used
     "data",  # generated data, and how files are sampled
+    "dequantisation",  # the noise that makes grey levels continuous; place: first image
     "diagnosis",  # everything that a diagnosis of angles draws
     "forward",  # the noise of data on their way to the horizon
     "held-out pairs",  # the pairs of a validation

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from circsde.sde import SDE, evaluate
 from circsde.solvers.brownian import Brownian
@@ -102,12 +103,13 @@ def jacobian_trace(function: Function, theta: Angles, probes: Tensor | None) -> 
     >>> jacobian_trace(rotate, torch.ones(1, 2), None)[1]
     tensor([[2.]], dtype=torch.float64)
     """
-    value, pull, auxiliary = torch.func.vjp(function, theta, has_aux=True)  # type: ignore[misc]
     size = max(1, (_ROWS if theta.device.type == "cpu" else _DEVICE_ROWS) // len(theta))
     traces = []
-    for group in _unit_directions(theta, size) if probes is None else torch.split(probes, size):
-        pulled = pull(group[0])[0].unsqueeze(0) if len(group) == 1 else torch.func.vmap(pull)(group)[0]
-        traces.append((group * pulled).flatten(2).sum(2, dtype=torch.float64))
+    with sdpa_kernel(SDPBackend.MATH):  # the other kinds of attention do not go backwards in several directions at once
+        value, pull, auxiliary = torch.func.vjp(function, theta, has_aux=True)  # type: ignore[misc]
+        for group in _unit_directions(theta, size) if probes is None else torch.split(probes, size):
+            pulled = pull(group[0])[0].unsqueeze(0) if len(group) == 1 else torch.func.vmap(pull)(group)[0]
+            traces.append((group * pulled).flatten(2).sum(2, dtype=torch.float64))
     trace = torch.cat(traces)
     return value, trace.sum(0, keepdim=True) if probes is None else trace, auxiliary
 

@@ -1,16 +1,26 @@
-"""``circsde loglik``: how likely a trained model finds data."""
+"""``circsde loglik``: how likely a trained model finds data, row by row, so that an interruption loses little."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from circsde.commands import console, options
 from circsde.commands.answer import Answer, counted
 from circsde.commands.options import SOLVER, option
 
 if TYPE_CHECKING:
+    import xarray as xr
     from torch import Tensor
 
-ROWS = 5000
-"""Rows at a time."""
+    from circsde.models.training import Trained
+    from circsde.studies.runner import Cell
+
+ROWS, PHASES = 500, 1 << 12
+"""Rows of angles at a time, and phases of images."""
+
+OF_IMAGES, OF_ANGLES = ("count", "probes", "draws", "seed"), ("columns",)
+"""Options without a meaning for another kind of model."""
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -22,88 +32,194 @@ The test rows that a training by name leaves out:
 Other rows of a table, in the unit and columns of the training:
 
   [cyan]circsde loglik runs/mine held-out.csv --out held-out[/]
+
+Images, in bits per pixel and channel, cut out and encoded as those of the training:
+
+  [cyan]circsde loglik runs/prints held-out/ -n 64[/]
 """
 
 
 @console.command
 def loglik(
     run: options.Run,
-    source: options.Table,
+    source: options.TableOrImages,
     unit: options.Unit = None,
     columns: options.Columns = None,
     drop_missing: options.DropMissing = False,
-    atol: Annotated[float, option(SOLVER, "Tolerance of the flow.")] = 1e-5,
+    atol: Annotated[
+        float | None, option(SOLVER, "Tolerance of the flow; by default 1e-5 of angles, 1e-3 of images.")
+    ] = None,
+    count: options.Count = None,
+    probes: Annotated[
+        int, option(SOLVER, "Images: directions of the divergence, a power of two; as many as phases: exact.", least=1)
+    ] = 16,
+    draws: Annotated[
+        int, option(SOLVER, "Images: draws of the noise between grey levels, each with its probes.", least=1)
+    ] = 4,
+    seed: options.Seed = 0,
     missing: options.Missing = None,
     along: options.Along = None,
     phases: options.OfComplex = False,
+    workers: Annotated[int, option(SOLVER, "Processes that compute; each takes some rows at a time.", least=1)] = 1,
     out: options.ModelOut = None,
     force: options.Force = False,
 ) -> Answer:
-    """Compute log-densities of data under a trained model of angles.
+    """Compute log-densities of data under a trained model.
 
     Exact divergence along the probability flow; a value per row goes to NetCDF, with its estimated error, in nats.
+    Rows that are finished are kept: after Ctrl-C the same command goes on from there.
 
-    Unit and columns are those of the training, unless given.
+    Unit and columns are those of the training, unless given. Images are cut out and encoded as those of the training.
+    Their grey levels are made continuous by uniform noise, and the divergence is estimated by probes: bits per pixel
+    and channel, an upper bound, with a standard error for each image. Fields of phases have nats, as angles.
     """
     given = dict(locals())
     (netcdf,) = console.outputs(out, options.beside(run, "loglik"), (".nc",), source, force=force)
 
-    import torch
     import xarray as xr
 
     from circsde.commands import angles
     from circsde.models.training import trained
     from circsde.record import provenance, save_netcdf
-    from circsde.sampling.diagnose import log_likelihood
 
     model = trained(run)
-    if model.about.get("kind") == "images":
-        raise ValueError(f"loglik is for models of angles, and {run} is one of images: judge it by circsde diagnose")
     reading = angles.Reading(unit, columns, drop_missing, missing, along, phases)
-    theta = angles.known(model, source, reading)
-    notes, parts = [f"{counted(len(theta), 'row')} of {counted(theta.shape[1], 'angle')}"], []
-    with console.progress_bar("rows", len(theta), notes) as progress:
-        progress(0)
-        for first in range(0, len(theta), ROWS):
-            parts.append(log_likelihood(model, theta[first : first + ROWS], atol=atol))
-            progress(sum(len(part.value) for part in parts))
-    value, error, nfe = (torch.cat([getattr(part, name) for part in parts]) for name in ("value", "error", "nfe"))
-    status = [each for part in parts for each in part.status]
-    failed = [each for each in status if each != "success"]
-    units = {"units": "nats"}
-    dataset = xr.Dataset(
-        {
-            "log_prob": ("row", value.numpy(), units),
-            "error": ("row", error.numpy(), {**units, "long_name": "estimated discretisation error"}),
-            "nfe": ("row", nfe.numpy()),
-            "status": ("row", status),
-        },
-        attrs=provenance(**given),
+    cells, notes, attributes = (
+        _of_images(model, run, source, reading, given)
+        if model.about.get("kind") == "images"
+        else _of_angles(model, run, source, reading, given)
     )
-    save_netcdf(dataset, netcdf, force=force)
+    folder = netcdf.with_suffix(".cells")
+    console.check_folder(folder)
+    parts = _computed(cells, folder, workers, notes)
+    dataset = xr.concat(parts, "row").drop_attrs()
+    for name, variable in parts[0].items():
+        dataset[name].attrs = variable.attrs
+    save_netcdf(dataset.assign_attrs(**attributes, **provenance(**given)), netcdf, force=force)
+    _clear(folder)
+    failed = int((dataset["status"] != "success").sum())
     if failed:
-        why = next(part.message for part in parts if part.message)
-        console.fail(f"{len(failed)} of {len(theta)} rows failed: {why}; the status of each is kept", values=netcdf)
-    values = _summary(value, error)
+        why = next((part.attrs["message"] for part in parts if part.attrs["message"]), "it is not finite")
+        console.fail(
+            f"{failed} of {dataset.sizes['row']} rows failed: {why}; the status of each is kept", values=netcdf
+        )
+    values = _summary(dataset)
     return Answer([_said(values)], values, {"values": netcdf})
 
 
-def _summary(log_prob: "Tensor", error: "Tensor") -> dict[str, float]:
+def _of_angles(
+    model: "Trained", run: Path, source: str, reading: Any, given: dict[str, Any]
+) -> "tuple[Sequence[Cell], list[str], dict[str, str]]":
+    """Pieces of work on rows of angles, what to say of them, and what is kept with their results."""
+    from circsde.commands import angles
+    from circsde.sampling.likelihoods import OfAngles
+
+    options.refuse(loglik, given, OF_IMAGES, f"for models of images, and {run} is one of angles")
+    theta = angles.known(model, source, reading)
+    digest = _digest(run)
+    atol = given["atol"] or 1e-5
+    cells = [OfAngles(model, digest, theta[first : first + ROWS], atol) for first in range(0, len(theta), ROWS)]
+    return cells, [f"{counted(len(theta), 'row')} of {counted(theta.shape[1], 'angle')}"], {}
+
+
+def _of_images(
+    model: "Trained", run: Path, source: str, reading: Any, given: dict[str, Any]
+) -> "tuple[Sequence[Cell], list[str], dict[str, str]]":
+    """The same for images and fields of phases."""
+    from circsde.matching.chain import Chain
+    from circsde.sampling.choose_start import start_law
+    from circsde.sampling.likelihoods import Estimate, OfImages, prior_of
+
+    options.refuse(loglik, given, OF_ANGLES, f"for models of angles, and {run} is one of images")
+    if not isinstance(model.process, Chain):
+        raise ValueError(f"loglik is for models of phases, and {run} is one of values along the standard diffusion")
+    images = _pictures(model, source, reading, given["count"], given["seed"])
+    prior, name = prior_of(model, start_law(model.chain, run, "auto")[0])
+    how = Estimate(given["probes"], given["draws"], given["atol"] or 1e-3, given["seed"])
+    size = max(1, PHASES // images[0].numel())
+    digest = f"{_digest(run)} {name}"
+    cells = [
+        OfImages(model, prior, digest, images[first : first + size], first, how)
+        for first in range(0, len(images), size)
+    ]
+    shape = " x ".join(map(str, images.shape[1:]))
+    notes = [f"{counted(len(images), 'window')} of {shape}, {counted(how.probes, 'probe')}, from the law {name!r}"]
+    return cells, notes, {"start_law": name}
+
+
+def _pictures(model: "Trained", source: str, reading: Any, count: int | None, seed: int) -> "Tensor":
+    """Windows of a source as the model knows them: grey levels as integers, or phases."""
+    from dataclasses import replace
+
+    from circsde.commands import image_samples
+    from circsde.commands.train_images import Windows
+    from circsde.data import ImageSet
+    from circsde.sampling.likelihoods import levels
+    from circsde.sampling.trained import event_shape
+
+    own = Windows(**model.about["windows"], cache=None)
+    windows = replace(own, source=source, reading={**(own.reading or {}), **reading.described} or None)
+    data = windows.part("test") if source == own.source else windows.whole()
+    known, shape = event_shape(model), windows.shape(data)
+    if shape != known:
+        raise ValueError(f"the model knows windows of shape {known}, those of {source} are {shape}")
+    count = count or len(data)
+    if windows.encode == "grey":
+        assert isinstance(data, ImageSet)
+        return levels(data.windows(count, seed))
+    return data.phases(count, image_samples.encoding_of(model.about), seed)
+
+
+def _digest(run: Path) -> str:
+    """What tells a model from others: a hash of its checkpoint."""
+    import hashlib
+
+    from circsde.models.loop import BEST
+
+    return hashlib.sha256((run / BEST if run.is_dir() else run).read_bytes()).hexdigest()
+
+
+def _computed(cells: "Sequence[Cell]", folder: Path, workers: int, notes: list[str]) -> "list[xr.Dataset]":
+    """The results of all pieces, each of which is kept when it is finished."""
+    from circsde.studies.runner import Runner
+
+    with console.progress_bar("batches of rows", len(cells), notes) as progress:
+        try:
+            return Runner(folder, workers, progress=progress).map(cells)
+        except KeyboardInterrupt:
+            console.note(f"finished rows are in {folder}: the same command goes on from there")
+            raise
+
+
+def _clear(folder: Path) -> None:
+    """Remove the pieces that were kept, and the folder if nothing else is in it."""
+    for path in folder.glob(f"{'[0-9a-f]' * 24}.nc"):
+        path.unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _summary(dataset: "xr.Dataset") -> dict[str, float]:
     """Mean and standard error, which one row does not have."""
-    rows = len(log_prob)
-    return {
-        "rows": rows,
-        "negative_log_likelihood": -float(log_prob.mean()),
-        "standard_error": float(log_prob.std()) / rows**0.5 if rows > 1 else float("nan"),
-        "discretisation_error": float(error.mean()),
-    }
+    rows, bits = dataset.sizes["row"], "bits_per_dim" in dataset
+    value = dataset["bits_per_dim"] if bits else -dataset["log_prob"]
+    deviation = float(value.std(ddof=1)) / rows**0.5 if rows > 1 else float("nan")
+    summary = {"rows": rows, "bits_per_dim" if bits else "negative_log_likelihood": float(value.mean())}
+    summary["standard_error"] = deviation
+    return summary | ({} if bits else {"discretisation_error": float(dataset["error"].mean())})
 
 
 def _said(summary: dict[str, float]) -> str:
-    value = f"negative log-likelihood {summary['negative_log_likelihood']:.4f}"
+    if "bits_per_dim" in summary:
+        value, unit = f"{summary['bits_per_dim']:.4f}", "bits per pixel and channel"
+        what, doubt = "", "at most, as the noise between grey levels makes a bound"
+    else:
+        value, unit = f"{summary['negative_log_likelihood']:.4f}", "nats"
+        what, doubt = (
+            "negative log-likelihood ",
+            f"discretisation error {summary['discretisation_error']:.1e} on average",
+        )
     if summary["rows"] == 1:
-        return f"{value} nats (one row)"
-    return (
-        f"{value} +- {summary['standard_error']:.4f} nats (mean and standard error over {summary['rows']} rows;"
-        f" discretisation error {summary['discretisation_error']:.1e} on average)"
-    )
+        return f"{what}{value} {unit} (one row)"
+    spread = f"mean and standard error over {summary['rows']} rows"
+    return f"{what}{value} +- {summary['standard_error']:.4f} {unit} ({spread}; {doubt})"

@@ -75,6 +75,13 @@ class Windows:
 
     def part(self, part: Literal["train", "test"]) -> "ImageSet | PhaseFields":
         """Those for training, or those held out."""
+        return self._read(part)
+
+    def whole(self) -> "ImageSet | PhaseFields":
+        """All of them."""
+        return self._read(None)
+
+    def _read(self, part: Literal["train", "test"] | None) -> "ImageSet | PhaseFields":
         from circsde.commands import angles
         from circsde.commands.angles import Reading
         from circsde.data import image_set
@@ -86,7 +93,7 @@ class Windows:
             tiles = crop if reading.drop_missing else None
             data = self.loaded or angles.read(self.source, reading, tiles=tiles)
             phases = PhaseFields(data.theta, None if tiles else crop, data.notes)
-            return phases.split()[part == "test"]
+            return phases if part is None else phases.split()[part == "test"]
         return image_set(
             self.source,
             crop=crop,

@@ -39,7 +39,14 @@ class Independent:
 
     def sample(self, sample_shape: tuple[int, ...], /, *, generator: torch.Generator) -> Tensor:
         """Independent draws, ``(*sample_shape, *event)``."""
-        return VonMises(self.loc.expand(self.event_shape), self.concentration).sample(sample_shape, generator=generator)
+        return self._law().sample(sample_shape, generator=generator)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density at each phase, nats."""
+        return self._law().log_prob(value)
+
+    def _law(self) -> VonMises:
+        return VonMises(self.loc.expand(self.event_shape), self.concentration)
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,15 @@ class Gibbs:
 
     def sample(self, sample_shape: tuple[int, ...], /, *, generator: torch.Generator) -> Tensor:
         """Independent draws, ``(*sample_shape, *event)``."""
-        law = MeanFieldGibbs(math.prod(self.event_shape), *self.rates, self.phase)
-        return law.sample(sample_shape, generator=generator).reshape(*sample_shape, *self.event_shape)
+        drawn = self._law().sample(sample_shape, generator=generator)
+        return drawn.reshape(*sample_shape, *self.event_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density of each sample ``(batch, *event)``, nats."""
+        return self._law().log_prob(value.flatten(1))
+
+    def _law(self) -> MeanFieldGibbs:
+        return MeanFieldGibbs(math.prod(self.event_shape), *self.rates, self.phase)
 
 
 @dataclass(frozen=True)
