@@ -117,6 +117,7 @@ def test_an_image_under_the_uniform_law_has_the_bits_of_its_levels(scale: float)
     np.testing.assert_allclose(found["bits_per_dim"], 8.0 + math.log2(math.pi / scale), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bits_of_images_are_the_same_however_the_divergence_is_taken(runs: Path, tmp_path: Path) -> None:
     line = f"loglik {runs}/grey texture:brick -n 2 --atol 0.01"
     exact = answer(f"{line} --probes 64 --draws 3 --out {tmp_path}/exact")

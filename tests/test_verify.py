@@ -330,6 +330,17 @@ def test_a_function_in_a_file_is_examined(name: str, status: int, folder: Path) 
         assert answer["result"]["low"] < 0.0 < answer["result"]["high"]
 
 
+@pytest.mark.slow
+def test_a_run_is_a_density_and_that_of_its_flow_but_not_of_its_reverse_equation(folder: Path) -> None:
+    """A network that was hardly trained: its flow has a density all the same, but no score that is exact."""
+    np.save(folder / "angles.npy", np.random.default_rng(0).normal(0.0, 0.5, (400, 2)))
+    tiny = "--epochs 1 --updates 200 --batch 64 --width 16 --depth 1 --device cpu"
+    ran(f"train angles.npy --unit rad --out run {tiny}")
+    ran("sample run -n 1000 --out reverse")
+    ran("verify run --points 1000 --data angles.npy")
+    assert "samples are not those of the density" in ran("verify run --points 1000 --samples reverse.nc --out r", 1)
+
+
 @pytest.mark.parametrize(("offset", "status"), [(0.0, 0), (-3 * DEGREES, 1)])
 def test_points_that_another_program_evaluated_are_examined(offset: float, status: int, folder: Path) -> None:
     ran("verify --samples samples.csv --unit rad --propose points.csv --points 1000")

@@ -45,13 +45,15 @@ def _of_run(
     import torch
 
     from circsde.sampling.diagnose import log_likelihood
+    from circsde.sampling.reverse import Recipe
     from circsde.sampling.trained import sample
     from circsde.sampling.verify import ROWS
 
     reading = angles.Reading(unit, drop_missing=True)
     rows = None if data is None else angles.known(model, data, reading)
     if samples is None:
-        theta = torch.from_numpy(sample(model, ROWS, seed=seed)["theta"].values)
+        along_the_flow = Recipe(None, len(model.chain), denoise=False, flow="dopri5")
+        theta = torch.from_numpy(sample(model, ROWS, along_the_flow, seed=seed)["theta"].values)
     else:
         theta = angles.known(model, samples, reading)
     return lambda x: log_likelihood(model, x.float()).value, theta, rows

@@ -53,7 +53,7 @@ Density = Annotated[
 def verify(
     density: Density = None,
     samples: Annotated[
-        str | None, option(DATA, "Samples of the model, a file of angles; of a run they are drawn.", metavar="FILE")
+        str | None, option(DATA, "Samples, a file of angles; of a run by default along its flow.", metavar="FILE")
     ] = None,
     source: Annotated[
         str | None,
@@ -73,6 +73,9 @@ def verify(
 
     Does it integrate to one? Are samples those of the density? Is it no likelier on data than their entropy allows?
     Fails, with status 1, where a claim cannot hold. Log-densities are in nats, of angles in radians.
+
+    The density of a run is that of its probability flow, along which samples are drawn. The reverse equation, by which
+    circsde sample draws, has the same law only where the score is exact: give such samples to see how far it is.
     """
     given = dict(locals())
     options.check_probability(confidence=confidence)

@@ -17,7 +17,7 @@ TOLERANCE = 1e-3
 REPEATED, REPEATS_TO = 100, 0.02
 """Points at which a density is asked twice, and to how many nats it must answer alike."""
 
-POINTS, ROWS = 4000, 2000
+POINTS, ROWS = 4000, 1000
 """Points at which a density is integrated, and the most samples and rows of data at which it is evaluated."""
 
 _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of the density, in regions of the most likely angles
