@@ -341,6 +341,25 @@ def test_a_run_is_a_density_and_that_of_its_flow_but_not_of_its_reverse_equation
     assert "samples are not those of the density" in ran("verify run --points 1000 --samples reverse.nc --out r", 1)
 
 
+@pytest.mark.parametrize(("gain", "status"), [(0.0, 0), (2.0, 1)])
+def test_log_densities_of_data_are_compared_with_their_floor(gain: float, status: int, folder: Path) -> None:
+    ran("verify --samples samples.csv --unit rad --propose points.csv --points 400")
+    points = np.genfromtxt(folder / "points.csv", delimiter=",", names=True)
+    data = VonMises(torch.zeros(3), 4.0).sample((500,), generator=seeded(1)).double()
+    data = torch.cat((data[:1] + 1e-7, data))  # a near-duplicate, as the first row
+    for path, theta, more in (
+        ("evaluated.csv", torch.from_numpy(np.stack([points[name] for name in "abc"], 1)), [points["log_proposal"]]),
+        ("data.csv", data, []),
+    ):
+        values = VonMises(0.0, 4.0).log_prob(theta).sum(1).numpy() + (0.0 if more else gain)
+        header = ",".join(["a", "b", "c", *(["log_proposal"] if more else []), "log_prob"])
+        np.savetxt(path, np.column_stack([theta.numpy(), *more, values]), delimiter=",", header=header, comments="")
+    said = ran("verify evaluated.csv --data data.csv --unit rad", status)
+    assert ("lies below their entropy" in said) == bool(status)
+    assert "1 near-duplicate left out: rows 1 and 2" in said
+    assert "does not state its unit" in ran("verify evaluated.csv --data data.csv --out other", 2)
+
+
 @pytest.mark.parametrize(("offset", "status"), [(0.0, 0), (-3 * DEGREES, 1)])
 def test_points_that_another_program_evaluated_are_examined(offset: float, status: int, folder: Path) -> None:
     ran("verify --samples samples.csv --unit rad --propose points.csv --points 1000")

@@ -93,23 +93,23 @@ def table(name: str, unit: str | None) -> "tuple[Tensor, dict[str, Tensor]]":
         known = {each: read.pop(each) for each in (VALUE, PROPOSAL) if each in read}
     if not known:
         return angles.read(name, angles.Reading(unit, drop_missing=True)).theta.double(), {}
+    if unit is None:
+        raise ValueError(f"{name} does not state its unit: give --unit rad, deg, ...")
     try:
-        theta = to_radians(
-            torch.from_numpy(read.to_numpy(dtype=float, copy=True)), "rad" if PROPOSAL in known else unit or "rad"
-        )
-        return theta, {
-            each: torch.from_numpy(values.to_numpy(dtype=float, copy=True)) for each, values in known.items()
-        }
+        columns = {each: torch.tensor(values.to_numpy(dtype=float)) for each, values in known.items()}
+        return to_radians(torch.tensor(read.to_numpy(dtype=float)), unit), columns
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
 
 def examine(name: str, samples: str | None, data: str | None, unit: str | None, confidence: float) -> "Verification":
     """What is found about points that another program evaluated."""
+    import torch
+
     from circsde.sampling.entropy import entropy
     from circsde.sampling.verify import examine, with_floor
 
-    theta, known = table(name, unit)
+    theta, known = table(name, "rad")
     if set(known) != {VALUE, PROPOSAL}:
         raise ValueError(
             f"{name} lacks the columns {VALUE} and {PROPOSAL}: evaluate the density at points that --propose wrote, and"
@@ -128,4 +128,5 @@ def examine(name: str, samples: str | None, data: str | None, unit: str | None, 
     if VALUE not in at_data:
         raise ValueError(f"{data} lacks a column {VALUE}: their log-densities, which the floor is compared with")
     estimate = entropy(held_out)
-    return with_floor(found, estimate, at_data[VALUE], estimate.kept, confidence=confidence)
+    every = torch.arange(len(estimate.kept))
+    return with_floor(found, estimate, at_data[VALUE][estimate.kept], every, confidence=confidence)
