@@ -1,6 +1,7 @@
 """``circsde verify``: is a density what it says, of a trained model or of any other program?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,11 +126,19 @@ def _propose(given: dict[str, Any]) -> Answer:
 def _examined(density: str, given: dict[str, Any]) -> "Verification":
     """What is found about any kind of density."""
     from circsde.commands import evaluated
-    from circsde.sampling.verify import evaluations, verify
-    from circsde.streams import torch_stream
 
     if density.endswith(".csv"):
         return evaluated.examine(density, given["samples"], given["source"], given["unit"], given["confidence"])
+    with _one_thread():
+        return _evaluated(density, given)
+
+
+def _evaluated(density: str, given: dict[str, Any]) -> "Verification":
+    """The same of a density that can be evaluated here."""
+    from circsde.commands import evaluated
+    from circsde.sampling.verify import evaluations, verify
+    from circsde.streams import torch_stream
+
     names = (given[name] for name in ("samples", "source", "unit", "seed"))
     log_prob, samples, data = evaluated.density_of(density, *names)
     total = evaluations(len(samples), 0 if data is None else len(data), given["points"])
@@ -143,6 +152,19 @@ def _examined(density: str, given: dict[str, Any]) -> "Verification":
             confidence=given["confidence"],
             generator=torch_stream(given["seed"], "verification"),
         )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: batches are too small for several, which wait for one another on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _in_parts(
