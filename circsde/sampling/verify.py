@@ -91,8 +91,8 @@ def verify(
     >>> verify(lambda x: law.log_prob(x).sum(1), samples, generator=generator).failures
     ()
     >>> found = verify(lambda x: law.log_prob(x).sum(1) + 0.2, samples, generator=generator)
-    >>> found.failures[0][:49]
-    'the density integrates to 1.22 (1.18 to 1.26), not'
+    >>> found.failures[0].partition(" (")[0]
+    'the density integrates to 1.22'
     """
     if data is not None and data.shape[1:] != samples.shape[1:]:
         raise ValueError(f"samples and data must have the same angles, got {samples.shape[1:]} and {data.shape[1:]}")
