@@ -101,7 +101,7 @@ class Fused:
 
     def advance(self, theta: Tensor, winding: Tensor, a: int, b: int) -> Iterator[State]:
         """Move angles from point ``a`` of the grid to point ``b``, as many steps at a time as take a moment."""
-        theta, winding = theta.clone(memory_format=torch.contiguous_format), winding.clone()
+        theta, winding = (x.clone(memory_format=torch.contiguous_format) for x in (theta, winding))
         take, at_once = self._taker(theta, winding), max(1, _AT_ONCE // theta.numel())
         for first, last in pairwise([*range(a, b, at_once), b]):
             lost = take(first, last)

@@ -168,7 +168,7 @@ class Rows:
 
 def reduced(theta: Tensor, winding: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """As :func:`circsde.solvers.lift.reduce`, for float32 and float64."""
-    out, turns = torch.empty_like(theta, dtype=dtype), torch.empty_like(winding)
+    out, turns = torch.empty(theta.shape, dtype=dtype), torch.empty(theta.shape, dtype=torch.int64)
     low, high = half_open_bounds(dtype)
     x, y, z, w = (x.contiguous().view(-1).numpy() for x in (theta, winding, out, turns))
     share(lambda a, b: stages.reduce(x[a:b], y[a:b], z[a:b], w[a:b], low, high), theta.numel(), RUN, 1)

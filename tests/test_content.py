@@ -98,7 +98,7 @@ def test_another_process_makes_the_same_digests(tmp_path: Path) -> None:
         ("(3 * theta).cos()", "(4 * theta).cos()"),
         ("reference=1.0", "reference=2.0"),
         ("0.5, 1.0, event", "0.5, 2.0, event"),
-        ("class Well(KuramotoSDE):", "class Well(KuramotoSDE):\n    elementary = False"),
+        ("class Well(KuramotoSDE):", "class Well(KuramotoSDE):\n    horizon_in = 'hours'"),
     ],
 )
 def test_every_edit_of_an_equation_a_step_a_start_or_an_observable_shows(

@@ -107,8 +107,8 @@ def test_an_expectation_is_used_only_as_far_as_it_is_known() -> None:
     unknown = replace(DIFFUSING, observables=tuple(replace(o, expected=math.nan) for o in DIFFUSING.observables))
     subjects = [*(replace(DIFFUSING, uncertainty=u) for u in (1e-10, 1e-3, 1.0)), unknown]
     sharp, fair, vague, none = (weak_convergence(p, ["euler_maruyama"], [2], paths=2000) for p in subjects)
-    assert (sharp["upper"] < fair["upper"]).all()
-    assert (fair["upper"] < vague["upper"]).all()
+    widths = [(study["upper"] - study["lower"]).item() for study in (sharp, fair, vague)]
+    assert widths[0] < widths[1] < widths[2]
     assert (vague["upper"] == none["upper"]).all()
 
 
@@ -258,7 +258,7 @@ def three_phases(t: float | Tensor, theta: Angles) -> Angles:
 def test_any_equation_can_be_studied() -> None:
     """Strong orders on three phases that are coupled by another harmonic, under noise whose rate grows fifteenfold."""
     sde = SDE(three_phases, lambda t: (2 * (0.2 + 2.8 * t)) ** 0.5, horizon=1.0, event_shape=(3,))
-    study = strong_convergence(sde, ["euler_maruyama", "heun", "sra1"], (16, 32, 64, 128), paths=1024)
+    study = strong_convergence(sde, ["euler_maruyama", "heun", "sra1"], (16, 32, 64, 128), paths=1024, seed=1)
     assert study["order"].values == pytest.approx([1.0, 1.0, 1.5], abs=0.2)
     assert (study["verdict"] == "resolved").all()
 

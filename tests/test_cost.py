@@ -54,6 +54,7 @@ def test_a_study_times_the_solves_of_each_method_and_number_of_steps(monkeypatch
         return drift(sde, t, theta)
 
     monkeypatch.setattr(KuramotoSDE, "drift", slow)
+    monkeypatch.setattr("circsde.solvers.integrate.fused", lambda *_: None)  # compiled loops do not call it
     monkeypatch.setattr("circsde.studies.cost.time.perf_counter", lambda: now)
     study = work_precision(
         "von_mises_well", ["euler_maruyama", "torchsde:srk"], (4, 64), timed_paths=64, repeats=5, paths=64
