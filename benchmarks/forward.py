@@ -1,6 +1,6 @@
 """How fast is the forward SDE, against torchsde, diffrax, the published update and the normals alone?
 
-    python benchmarks/forward.py --quick                     # seconds: a tiny shape, nothing compiled
+    python benchmarks/forward.py --quick                     # seconds: a tiny shape, without diffrax
     python benchmarks/forward.py --out benchmarks/results/forward.json
 
 Everything runs in one process, contenders in turn with a pause between them, round after round; a ratio is the median
@@ -22,7 +22,8 @@ import torch
 from report import Record, Row, keep, options
 from torch import Tensor
 
-from circsde import GlobalCoupling, KuramotoSDE, LocalCoupling, Schedule, sdeint
+from circsde import GraphCoupling, KuramotoSDE, LocalCoupling, Schedule, sdeint
+from circsde.coupling import Coupling
 
 STEPS = 100
 Work = Callable[[], object]
@@ -57,12 +58,22 @@ def published_update(theta0: Tensor) -> Work:
     return work
 
 
-def circsde_forward(theta0: Tensor, method: str = "euler_maruyama", compile: bool = False, radius: int = 0) -> Work:
+def circsde_forward(theta0: Tensor, method: str = "euler_maruyama", coupling: Coupling | None = None) -> Work:
     """Our solver as a user calls it."""
-    sde = KuramotoSDE(
-        theta0.shape[1:], LocalCoupling(radius) if radius else GlobalCoupling(), Schedule.published(STEPS)
-    )
-    return lambda: sdeint(sde, theta0, (0.0, 1.0), method=method, n_steps=STEPS, compile=compile, generator=0)
+    sde = KuramotoSDE(theta0.shape[1:], coupling, Schedule.published(STEPS))
+    return lambda: sdeint(sde, theta0, (0.0, 1.0), method=method, n_steps=STEPS, generator=0)
+
+
+def products(theta0: Tensor, matrix: Tensor) -> Work:
+    """The two matrix products of a step with a dense coupling, alone."""
+    flat, transposed = theta0.flatten(1), matrix.T.contiguous()
+
+    def work() -> None:
+        for _ in range(STEPS):
+            flat @ transposed
+            flat @ transposed
+
+    return work
 
 
 def torchsde_forward(theta0: Tensor, method: str = "euler", diagonal: bool = False) -> Work:
@@ -72,7 +83,7 @@ def torchsde_forward(theta0: Tensor, method: str = "euler", diagonal: bool = Fal
     sde = KuramotoSDE((theta0[0].numel(),), schedule=Schedule.published(STEPS))
 
     class Additive:
-        noise_type, sde_type = "additive", "ito"
+        noise_type, sde_type = "additive", "stratonovich" if method == "heun" else "ito"
 
         def f(self, t: Tensor, y: Tensor) -> Tensor:
             return sde.drift(t, y)
@@ -162,7 +173,7 @@ def rows(title: str, times: dict[str, list[float]], baseline: str) -> list[dict[
     return table
 
 
-def forward(shape: tuple[int, ...], rounds: int, compile: bool = True) -> list[dict[str, object]]:
+def forward(shape: tuple[int, ...], rounds: int, peers: bool = True) -> list[dict[str, object]]:
     """Euler-Maruyama against everybody."""
     theta0 = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     contenders: dict[str, Work] = {
@@ -171,34 +182,44 @@ def forward(shape: tuple[int, ...], rounds: int, compile: bool = True) -> list[d
         "published update": published_update(theta0),
         "torchsde euler": torchsde_forward(theta0),
     }
-    if compile:
-        contenders["circsde, compile=True"] = circsde_forward(theta0, compile=True)
-    peer = diffrax_forward(theta0)
+    peer = diffrax_forward(theta0) if peers else None
     if peer is None:
-        print("diffrax is not installed: left out")
+        print("diffrax is not installed, or not asked for: left out")
     else:
         contenders["diffrax Euler, jitted"] = peer
     return rows(f"forward {shape}", measure(contenders, rounds), "normals")
 
 
-def second(shape: tuple[int, ...], rounds: int, compile: bool = True) -> list[dict[str, object]]:
-    """sra1 against torchsde's srk, both with additive noise and space-time areas."""
+def second(shape: tuple[int, ...], rounds: int) -> list[dict[str, object]]:
+    """Methods of two evaluations: heun against torchsde's, sra1 against its srk, all with additive noise."""
     theta0 = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     contenders = {
         "sra1": circsde_forward(theta0, "sra1"),
         "torchsde srk, additive noise": torchsde_forward(theta0, "srk"),
         "torchsde srk, diagonal noise": torchsde_forward(theta0, "srk", diagonal=True),
     }
-    if compile:
-        contenders["sra1, compile=True"] = circsde_forward(theta0, "sra1", compile=True)
-    return rows(f"order 1.5 {shape}", measure(contenders, rounds), "sra1")
+    table = rows(f"order 1.5 {shape}", measure(contenders, rounds), "sra1")
+    contenders = {"heun": circsde_forward(theta0, "heun"), "torchsde heun": torchsde_forward(theta0, "heun")}
+    return table + rows(f"order 1 {shape}", measure(contenders, rounds), "heun")
 
 
-def windows(shape: tuple[int, ...], rounds: int) -> list[dict[str, object]]:
-    """Local coupling at several radii."""
+def couplings(shape: tuple[int, ...], rounds: int) -> list[dict[str, object]]:
+    """One mean field, and windows of several radii."""
     theta0 = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    contenders = {f"radius {r}": circsde_forward(theta0, radius=r) for r in (1, 2, 5, 8)}
-    return rows(f"local {shape}", measure(contenders, rounds), "radius 1")
+    contenders = {"global": circsde_forward(theta0)}
+    contenders |= {f"radius {r}": circsde_forward(theta0, coupling=LocalCoupling(r)) for r in (1, 2, 5, 8, 12)}
+    return rows(f"coupling {shape}", measure(contenders, rounds), "global")
+
+
+def dense(shape: tuple[int, int], rounds: int) -> list[dict[str, object]]:
+    """A dense matrix against its products alone."""
+    theta0 = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    matrix = torch.rand(shape[1], shape[1], generator=torch.Generator().manual_seed(1))
+    contenders = {
+        "two products": products(theta0, matrix),
+        "dense matrix": circsde_forward(theta0, coupling=GraphCoupling(matrix)),
+    }
+    return rows(f"dense {shape}", measure(contenders, rounds), "two products")
 
 
 def scaling(largest: int) -> list[dict[str, object]]:
@@ -208,6 +229,7 @@ def scaling(largest: int) -> list[dict[str, object]]:
     while n <= largest:
         theta0 = torch.zeros(1, n)
         sde = KuramotoSDE((n,))
+        sdeint(sde, theta0[:, :n], (0.0, 1.0), method="euler_maruyama", n_steps=1, generator=0)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.perf_counter()
         sdeint(sde, theta0, (0.0, 1.0), method="euler_maruyama", n_steps=5, generator=0)
@@ -224,7 +246,7 @@ def scaling(largest: int) -> list[dict[str, object]]:
     return table
 
 
-OWN = {"forward": "circsde", "order 1.5": "sra1"}
+OWN = {"forward": "circsde", "order 1.5": "sra1", "order 1": "heun"}
 """The contender of circsde, by the question."""
 
 
@@ -252,7 +274,7 @@ def summary(record: Record) -> list[Row]:
 
 def main() -> None:
     """Run, print, and keep the results."""
-    parser = options(__doc__, "a tiny shape, three rounds of one thread, nothing compiled: shows that it runs")
+    parser = options(__doc__, "a tiny shape, three rounds of one thread, without diffrax: shows that it runs")
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
@@ -261,14 +283,16 @@ def main() -> None:
     rounds = 3 if arguments.quick else arguments.rounds
     if arguments.quick:
         table = scaling(10_000)
-        table += forward((4, 64), rounds, compile=False)
-        table += second((4, 64), rounds, compile=False)
+        table += forward((4, 64), rounds, peers=False)
+        table += second((4, 64), rounds)
+        table += dense((4, 80), rounds)
     else:
         table = scaling(10_000_000)
         table += forward((64, 1024), rounds)
         table += second((64, 1024), rounds)
         table += forward((128, 3, 32, 32), rounds)
-        table += windows((128, 3, 32, 32), rounds)
+        table += couplings((128, 3, 32, 32), rounds)
+        table += dense((64, 1024), rounds)
     peers = ("jax", "diffrax") if "jax" in sys.modules else ()
     keep(arguments.out, "torchsde", *peers, seed=0, rounds=rounds, results=table)
 

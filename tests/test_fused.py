@@ -33,6 +33,7 @@ CASES: dict[str, tuple[tuple[int, ...], Coupling, dict[str, Any]]] = {
     "line": ((9, 70), LocalCoupling(5, "reflecting"), {}),
     "image": ((4, 3, 12, 17), LocalCoupling(2), {"natural_frequency": 1.0}),
     "mirrored image": ((4, 33, 40), LocalCoupling(7, "reflecting"), {}),
+    "dense graph": ((9, 80), GraphCoupling(random(80, 80, seed=4).abs()), {}),
     "graph": ((30, 20), GraphCoupling(random(20, 20, seed=3).abs()), {"reference_phase": 1.0}),
 }
 

@@ -47,6 +47,7 @@ def doctor(
         progress(1)
         compiled = _error(compiled=True) if compile else None
     devices, threads = _devices()
+    loops = _loops()
     values: dict[str, object] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -55,6 +56,7 @@ def doctor(
         "devices": devices,
         "threads": threads,
         "cache": _cache(),
+        "loops": loops,
         "error": error,
         "compiled_error": compiled,
     }
@@ -64,6 +66,9 @@ def doctor(
         *(_extra(extra, names) for extra, names in extras.items()),
         f"devices: {', '.join(devices)}; {threads} threads of {os.cpu_count()} processors",
         f"downloaded data are kept in {values['cache']}",
+        "equation (1) is solved by loops that numba compiles once"
+        if loops
+        else "numba cannot be imported, so that equation (1) is solved step by step",
         f"a solve of 200 steps is within {error:.1e} rad of the exact answer",
     ]
     if compiled is not None:
@@ -100,6 +105,13 @@ def _devices() -> tuple[list[str], int]:
 
     cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return ["cpu", *cards], torch.get_num_threads()
+
+
+def _loops() -> bool:
+    """Whether there are compiled loops for the processor."""
+    from circsde.solvers.normals import compiles
+
+    return compiles()
 
 
 def _cache() -> str:
