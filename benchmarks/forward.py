@@ -2,6 +2,7 @@
 
     python benchmarks/forward.py --quick                     # seconds: a tiny shape, without diffrax
     python benchmarks/forward.py --out benchmarks/results/forward.json
+    python benchmarks/forward.py --device cuda --out benchmarks/results/forward-gpu.json
 
 Everything runs in one process, contenders in turn with a pause between them, round after round; a ratio is the median
 over rounds of the ratio within a round, its spread the quartiles. Peers run at their best settings: torchsde with
@@ -26,12 +27,18 @@ from circsde import GraphCoupling, KuramotoSDE, LocalCoupling, Schedule, sdeint
 from circsde.coupling import Coupling
 
 STEPS = 100
+DEVICE = torch.device("cuda" if "cuda" in sys.argv else "cpu")
 Work = Callable[[], object]
+
+
+def starts(shape: tuple[int, ...]) -> Tensor:
+    """Where all contenders start."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
 
 
 def normals_alone(shape: tuple[int, ...]) -> Work:
     """The draws that any Euler-Maruyama must make, from one generator, into one buffer."""
-    buffer = torch.empty(shape)
+    buffer = torch.empty(shape, device=DEVICE)
 
     def work() -> None:
         for _ in range(STEPS):
@@ -60,7 +67,7 @@ def published_update(theta0: Tensor) -> Work:
 
 def circsde_forward(theta0: Tensor, method: str = "euler_maruyama", coupling: Coupling | None = None) -> Work:
     """Our solver as a user calls it."""
-    sde = KuramotoSDE(theta0.shape[1:], coupling, Schedule.published(STEPS))
+    sde = KuramotoSDE(theta0.shape[1:], coupling, Schedule.published(STEPS)).to(DEVICE)
     return lambda: sdeint(sde, theta0, (0.0, 1.0), method=method, n_steps=STEPS, generator=0)
 
 
@@ -80,7 +87,7 @@ def torchsde_forward(theta0: Tensor, method: str = "euler", diagonal: bool = Fal
     """The loop of torchsde at its best: float64 times, a Brownian motion told its step; or with diagonal noise."""
     import torchsde
 
-    sde = KuramotoSDE((theta0[0].numel(),), schedule=Schedule.published(STEPS))
+    sde = KuramotoSDE((theta0[0].numel(),), schedule=Schedule.published(STEPS)).to(DEVICE)
 
     class Additive:
         noise_type, sde_type = "additive", "stratonovich" if method == "heun" else "ito"
@@ -97,7 +104,7 @@ def torchsde_forward(theta0: Tensor, method: str = "euler", diagonal: bool = Fal
 
     def work() -> Tensor:
         bm = torchsde.BrownianInterval(
-            0.0, 1.0, tuple(y0.shape), y0.dtype, dt=1 / STEPS, levy_area_approximation=area, entropy=0
+            *(0.0, 1.0, tuple(y0.shape), y0.dtype, DEVICE), dt=1 / STEPS, levy_area_approximation=area, entropy=0
         )
         solution: Tensor = torchsde.sdeint(equation, y0, ts, bm=bm, method=method, dt=1 / STEPS * (1 + 1e-12))
         return solution
@@ -139,6 +146,12 @@ def diffrax_forward(theta0: Tensor) -> Work | None:
     return lambda: solve(y0, key).block_until_ready()
 
 
+def finish() -> None:
+    """Wait for the device."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def measure(contenders: dict[str, Work], rounds: int) -> dict[str, list[float]]:
     """Milliseconds per step of every contender in every round, after one warm-up each."""
     for work in contenders.values():
@@ -146,9 +159,11 @@ def measure(contenders: dict[str, Work], rounds: int) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, work in contenders.items():
+            finish()
             time.sleep(0.02)  # let the threads of the last contender stop waiting busily
             start = time.perf_counter()
             work()
+            finish()
             times[name].append((time.perf_counter() - start) / STEPS * 1e3)
     return times
 
@@ -175,7 +190,7 @@ def rows(title: str, times: dict[str, list[float]], baseline: str) -> list[dict[
 
 def forward(shape: tuple[int, ...], rounds: int, peers: bool = True) -> list[dict[str, object]]:
     """Euler-Maruyama against everybody."""
-    theta0 = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    theta0 = starts(shape)
     contenders: dict[str, Work] = {
         "normals": normals_alone(shape),
         "circsde": circsde_forward(theta0),
@@ -192,7 +207,7 @@ def forward(shape: tuple[int, ...], rounds: int, peers: bool = True) -> list[dic
 
 def second(shape: tuple[int, ...], rounds: int) -> list[dict[str, object]]:
     """Methods of two evaluations: heun against torchsde's, sra1 against its srk, all with additive noise."""
-    theta0 = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    theta0 = starts(shape)
     contenders = {
         "sra1": circsde_forward(theta0, "sra1"),
         "torchsde srk, additive noise": torchsde_forward(theta0, "srk"),
@@ -205,7 +220,7 @@ def second(shape: tuple[int, ...], rounds: int) -> list[dict[str, object]]:
 
 def couplings(shape: tuple[int, ...], rounds: int) -> list[dict[str, object]]:
     """One mean field, and windows of several radii."""
-    theta0 = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    theta0 = starts(shape)
     contenders = {"global": circsde_forward(theta0)}
     contenders |= {f"radius {r}": circsde_forward(theta0, coupling=LocalCoupling(r)) for r in (1, 2, 5, 8, 12)}
     return rows(f"coupling {shape}", measure(contenders, rounds), "global")
@@ -213,7 +228,7 @@ def couplings(shape: tuple[int, ...], rounds: int) -> list[dict[str, object]]:
 
 def dense(shape: tuple[int, int], rounds: int) -> list[dict[str, object]]:
     """A dense matrix against its products alone."""
-    theta0 = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    theta0 = starts(shape)
     matrix = torch.rand(shape[1], shape[1], generator=torch.Generator().manual_seed(1))
     contenders = {
         "two products": products(theta0, matrix),
@@ -229,7 +244,7 @@ def scaling(largest: int) -> list[dict[str, object]]:
     while n <= largest:
         theta0 = torch.zeros(1, n)
         sde = KuramotoSDE((n,))
-        sdeint(sde, theta0[:, :n], (0.0, 1.0), method="euler_maruyama", n_steps=1, generator=0)
+        circsde_forward(torch.zeros(1, 2048))()  # compiled loops are loaded
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.perf_counter()
         sdeint(sde, theta0, (0.0, 1.0), method="euler_maruyama", n_steps=5, generator=0)
@@ -277,6 +292,7 @@ def main() -> None:
     parser = options(__doc__, "a tiny shape, three rounds of one thread, without diffrax: shows that it runs")
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: without diffrax and scaling")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1 if arguments.quick else arguments.threads)
@@ -286,6 +302,10 @@ def main() -> None:
         table += forward((4, 64), rounds, peers=False)
         table += second((4, 64), rounds)
         table += dense((4, 80), rounds)
+    elif arguments.device == "cuda":
+        table = [{"question": "device", "name": torch.cuda.get_device_name()}]
+        for shape in ((64, 1024), (128, 3, 32, 32), (4096, 1024)):
+            table += forward(shape, rounds, peers=False) + second(shape, rounds)
     else:
         table = scaling(10_000_000)
         table += forward((64, 1024), rounds)
