@@ -24,9 +24,11 @@ from circsde.solvers.brownian import Brownian, BrownianPath, Noise
 from circsde.solvers.lift import reduce
 from circsde.solvers.methods import Method
 from circsde.solvers.normals import compiles, has_triton
+from circsde.solvers.philox import RUN
 from circsde.solvers.schemes import SCHEMES, Scheme, tables
 
 _LARGEST = 4096  # oscillators that a program of a GPU keeps in registers
+_MANY = 1 << 22  # oscillators in all from which on torch's steps are faster there, where samples have more than a run
 _AT_ONCE = 1 << 26  # oscillators times steps between looks at the progress, and at an interrupt
 
 
@@ -63,11 +65,12 @@ def fused(
 
 
 def _compiled(sde: KuramotoSDE, theta0: Tensor) -> bool:
-    """Whether there are loops for this device: on a GPU for one mean field or none, of samples that are not long."""
+    """Whether there are loops for this device, and they pay: on a GPU one mean field or none, of samples not long."""
     if theta0.device.type == "cpu":
         return compiles()
-    few = theta0[0].numel() <= _LARGEST and type(sde.coupling) in (NoCoupling, GlobalCoupling)
-    return theta0.device.type == "cuda" and few and has_triton()
+    n = theta0[0].numel()
+    few = n <= RUN or (n <= _LARGEST and theta0.numel() <= _MANY)
+    return theta0.device.type == "cuda" and few and type(sde.coupling) in (NoCoupling, GlobalCoupling) and has_triton()
 
 
 def _differentiated(sde: KuramotoSDE, theta0: Tensor, t: float) -> bool:

@@ -29,6 +29,7 @@ class Rows:
         self.theta, self.turns = theta.view(-1).numpy(), winding.view(-1).numpy()
         self.real = np.dtype(np.float32 if path.dtype == torch.float32 else np.float64)
         self.equation, self.rows = self._equation(scheme), kernels.rows_in_tile(self.n)
+        self.block = RUN if self.n >= RUN else self.rows * self.n  # as in stages.block
         self.numbers = [table.numpy().astype(self.real) for table in tables(sde, scheme)]
 
     def steps(self, a: int, b: int, begins: int) -> Any:
@@ -72,18 +73,17 @@ class Rows:
 
     def _sweep(self, theta: Any, room: Any, number: int, numbers: Any, i: int, sample: Any, step: Any) -> int:
         """A stage, or the end of a step, by all threads: several samples, or parts of one."""
-        far, size = list[int](), stages.block(self.n, self.rows * self.n)
+        far = list[int]()
 
-        def part(first: int, last: int) -> None:
-            own = room._replace(block=np.empty(4 * size, self.real), work=kernels.scratch(self.real))
-            if len(theta) > self.n:
-                rows = self.rows, first, last, sample, step
-                far.append(stages.sweep_rows(theta, own, self.equation, number, numbers, i, *rows))
-            else:
-                far.append(stages.sweep(theta, 0, own, self.equation, number, numbers, i, first, last, sample, step))
+        samples = len(theta) // self.n
 
-        if len(theta) > self.n:
-            share(part, len(theta) // self.n, self.rows, self.n)
+        def part(a: int, b: int) -> None:
+            own = room._replace(block=np.empty(4 * self.block, self.real), work=kernels.scratch(self.real))
+            rows = (self.rows, a, b, 0, self.n) if samples > 1 else (1, 0, 1, a, b)
+            far.append(stages.sweep_rows(theta, own, self.equation, number, numbers, i, *rows, sample, step))
+
+        if samples > 1:
+            share(part, samples, self.rows, self.n)
         else:
             share(part, self.n, RUN, 1)
         return sum(far)
@@ -106,24 +106,11 @@ class Rows:
         each = listens in (stages.WINDOW, stages.GIVEN) or bool(psi.ndim) or sde.rotates
         if each:
             psi = psi.expand(self.shape[1:])
-        window = (1, 1, 1, 0, False, self.real.type(1.0))
-        if isinstance(coupling, LocalCoupling):
-            *images, columns = (1, *self.shape[1:])[-3:] if len(self.shape) > 2 else (1, 1, self.n)
-            rows = images[-1]
-            width = self.real.type(1.0 / (2 * coupling.radius + 1))
-            window = (
-                self.n // rows // columns,
-                rows,
-                columns,
-                coupling.radius,
-                coupling.boundary == "reflecting",
-                width,
-            )
         return stages.Equation(
             n=self.n,
             listens=listens,
             each=each,
-            window=window,
+            window=self._window(),
             psi=tuple(x.reshape(-1).numpy().astype(self.real) for x in (psi.cos(), psi.sin())),
             two=len(scheme.stages) == 2,
             early=scheme.early,
@@ -131,6 +118,15 @@ class Rows:
             keys=np.array([kernels.halves(key(path.seed, path.purpose, kind)) for kind in range(2)]),
             limit=1.0 / torch.finfo(path.dtype).eps,
         )
+
+    def _window(self) -> tuple[Any, ...]:
+        """Images in a sample, their rows and columns, the radius, whether edges reflect, and one over the width."""
+        coupling = self.sde.coupling
+        if not isinstance(coupling, LocalCoupling):
+            return 1, 1, 1, 0, False, self.real.type(1.0)
+        rows, columns = (1, *self.shape[1:])[-2:]
+        weight = self.real.type(1.0 / (2 * coupling.radius + 1))
+        return self.n // (rows * columns), rows, columns, coupling.radius, coupling.boundary == "reflecting", weight
 
     def _room(self, rows: int) -> Any:
         """Where some samples are worked on."""
@@ -149,7 +145,7 @@ class Rows:
             size=size,
             **dict(zip(lengths, begins, strict=False)),
             apart=apart,
-            block=np.empty(4 * stages.block(self.n, self.rows * self.n), self.real),
+            block=np.empty(4 * self.block, self.real),
             sums=np.empty(2 * max(rows, -(-self.n // RUN))),
             images=np.empty(3 * self._surrounded(), self.real),
             work=kernels.scratch(self.real),

@@ -137,17 +137,22 @@ def walk(
 @compiled(called=True)
 def sweep_rows(
     theta: Any, room: Any, eq: Any, number: int, steps: Any, i: int, rows: int, first: int, last: int,
-    sample: Any, step: Any,
+    a: int, b: int, sample: Any, step: Any,
 ) -> int:  # fmt: skip
-    """:func:`sweep` for the samples ``first`` to ``last``, ``rows`` at a time, in a room for all of them."""
+    """:func:`sweep` for the samples ``first`` to ``last``, ``rows`` at a time, in a room for all of them.
+
+    Of a single sample only the oscillators ``a`` to ``b``.
+    """
     moved = 0
     for row in range(first, last, rows):
-        a, b = row * eq.n, min(row + rows, last) * eq.n
-        moved += sweep(theta[a:b], a, room, eq, number, steps, i, 0, b - a, sample + np.uint64(row), step)
+        place, after = row * eq.n, min(row + rows, last) * eq.n
+        lo, hi = (a, b) if last - first == 1 else (0, after - place)
+        own = sample + np.uint64(row)
+        moved += sweep(theta[place:after], place, room, eq, number, steps, i, lo, hi, own, step)
     return moved
 
 
-@compiled(called=True)
+@compiled()
 def sweep(
     theta: Any, place: int, room: Any, eq: Any, number: int, steps: Any, i: int, a: int, b: int, sample: Any, step: Any
 ) -> int:
@@ -231,7 +236,7 @@ def reduce(theta: Any, turns: Any, out: Any, winding: Any, low: float, high: flo
         winding[i] = turns[i] + np.int64(whole)
 
 
-@compiled(called=True)
+@compiled()
 def block(n: int, size: int) -> int:
     """How many oscillators of a tile of that size are worked on at a time."""
     return RUN if n >= RUN else size
