@@ -10,12 +10,13 @@ from typing import SupportsIndex
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from circsde.contracts import first_few
 from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian, BrownianPath, Noise, draw_seed
 from circsde.solvers.checks import check_angles, check_equation, warn_of_instability
-from circsde.solvers.fused import Lost, State, fused
+from circsde.solvers.fused import Fused, Lost, State, fused
 from circsde.solvers.grid import Times, step_grid, until
 from circsde.solvers.lift import FAR, reduce, unwind
 from circsde.solvers.methods import Method
@@ -40,6 +41,7 @@ def sdeint(
     generator: torch.Generator | SupportsIndex | None = None,
     first_sample: int = 0,
     compile: bool = False,
+    checkpoint: bool = False,
     progress: Callable[[int], object] | None = None,
     on_failure: OnFailure = "raise",
 ) -> Solution:
@@ -61,6 +63,10 @@ def sdeint(
         first_sample: The index of the first sample: a sample's path depends on the seed and its index only.
         compile: Compile the step with ``torch.compile``, which takes seconds once: for networks and GPUs. Eq. (1) on
             a CPU is compiled as it is (:mod:`circsde.solvers.fused`).
+        checkpoint: For gradients through many steps: keep the angles at about ``sqrt(n_steps)`` of them only, and take
+            the steps between two of these again when the backward pass comes to them, on the same noise. The gradients
+            are the same, memory grows with the root of the number of steps, and each step is taken twice. That costs
+            time, and the drift may not use ``torch.func``, so it is off unless asked for.
         progress: Called with the number of finished steps.
         on_failure: ``"raise"``, or ``"return"`` for a solution whose ``stats.status`` says what happened.
 
@@ -71,7 +77,8 @@ def sdeint(
         SolveError: If an angle is not finite or leaves the numbers; its ``solution`` holds what was computed.
         ValueError: For times outside ``[0, horizon]`` or not increasing, an unclear or impossible step count, angles
             that are not finite or do not have the equation's event shape, an unknown method, a path of another
-            shape, dtype or length, or an equation that :func:`~circsde.solvers.checks.check_equation` refuses.
+            shape, dtype or length, a path or a method that ``checkpoint`` cannot repeat, or an equation that
+            :func:`~circsde.solvers.checks.check_equation` refuses.
         TypeError: If the angles are not floating-point, or the method needs a structure that the equation lacks.
 
     Warns:
@@ -91,9 +98,27 @@ def sdeint(
     if brownian is None:
         seed, shape = draw_seed(generator), tuple(theta0.shape)
         brownian = Brownian(tuple(points), shape, seed, dtype, theta0.device, first_sample)
+    if checkpoint:
+        _check_repeatable(method, brownian)
     check_equation(sde, theta0.detach().to(dtype), points)
     warn_of_instability(sde, method, points)
-    return _walk(sde, theta0, dtype, points, marks, method, brownian, compile, progress).or_raise(on_failure)
+    loops = None if compile else fused(sde, dtype, theta0, points, method, brownian)
+    solve = loops or _Steps(sde, theta0, dtype, points, method, brownian, compile, checkpoint)
+    return _walk(sde, theta0, dtype, points, marks, method, solve, progress).or_raise(on_failure)
+
+
+def _check_repeatable(method: Method, path: BrownianPath) -> None:
+    """Refuse what cannot take some of its steps again: noise that is told once, and steps that remember others."""
+    if not isinstance(path, Brownian):
+        raise ValueError(
+            f"checkpoint=True needs noise that can be told again, of a Brownian, got a {type(path).__name__};"
+            " leave out checkpoint"
+        )
+    if method.begin is not None:
+        raise ValueError(
+            f"{method.name} remembers earlier steps, which checkpoint=True would have to take again;"
+            " leave out checkpoint, or take another method"
+        )
 
 
 def _walk(
@@ -103,13 +128,10 @@ def _walk(
     points: list[float],
     marks: list[int],
     method: Method,
-    path: BrownianPath,
-    compile: bool,
+    solve: "Fused | _Steps",
     progress: Callable[[int], object] | None,
 ) -> Solution:
     """The time loop: from output to output, which are the indices ``marks`` among ``points``."""
-    loops = None if compile else fused(sde, dtype, theta0, points, method, path)
-    solve = loops or _Steps(sde, theta0, dtype, points, method, path, compile)
     limit, evaluations, done = 1.0 / torch.finfo(dtype).eps, method.evaluations(sde), 0
     theta, winding = solve.start(theta0)
     saved, view = [solve.output(theta, winding, theta0.dtype)], reading(sde, dtype)
@@ -148,23 +170,44 @@ class _Steps:
         method: Method,
         path: BrownianPath,
         compile: bool,
+        checkpoint: bool,
     ) -> None:
         first_step = method.first_step()
         self.step: Callable[..., Tensor] = torch.compile(first_step) if compile else first_step
         self.number: Callable[[float], float | Tensor] = _tensor_time if compile else float
         self.sde, self.points, self.limit = reading(sde, dtype), points, 1.0 / torch.finfo(dtype).eps
-        self.noises = _noises(path, points, method, theta0, dtype)
+        self.noises: Callable[[int, int], Iterator[Noise]] = lambda a, b: _noises(
+            path, points[a : b + 1], method, theta0, dtype
+        )
+        self.in_order = self.noises(0, len(points) - 1)
+        self.at_once = math.isqrt(len(points) - 1) if checkpoint else None
 
     def start(self, theta0: Tensor) -> tuple[Tensor, Tensor]:
         """Lifted angles in float64, near zero, and the whole turns taken off."""
         return unwind(theta0.double(), torch.zeros_like(theta0, dtype=torch.int64))
 
     def advance(self, theta: Tensor, winding: Tensor, a: int, b: int) -> Iterator[State]:
-        """Move angles from point ``a`` of the grid to point ``b``."""
+        """Move angles from point ``a`` of the grid to point ``b``; several steps at a time if they can be repeated."""
+        if self.at_once is None:
+            yield from self._take(theta, winding, a, b, self.in_order)
+            return
+        for first, last in pairwise([*range(a, b, self.at_once), b]):
+            state = recomputed(self._part, theta, winding, first, last, use_reentrant=False)
+            theta, winding, *_ = state
+            yield state
+
+    def _part(self, theta: Tensor, winding: Tensor, a: int, b: int) -> State:
+        """The last state of some steps: a function of its arguments, that the backward pass calls once more."""
+        for state in self._take(theta, winding, a, b, self.noises(a, b)):  # noqa: B007
+            pass
+        return state
+
+    def _take(self, theta: Tensor, winding: Tensor, a: int, b: int, noises: Iterator[Noise]) -> Iterator[State]:
+        """The state after every step from point ``a`` to point ``b``."""
         ends = list[Tensor]()
         for i in range(a, b):
             t, h = self.points[i], self.points[i + 1] - self.points[i]
-            self.last = next(self.noises)
+            self.last = next(noises)
             theta = self.step(self.sde, self.number(t), self.number(h), theta, self.last)
             ends.append(torch.stack(theta.detach().aminmax()))
             if i + 1 == b or len(ends) == _CHECK_EVERY:
