@@ -36,6 +36,7 @@ Purpose = Literal[
     "split",  # which rows or groups are held out
     "starts",  # where paths begin; place: first path, or block of samples
     "timed",  # the paths of timed solves; place: repetition
+    "tree",  # Brownian paths that are known at any time; place: kind (along the path, its area)
     "update",  # hidden labels and dropout of one update; place: update, rank
     "verification",  # the points at which a density is integrated, and choices of rows
     "weights",  # the first weights of a network

@@ -12,11 +12,13 @@ from circsde.solvers.likelihood import LogProb, log_prob
 from circsde.solvers.methods import METHODS, Method
 from circsde.solvers.normalisation import normalisation
 from circsde.solvers.solution import Solution, SolveError, Stats
+from circsde.solvers.tree import BrownianTree
 
 __all__ = [
     "METHODS",
     "Brownian",
     "BrownianPath",
+    "BrownianTree",
     "LogProb",
     "Method",
     "Noise",

@@ -23,6 +23,7 @@ from circsde.solvers.methods import Method
 from circsde.solvers.precision import field_dtype, reading
 from circsde.solvers.registry import find_method
 from circsde.solvers.solution import OnFailure, Solution, Stats, Status
+from circsde.solvers.tree import BrownianTree
 from circsde.typing import Angles
 
 _CHECK_EVERY = 8  # steps between looks at the angles: each look waits for the device
@@ -109,10 +110,10 @@ def sdeint(
 
 def _check_repeatable(method: Method, path: BrownianPath) -> None:
     """Refuse what cannot take some of its steps again: noise that is told once, and steps that remember others."""
-    if not isinstance(path, Brownian):
+    if not isinstance(path, Brownian | BrownianTree):
         raise ValueError(
-            f"checkpoint=True needs noise that can be told again, of a Brownian, got a {type(path).__name__};"
-            " leave out checkpoint"
+            "checkpoint=True needs noise that can be told again, of a Brownian or a BrownianTree, got a"
+            f" {type(path).__name__}; leave out checkpoint"
         )
     if method.begin is not None:
         raise ValueError(

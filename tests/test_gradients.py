@@ -112,7 +112,7 @@ class Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now = self.most = 0  # bytes
         self.known = set[int]()  # storages
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
