@@ -23,6 +23,16 @@ def standard_normals(
     >>> torch.equal(a[2:], b)
     True
     """
+    if torch._C._functorch.peek_interpreter_stack() is None:
+        return _drawn(key, first_sample, step, shape, dtype, device)
+    with torch._C._DisableFuncTorch():  # torch.func wraps what is made inside of it, out of the reach of loops
+        out = _drawn(key, first_sample, step, shape, dtype, device)
+    return out.clone()  # a wrapped one, which may be changed
+
+
+def _drawn(
+    key: int, first_sample: int, step: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
     out = torch.empty(shape, dtype=dtype, device=device)
     n = out[0].numel()
     if device.type == "cpu" and compiles():
