@@ -67,7 +67,7 @@ def sdeint(
         checkpoint: For gradients through many steps: keep the angles at about ``sqrt(n_steps)`` of them only, and take
             the steps between two of these again when the backward pass comes to them, on the same noise. The gradients
             are the same, memory grows with the root of the number of steps, and each step is taken twice. That costs
-            time, and the drift may not use ``torch.func``, so it is off unless asked for.
+            time, and ``torch.func`` works neither in the drift nor around the solve, so it is off unless asked for.
         progress: Called with the number of finished steps.
         on_failure: ``"raise"``, or ``"return"`` for a solution whose ``stats.status`` says what happened.
 
@@ -193,7 +193,15 @@ class _Steps:
             yield from self._take(theta, winding, a, b, self.in_order)
             return
         for first, last in pairwise([*range(a, b, self.at_once), b]):
-            state = recomputed(self._part, theta, winding, first, last, use_reentrant=False)
+            try:
+                state = recomputed(self._part, theta, winding, first, last, use_reentrant=False)
+            except RuntimeError as error:
+                if "saved tensor hooks" not in str(error):
+                    raise
+                raise ValueError(
+                    f"torch.func does not work inside of checkpoint=True, nor around it ({error}): leave out"
+                    " checkpoint, or differentiate by torch.autograd.grad"
+                ) from error
             theta, winding, *_ = state
             yield state
 

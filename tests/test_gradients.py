@@ -182,6 +182,43 @@ def test_what_cannot_be_repeated_is_refused() -> None:
         sdeint(sde, torch.zeros(1, 4), (0, 1), n_steps=2, method="multistep", checkpoint=True)
 
 
+def test_torch_func_in_a_drift_or_around_a_solve_is_refused_with_what_works_instead() -> None:
+    """The same drift by ``torch.autograd.grad``, and ``torch.func`` around plain steps, give the gradients."""
+
+    def energy(theta: Tensor) -> Tensor:
+        return (weight * theta.cos()).sum()
+
+    def by_func(t: Time, theta: Tensor) -> Tensor:  # noqa: ARG001
+        gradient: Tensor = torch.func.grad(energy)(theta)
+        return gradient
+
+    def by_autograd(t: Time, theta: Tensor) -> Tensor:  # noqa: ARG001
+        with torch.enable_grad():
+            theta = theta if theta.requires_grad else theta.detach().requires_grad_()
+            return torch.autograd.grad(energy(theta), theta, create_graph=True)[0]
+
+    def solve(drift: Callable[[Time, Tensor], Tensor], checkpoint: bool) -> Tensor:
+        sde = SDE(drift, lambda t: 0.1, horizon=1.0)
+        return sdeint(sde, start, (0.0, 1.0), n_steps=9, generator=0, checkpoint=checkpoint).lifted
+
+    weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    start = random_angles(2, 3).requires_grad_()
+    message = r"torch\.func does not work inside of checkpoint=True, nor around it .*torch\.autograd\.grad"
+    with pytest.raises(ValueError, match=message):
+        solve(by_func, True)
+
+    def number(theta0: Tensor, checkpoint: bool) -> Tensor:
+        return sdeint(Neural(3), theta0, (0.0, 1.0), n_steps=9, generator=0, checkpoint=checkpoint).lifted.sum()
+
+    with pytest.raises(ValueError, match=message):
+        torch.func.grad(number)(start.detach(), True)
+    around = torch.func.grad(number)(start.detach(), False)
+    assert_agree(around, torch.autograd.grad(number(start, True), start)[0], 1e-12)
+    (expected,) = gradients(solve(by_func, False), weight)
+    (again,) = gradients(solve(by_autograd, True), weight)
+    assert_agree(again, expected, 1e-12)
+
+
 def step_of(method: Method, sde: SDE) -> Callable[[Tensor], Tensor]:
     """One step as a function of the angles ``(2, 4)``."""
     (noise,) = Brownian((0.2, 0.3), (2, 4), 3, torch.float64).increments((0.2, 0.3), levy_area=True)
