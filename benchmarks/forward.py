@@ -18,6 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from report import Record, Row, keep, options
@@ -137,7 +138,7 @@ def diffrax_forward(theta0: Tensor) -> Work | None:
     @jax.jit
     def solve(y0, key):  # type: ignore[no-untyped-def]
         path = diffrax.UnsafeBrownianPath(shape=y0.shape, key=key)
-        terms = diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(diffusion, path))
+        terms: Any = diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(diffusion, path))
         return diffrax.diffeqsolve(
             terms, diffrax.Euler(), 0.0, 1.0, 1 / STEPS, y0, max_steps=STEPS + 1, adjoint=diffrax.DirectAdjoint()
         ).ys
@@ -244,7 +245,7 @@ def scaling(largest: int) -> list[dict[str, object]]:
     while n <= largest:
         theta0 = torch.zeros(1, n)
         sde = KuramotoSDE((n,))
-        circsde_forward(torch.zeros(1, 2048))()  # compiled loops are loaded
+        circsde_forward(torch.zeros(1, 1 << 17))()  # compiled loops are loaded
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.perf_counter()
         sdeint(sde, theta0, (0.0, 1.0), method="euler_maruyama", n_steps=5, generator=0)

@@ -99,12 +99,12 @@ class Fused:
     begins: int
 
     def start(self, theta0: Tensor) -> tuple[Tensor, Tensor]:
-        """Lifted angles in float64, near zero, and the whole turns taken off."""
-        return self.output(theta0.double(), torch.zeros_like(theta0, dtype=torch.int64), torch.float64)
+        """Lifted angles in float64, near zero, and the whole turns taken off, in memory of their own."""
+        theta, none = theta0.double().contiguous(), torch.zeros(theta0.shape, dtype=torch.int64, device=theta0.device)
+        return self.output(theta, none, torch.float64)
 
     def advance(self, theta: Tensor, winding: Tensor, a: int, b: int) -> Iterator[State]:
-        """Move angles from point ``a`` of the grid to point ``b``, as many steps at a time as take a moment."""
-        theta, winding = (x.clone(memory_format=torch.contiguous_format) for x in (theta, winding))
+        """Move angles, in place, from point ``a`` of the grid to point ``b``, a moment's steps at a time."""
         take, at_once = self._taker(theta, winding), max(1, _AT_ONCE // theta.numel())
         for first, last in pairwise([*range(a, b, at_once), b]):
             lost = take(first, last)
