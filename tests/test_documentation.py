@@ -72,11 +72,12 @@ def times(record: Result) -> dict[tuple[str, str], float]:
 def speed(record: Result) -> list[str]:
     """How many times as fast as torchsde."""
     ms = times(record)
-    ratio = {key: ms[key[0], "torchsde euler"] / ms[key] for key in ms if key[0] in (SMALL, IMAGES)}
-    own, compiled = "circsde", "circsde, compile=True"
+    small, images = (ms[question, "torchsde euler"] / ms[question, "circsde"] for question in (SMALL, IMAGES))
+    heun = ms["order 1 (64, 1024)", "torchsde heun"] / ms["order 1 (64, 1024)", "heun"]
+    sra1 = ms["order 1.5 (64, 1024)", "torchsde srk, additive noise"] / ms["order 1.5 (64, 1024)", "sra1"]
     return [
-        f"{ratio[SMALL, own]:.1f} × as fast, {ratio[SMALL, compiled]:.1f} × compiled; {ratio[IMAGES, own]:.1f} and"
-        f" {ratio[IMAGES, compiled]:.1f} × for 128 colour images"
+        f"Euler–Maruyama {small:.1f} × as fast, Heun {heun:.1f} ×, SRA1 {sra1:.0f} × its srk; for 128 colour images"
+        f" {images:.0f} ×"
     ]
 
 
@@ -87,26 +88,38 @@ def speed_table(record: Result) -> list[str]:
     def cell(question: str, contender: str, compared: bool) -> str:
         shown = f"{ms[question, contender]:.3g}"
         shown = shown if len(shown.replace(".", "").lstrip("0")) >= 3 else f"{ms[question, contender]:.3f}"
-        ratio = ms[question, "torchsde euler"] / ms[question, contender]
-        return f"{shown}, {ratio:.1f} ×" if compared else shown
+        ratio = f"{ms[question, 'torchsde euler'] / ms[question, contender]:.1f}"
+        return f"{shown}, {ratio} ×" if compared else shown
 
     contenders = {
         "circsde": "circsde",
-        "circsde, `compile=True`": "circsde, compile=True",
         "torchsde euler, float64 times, additive noise": "torchsde euler",
         "diffrax Euler, jitted, compile time excluded": "diffrax Euler, jitted",
         "the published update, written out": "published update",
         "drawing the normals alone, one generator": "normals",
     }
     alone = ("torchsde euler", "normals")
-    second = "order 1.5 (64, 1024)"
+    first, second = "order 1 (64, 1024)", "order 1.5 (64, 1024)"
+    heun, its = ms[first, "heun"], ms[first, "torchsde heun"]
+    sra1, additive, diagonal = (
+        ms[second, name] for name in ("sra1", "torchsde srk, additive noise", "torchsde srk, diagonal noise")
+    )
+    windows = {row["contender"]: row["ratio_to_global"] for row in record["results"] if "ratio_to_global" in row}
+    (dense,) = [row["ratio_to_two products"] for row in record["results"] if row.get("contender") == "dense matrix"]
+    share = [ms[question, "circsde"] / ms[question, "normals"] for question in (SMALL, IMAGES)]
     return [
         f"| {title} | {cell(SMALL, name, name not in alone)} | {cell(IMAGES, name, name not in alone)} |"
         for title, name in contenders.items()
     ] + [
-        f"`sra1` takes {ms[second, 'sra1']:.2f} ms per step at (64, 1024) ({ms[second, 'sra1, compile=True']:.2f}"
-        f" compiled), torchsde's `srk` {ms[second, 'torchsde srk, diagonal noise']:.2f} with diagonal noise and"
-        f" {ms[second, 'torchsde srk, additive noise']:.2f} with additive noise."
+        f"`heun` takes {heun:.3f} ms per step at (64, 1024), torchsde's {its:.2f} ({its / heun:.1f} ×); `sra1`"
+        f" {sra1:.3f} ms, torchsde's `srk` {additive:.2f} with additive noise ({additive / sra1:.0f} ×) and"
+        f" {diagonal:.1f} with diagonal noise.",
+        f"At (64, 1024) a solve is {share[0]:.2f} of the normals alone",
+        f"on larger images {share[1]:.2f}.",
+        "radius 1, 5, 8 and 12 takes {:.1f}, {:.1f}, {:.1f} and {:.1f} times as long as one mean field".format(
+            *(windows[f"radius {r}"] for r in (1, 5, 8, 12))
+        ),
+        f"a step {dense:.1f} times as long as its two matrix products alone.",
     ]
 
 
