@@ -10,7 +10,7 @@ WORKERS := -n 2 --dist worksteal
 
 # What exercises other packages: files, the command line, plots, peers, numerics, training.
 LOWEST := $(VENV)-lowest
-TOUCHES := angles files_arrays files_netcdf files_rasters files_text cli cli_conventions console
+TOUCHES := fused philox angles files_arrays files_netcdf files_rasters files_text cli cli_conventions console
 
 .PHONY: demo test test-slow test-lowest coverage check types docs bench bench-quick clean
 
