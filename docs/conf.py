@@ -70,7 +70,6 @@ nitpick_ignore_regex = [
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_use_type_comments = False
-autodoc_mock_imports = ["triton"]  # which is where there is a GPU
 autosummary_generate = False  # generated.py writes the pages of modules
 autosummary.WELL_KNOWN_ABBREVIATIONS += ("eq.",)  # which does not end a sentence
 napoleon_google_docstring = True

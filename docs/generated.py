@@ -17,7 +17,7 @@ from circsde.schedule import Linear, Rate
 from circsde.sde import ReverseSDE
 from circsde.solvers import METHODS, Method
 
-INTERNAL = ("catalogue", "cli", "commands", "record", "special", "unimodal")
+INTERNAL = ("catalogue", "cli", "commands", "record", "special", "unimodal", "gpu")
 """Modules of circsde that nobody calls from outside, and that have no page."""
 
 

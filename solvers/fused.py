@@ -4,7 +4,7 @@ r"""Solves of eq. (1) by compiled loops: many steps of a few samples at a time, 
 (:mod:`circsde.solvers.schemes`), the noise is that of a :class:`~circsde.solvers.brownian.Brownian` on the very steps
 of the solve, and no gradient is asked for. Everything else goes step by step through torch, with the same answer to
 rounding. On a CPU samples are shared among ``torch.get_num_threads()`` threads, which does not change them; on a GPU
-one kernel takes all steps between two outputs (:mod:`circsde.solvers.gpu`).
+one Triton kernel takes all steps between two outputs (``solvers/gpu.py``).
 """
 
 from collections.abc import Callable, Iterator, Sequence
