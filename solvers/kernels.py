@@ -67,7 +67,7 @@ def _apart(context: Any) -> Any:  # noqa: ARG001
     return numba.int32(), generate
 
 
-apart: Any = intrinsic(inspect.unwrap(_apart))
+apart: Any = (lambda: None) if numba.config.DISABLE_JIT else intrinsic(inspect.unwrap(_apart))
 
 
 class Constants(NamedTuple):
