@@ -63,7 +63,7 @@ nb_output_stderr = "remove"
 nitpicky = True  # a reference to a name of circsde must lead somewhere; those of other projects are links or plain text
 nitpick_ignore_regex = [
     ("py:.*", r"(?!circsde\.).*"),
-    ("py:.*", r"circsde\.\w+\.[PRT]"),
+    ("py:.*", r"circsde\.[\w.]+\.[FPRT]"),
     ("py:class", r"circsde\.data\.image_set\.ImageSet"),  # a function of that name hides the module
 ]
 

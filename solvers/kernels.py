@@ -67,7 +67,8 @@ def _apart(context: Any) -> Any:  # noqa: ARG001
     return numba.int32(), generate
 
 
-apart: Any = (lambda: None) if numba.config.DISABLE_JIT else intrinsic(inspect.unwrap(_apart))
+_config: Any = numba.config
+apart: Any = (lambda: None) if _config.DISABLE_JIT else intrinsic(inspect.unwrap(_apart))
 
 
 class Constants(NamedTuple):
