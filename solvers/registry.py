@@ -9,7 +9,7 @@ BACK_IN_TIME = {method.name: method for method in (ANCESTRAL, MULTISTEP)}
 """Methods of reversed equations."""
 
 WITH_MEMORY = {ADAMS_BASHFORTH2.name: ADAMS_BASHFORTH2}
-"""Methods of any equation that remember an earlier step: not among the candidates unless they are named."""
+"""Methods of any equation that remember an earlier step, not among the candidates unless they are named."""
 
 TORCHSDE = "torchsde:"
 

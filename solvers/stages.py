@@ -34,7 +34,7 @@ from circsde.solvers.philox import RUN
 from circsde.solvers.windows import window_means
 
 FREE, MEAN, WINDOW, GIVEN = range(4)
-"""What an oscillator listens to: nothing, all of its sample, a window, or what the caller has filled in."""
+"""What an oscillator listens to, which is nothing, all of its sample, a window, or what the caller has filled in."""
 
 _LOOK = 64  # angles that are looked at together for one that is far
 

@@ -31,7 +31,7 @@ from circsde.solvers.normals import standard_normals
 from circsde.streams import key
 
 DEEPEST = 31
-"""The largest depth of a tree: its intervals are counted by 32-bit numbers."""
+"""The largest depth of a tree, as its intervals are counted by 32-bit numbers."""
 
 
 class Interval(NamedTuple):

@@ -17,7 +17,7 @@ from circsde.torus import TWO_PI, require_finite
 from circsde.typing import Angles, PerSample
 
 MOST_CONCENTRATED = 1e8
-"""The largest concentration of a fitted component: a standard deviation of 1e-4 rad."""
+"""The largest concentration of a fitted component, a standard deviation of 1e-4 rad."""
 
 _ROUNDS = 30  # of expectation and maximisation: proposals need no converged fit
 _CELLS = 1 << 22  # samples times components at once: a bound on memory

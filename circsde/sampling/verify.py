@@ -12,7 +12,7 @@ from circsde.solvers.importance import Integral, LogDensity, mean_weight, propos
 from circsde.torus import TWO_PI, require_finite
 
 TOLERANCE = 1e-3
-"""By so many nats an integral or a floor may be missed: likelihoods are seldom given to more digits."""
+"""By so many nats an integral or a floor may be missed, as likelihoods are seldom given to more digits."""
 
 REPEATED, REPEATS_TO = 100, 0.02
 """Points at which a density is asked twice, and to how many nats it must answer alike."""

@@ -170,7 +170,7 @@ class Variation:
 
     @cached_property
     def problem(self) -> Problem | None:
-        """This with its exact answers: those of a named problem, or where they are known for this stochasticity."""
+        """This with its exact answers, those of a named problem, or where they are known for this stochasticity."""
         if isinstance(self.base, Simulation):
             return replace(self.base, sde=self.sde).problem
         base = as_problem(self.base)

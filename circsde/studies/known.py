@@ -20,7 +20,7 @@ Start = SampledLaw | tuple[SampledLaw, ...]
 UNIFORM = VonMises(0.0, 0.0)
 
 UNCERTAINTY = 1e-9
-"""Of the expected values: what the spectral solution leaves, with a large margin."""
+"""Of the expected values, which is what the spectral solution leaves, with a large margin."""
 
 _MODES = {1: 512, 2: 96}  # the most that are carried, by the number of angles
 _TOLERANCE = {1: 1e-13, 2: 1e-10}
