@@ -92,9 +92,10 @@ def loglik(
     folder = netcdf.with_suffix(".cells")
     console.check_folder(folder)
     parts = _computed(cells, folder, workers, notes)
-    dataset = xr.concat(parts, "row").drop_attrs()
-    for name, variable in parts[0].items():
-        dataset[name].attrs = variable.attrs
+    dataset = xr.concat(parts, "row")
+    dataset.attrs = {}
+    for name, variable in dataset.variables.items():
+        variable.attrs = dict(parts[0][name].attrs) if name in parts[0].data_vars else {}
     save_netcdf(dataset.assign_attrs(**attributes, **provenance(**given)), netcdf, force=force)
     _clear(folder)
     failed = int((dataset["status"] != "success").sum())
