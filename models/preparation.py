@@ -17,6 +17,7 @@ from circsde.models.settings import Settings
 from circsde.models.transitions import DataSampler, Objective, begin
 from circsde.models.variance_preserving import VariancePreserving
 from circsde.streams import torch_stream
+from circsde.threads import one_thread
 
 CALIBRATION = 2**17
 """Angles, about as many as are followed to find the discounts of a chain."""
@@ -166,14 +167,11 @@ def check_time(
         On one thread: several spin while they wait for one another where others use the machine.
         """
         followed, taken, threads = start(*begin(data, count, generator)), [], torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with one_thread():
             for _ in range(3):
                 at = process_time()
                 followed = step(chain, followed, generator)
                 taken.append(process_time() - at)
-        finally:
-            torch.set_num_threads(threads)
         return min(taken) / threads
 
     few, many = 16, max(64, min(4096, 2**16 // angles))

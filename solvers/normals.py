@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from circsde.solvers.philox import normals
-from circsde.solvers.threads import share
+from circsde.threads import share
 
 
 def standard_normals(

@@ -14,8 +14,8 @@ from circsde.solvers import kernels, stages
 from circsde.solvers.brownian import Brownian
 from circsde.solvers.philox import RUN
 from circsde.solvers.schemes import Scheme, tables
-from circsde.solvers.threads import share
 from circsde.streams import key
+from circsde.threads import share
 from circsde.torus import half_open_bounds
 
 _LONG = 1 << 16  # oscillators from which on threads share one sample

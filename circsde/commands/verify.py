@@ -1,7 +1,6 @@
 """``circsde verify``: is a density what it says, of a trained model or of any other program?"""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -129,7 +128,9 @@ def _examined(density: str, given: dict[str, Any]) -> "Verification":
 
     if density.endswith(".csv"):
         return evaluated.examine(density, given["samples"], given["source"], given["unit"], given["confidence"])
-    with _one_thread():
+    from circsde.threads import one_thread
+
+    with one_thread():  # batches are too small for several, which wait for one another on a busy machine
         return _evaluated(density, given)
 
 
@@ -152,19 +153,6 @@ def _evaluated(density: str, given: dict[str, Any]) -> "Verification":
             confidence=given["confidence"],
             generator=torch_stream(given["seed"], "verification"),
         )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: batches are too small for several, which wait for one another on a busy machine."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _in_parts(

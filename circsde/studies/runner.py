@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import torch
 import xarray as xr
 
 from circsde.record import interrupts_wait, save_netcdf
 from circsde.studies.content import NoDigestError, package_sources
+from circsde.threads import one_thread
 
 
 @runtime_checkable
@@ -153,12 +153,8 @@ class Runner:
 
 def compute(cell: Cell) -> xr.Dataset:
     """The result of a cell, computed on one thread: sums over several depend on how many there are."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return cell.compute()
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _ignore_interrupts() -> None:

@@ -1,8 +1,9 @@
-"""Threads for compiled loops: as many as torch takes, and none where there is little to do."""
+"""Threads: how many compiled loops take, and work on a single one."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -31,6 +32,17 @@ def share(work: Callable[[int, int], object], count: int, grain: int, each: int)
     finally:
         for job in jobs:
             job.result()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread: sums do not depend on how many there are, and none waits for another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @cache
