@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from circsde.solvers.grid import Times
+from circsde.solvers.lift import reduce
 from circsde.solvers.solution import OnFailure, Solution
-from circsde.solvers.trajectory import FIXED, monotone, reduce, trajectory
+from circsde.solvers.trajectory import FIXED, monotone, trajectory
 from circsde.typing import Angles, Field
 
 
@@ -91,9 +92,8 @@ def odeint(
     )
     last = next(reversed(path.states))
     shown = [t for t in times if t in path.states] + ([] if last in times else [last])
-    angles, turns = zip(*(reduce(path.states[t], theta0.dtype) for t in shown), strict=True)
-    winding = torch.stack(turns) + path.turns
-    solution = Solution(torch.tensor(shown, dtype=torch.float64), torch.stack(angles), winding, path.stats)
+    angles, turns = zip(*(reduce(path.states[t], path.turns, theta0.dtype) for t in shown), strict=True)
+    solution = Solution(torch.tensor(shown, dtype=torch.float64), torch.stack(angles), torch.stack(turns), path.stats)
     return solution.or_raise(on_failure)
 
 

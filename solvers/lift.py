@@ -26,7 +26,7 @@ def unwind(theta: Tensor, winding: Tensor, beyond: float = 0.0) -> tuple[Tensor,
     return theta.sub(turns, alpha=TURN_HEAD).sub(turns, alpha=TURN_TAIL), winding + turns.long()
 
 
-def reduce(theta: Tensor, winding: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The same lifted angle with its first part in ``[-pi, pi)`` exactly, in ``dtype``."""
+def reduce(theta: Tensor, winding: Tensor | int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The same lifted angle with its first part in ``[-pi, pi)`` exactly, in ``dtype``, and its turns added."""
     wrapped = wrap(wrap(theta).to(dtype))
     return wrapped, winding + ((theta.detach() - wrapped.detach()) / TWO_PI).round().long()

@@ -16,8 +16,9 @@ from circsde.contracts import first_few
 from circsde.solvers.checks import check_angles
 from circsde.solvers.derivatives import ask, check_repeats
 from circsde.solvers.grid import Times, as_times, resolution, step_grid
+from circsde.solvers.lift import reduce
 from circsde.solvers.solution import Stats, Status
-from circsde.torus import TWO_PI, wrap
+from circsde.torus import wrap
 from circsde.typing import Angles, Field, Tangent, Winding
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun", "fehlberg2")
@@ -82,7 +83,7 @@ def trajectory(
             f"atol must be finite and at least {least:.0e} rad, which is what {theta0.dtype} resolves near pi, got"
             f" {atol:g}; raise atol or pass angles of a wider dtype"
         )
-    y, turns = reduce(theta0.double(), torch.float64)
+    y, turns = reduce(theta0.double(), 0, torch.float64)
     walk = _Walk(field, theta0.dtype, times, max_steps if adaptive else math.inf, keep, weight)
     message, samples, status = "", (), Status.SUCCESS
     try:
@@ -252,9 +253,3 @@ def monotone(ts: Times) -> list[float]:
     times = torch.as_tensor(ts, dtype=torch.float64).flatten()
     sign = -1.0 if len(times) > 1 and times[-1] < times[0] else 1.0
     return [sign * t for t in as_times(sign * times, "ts" if sign > 0 else "ts, decreasing: -ts")]
-
-
-def reduce(y: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A lifted angle as (wrapped in ``dtype``, whole turns)."""
-    theta = wrap(wrap(y).to(dtype))
-    return theta, ((y - theta.double()) / TWO_PI).round().long()
