@@ -171,7 +171,7 @@ def with_floor(
             f"the negative log-likelihood of the data, {mean:.3f} nats, lies below their entropy, which is about"
             f" {least:.3f} or more by their nearest neighbours: no model can have it on new data"
         )
-    return Verification(found.integral, found.agreement_p, found.furthest, known, mean, tuple(failures), found.doubts)
+    return replace(found, entropy=known, negative_log_likelihood=mean, failures=tuple(failures))
 
 
 def _agreement(
