@@ -1,4 +1,4 @@
-r"""Compiled loops over the oscillators of a few samples: normals, sines and cosines, window means, one stage of a step.
+r"""Compiled loops over the oscillators of a few samples: normals, sines and cosines.
 
 numba compiles each function for float32 and for float64 when it is first called, and keeps the result on disk. They
 are the same numbers as :mod:`circsde.solvers.philox` and torch give, to rounding. What keeps the loops in vector

@@ -60,7 +60,7 @@ class Equation(NamedTuple):
         n: Oscillators in a sample.
         listens: One of :data:`FREE`, :data:`MEAN`, :data:`WINDOW`, :data:`GIVEN`.
         each: Whether the field differs from oscillator to oscillator of a sample.
-        window: Images in a sample, their rows and columns, the radius, and whether edges reflect.
+        window: Images in a sample, their rows and columns, the radius, whether edges reflect, and one over the width.
         psi: Cosines and sines of the reference phases, ``n``, or one where ``each`` is false.
         two: Whether there is a second stage.
         early: Whether the first stage lies off the angles.
@@ -93,7 +93,7 @@ class Room(NamedTuple):
         apart: The oscillators or, where it is the same for all of a sample, the samples.
         frequency: Natural frequencies, rad/time, where the field differs from oscillator to oscillator.
         normals: The two normals, where there are two stages.
-        block: Numbers of a block: angles, increments and two normals, ``block.size / 4`` of each.
+        block: Numbers of a block: angles, increments and two normals, a quarter of it each.
         sums: Of cosines, and of sines, by sample or by run of a long one.
         images: An image and its surroundings, three times.
         work: For the normals of a run.
@@ -161,11 +161,11 @@ def sweep(
     A stage leaves cosines and sines, and their sums; the end moves the angles, and tells how many are now far from
     zero, or lost.
     """
-    size, far = block(eq.n, len(theta)), 0
+    size, far = len(room.block) // 4, 0
     fresh = number == (0 if eq.early else 1) or (number == 2 and not eq.two)
     for lo in range(a, b, size):
         count, at = min(size, b - lo), place + lo
-        x, d = room.block[:count], room.block[len(room.block) // 4 :][:count]
+        x, d = room.block[:count], room.block[size:][:count]
         if number == 0 and not eq.early:
             copy(theta[lo : lo + count], x)
         else:
@@ -234,12 +234,6 @@ def reduce(theta: Any, turns: Any, out: Any, winding: Any, low: float, high: flo
         elif out[i] < low:
             out[i] = low
         winding[i] = turns[i] + np.int64(whole)
-
-
-@compiled()
-def block(n: int, size: int) -> int:
-    """How many oscillators of a tile of that size are worked on at a time."""
-    return RUN if n >= RUN else size
 
 
 @compiled()
