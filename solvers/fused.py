@@ -61,7 +61,8 @@ def fused(
     if isinstance(amplitude, Tensor) and amplitude.numel() > 1:
         return None  # noise that differs from oscillator to oscillator
     edges = torch.tensor(points, dtype=torch.float64)
-    return Fused(sde, scheme(sde, edges[:-1], edges.diff()), path, begins)
+    steps = scheme(sde, edges[:-1], edges.diff())
+    return Fused(sde, steps, tables(sde, steps), path, begins)
 
 
 def _compiled(sde: KuramotoSDE, theta0: Tensor) -> bool:
@@ -89,12 +90,14 @@ class Fused:
     Attributes:
         sde: The equation.
         scheme: The numbers of every step.
+        numbers: The same as :func:`~circsde.solvers.schemes.tables`, made once for all outputs.
         path: The noise.
         begins: At which point of the path the solve does.
     """
 
     sde: KuramotoSDE
     scheme: Scheme
+    numbers: tuple[Tensor, Tensor, Tensor]
     path: Brownian
     begins: int
 
@@ -120,15 +123,13 @@ class Fused:
         if theta.device.type == "cpu":
             from circsde.solvers.rows import Rows  # only here, as it takes a moment
 
-            rows = Rows(self.sde, self.scheme, self.path, theta, winding)
+            rows = Rows(self.sde, self.scheme, self.numbers, self.path, theta, winding)
             return lambda first, last: rows.steps(first, last, self.begins)
         from circsde.solvers.gpu import walk
 
-        numbers = tables(self.sde, self.scheme)
-
         def take(first: int, last: int) -> NDArray[np.int64]:
             lost = torch.full((len(theta),), -1, device=theta.device)
-            some = tuple(table[first:last] for table in numbers)
+            some = tuple(table[first:last] for table in self.numbers)
             walk(theta, winding, lost, some, self.sde, self.scheme, self.path, self.begins + first)
             return lost.cpu().numpy()
 

@@ -13,7 +13,7 @@ from circsde.kuramoto import KuramotoSDE
 from circsde.solvers import kernels, stages
 from circsde.solvers.brownian import Brownian
 from circsde.solvers.philox import RUN
-from circsde.solvers.schemes import Scheme, tables
+from circsde.solvers.schemes import Scheme
 from circsde.streams import key
 from circsde.threads import share
 from circsde.torus import half_open_bounds
@@ -24,13 +24,21 @@ _LONG = 1 << 16  # oscillators from which on threads share one sample
 class Rows:
     """The samples of a solve, as the loops take them."""
 
-    def __init__(self, sde: KuramotoSDE, scheme: Scheme, path: Brownian, theta: Tensor, winding: Tensor) -> None:
+    def __init__(
+        self,
+        sde: KuramotoSDE,
+        scheme: Scheme,
+        numbers: tuple[Tensor, Tensor, Tensor],
+        path: Brownian,
+        theta: Tensor,
+        winding: Tensor,
+    ) -> None:
         self.sde, self.path, self.shape, self.n = sde, path, theta.shape, theta[0].numel()
         self.theta, self.turns = theta.view(-1).numpy(), winding.view(-1).numpy()
         self.real = np.dtype(np.float32 if path.dtype == torch.float32 else np.float64)
         self.equation, self.rows = self._equation(scheme), kernels.rows_in_tile(self.n)
-        self.block = RUN if self.n >= RUN else self.rows * self.n  # as in stages.block
-        self.numbers = [table.numpy().astype(self.real) for table in tables(sde, scheme)]
+        self.block = RUN if self.n >= RUN else self.rows * self.n  # oscillators that are worked on at a time
+        self.numbers = [table.numpy() for table in numbers]
 
     def steps(self, a: int, b: int, begins: int) -> Any:
         """Take the steps ``a`` to ``b`` with all samples; of each, in which step after ``a`` it was lost, or -1.
@@ -38,7 +46,10 @@ class Rows:
         The first of all steps is step ``begins`` of the path.
         """
         lost = np.full(self.shape[0], -1)
-        numbers, sample = stages.Steps(*(x[a:b] for x in self.numbers)), np.uint64(self.path.first_sample)
+        numbers, sample = (
+            stages.Steps(*(x[a:b].astype(self.real) for x in self.numbers)),
+            np.uint64(self.path.first_sample),
+        )
 
         def walk(first: int, last: int) -> None:
             at = first, last, sample, np.uint64(begins + a)
