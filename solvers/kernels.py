@@ -279,8 +279,14 @@ def _normals(m: int, quad: Any, rows: int, sample: Any, step: Any, low: Any, hig
 
 @compiled()
 def copy(x: Any, out: Any) -> None:
-    """Fill ``out`` from the beginning of ``x``, in another dtype perhaps."""
+    """:func:`put` as a function of its own, for long arrays."""
     apart()
+    put(x, out)
+
+
+@compiled()
+def put(x: Any, out: Any) -> None:
+    """Fill ``out`` from the beginning of ``x``, in another dtype perhaps."""
     for i in range(len(out)):
         out[i] = x[i]
 

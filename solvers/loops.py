@@ -13,8 +13,14 @@ PER_TURN = 0.5 / np.pi
 
 @compiled()
 def scale(x: Reals, out: Reals, weight: Any) -> None:
-    """``out = weight x``."""
+    """:func:`weigh` as a function of its own, for long arrays."""
     apart()
+    weigh(x, out, weight)
+
+
+@compiled()
+def weigh(x: Reals, out: Reals, weight: Any) -> None:
+    """``out = weight x``."""
     for i in range(len(out)):
         out[i] = weight * x[i]
 

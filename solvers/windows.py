@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from circsde.solvers.kernels import Reals, apart, compiled, copy
-from circsde.solvers.loops import accumulate, add_up
+from circsde.solvers.kernels import Reals, apart, compiled, copy, put
+from circsde.solvers.loops import accumulate, add_up, weigh
 
 
 @compiled()
@@ -20,38 +20,26 @@ def window_means(x: Reals, mean: Reals, padded: Reals, window: Any) -> None:
             _surround(line, lines[row * wide : (row + 1) * wide], 1, radius, reflecting)
         _window_sums(lines[: rows * wide], spare, sums, 2 * radius + 1, 1)
         for row in range(rows):
-            _weigh(sums[row * wide : (row + 1) * wide], out[row * columns : (row + 1) * columns], weight)
+            weigh(sums[row * wide : (row + 1) * wide], out[row * columns : (row + 1) * columns], weight)
         if rows > 1:
             size = (rows + 2 * radius) * columns
             _surround(out, lines[:size], columns, radius, reflecting)
             _window_sums(lines[:size], spare, sums, 2 * radius + 1, columns)
-            _weigh(sums, out, weight)
+            weigh(sums, out, weight)
 
 
 @compiled()
 def _surround(x: Reals, padded: Reals, width: int, radius: int, reflecting: bool) -> None:
     """Lines of ``width`` numbers with ``radius`` more at each end: those of the other end, or mirrored."""
     edge, size = radius * width, len(x)
-    _put(x, padded[edge : edge + size])
+    put(x, padded[edge : edge + size])
     if not reflecting:
-        _put(x[size - edge :], padded[:edge])
-        _put(x, padded[edge + size :])
+        put(x[size - edge :], padded[:edge])
+        put(x, padded[edge + size :])
         return
     for i in range(radius):
-        _put(x[i * width :], padded[edge - (i + 1) * width : edge - i * width])
-        _put(x[size - (i + 1) * width :], padded[edge + size + i * width : edge + size + (i + 1) * width])
-
-
-@compiled()
-def _put(x: Reals, out: Reals) -> None:
-    for i in range(len(out)):
-        out[i] = x[i]
-
-
-@compiled()
-def _weigh(x: Reals, out: Reals, weight: Any) -> None:
-    for i in range(len(out)):
-        out[i] = weight * x[i]
+        put(x[i * width :], padded[edge - (i + 1) * width : edge - i * width])
+        put(x[size - (i + 1) * width :], padded[edge + size + i * width : edge + size + (i + 1) * width])
 
 
 @compiled()
