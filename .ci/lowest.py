@@ -2,8 +2,8 @@
 
 python .ci/lowest.py > lowest.txt; pip install -c lowest.txt '.[test,dask]'
 
-Users get the newest version of what a dependency needs in its turn, and so does this, but for distributed, which must
-be of dask's version: pip chooses it. torch keeps its pin: of older versions PyPI has only the builds with CUDA, of
+Users get the newest version of what a dependency needs in its turn, and so does this, but for distributed and llvmlite,
+which must fit dask's and numba's versions: pip chooses them. torch keeps its pin: of older versions PyPI has only the builds with CUDA, of
 several gigabytes, so that its bound is not tried.
 """
 
@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LEFT_TO_PIP = {"distributed"}
+LEFT_TO_PIP = {"distributed", "llvmlite"}
 PINNED = {"torch"}
 
 
