@@ -36,6 +36,7 @@ ADAMS_BASHFORTH2 = Method(
     weak_order=2.0,
     invariant_order=2.0,
     nfe=1,
+    nfe_start=1,
     note="any drift; weak order 2 at one evaluation per step, where steps are short against its rates",
     source="Buckwar & Winkler 2006, doi:10.1137/040602857",
     begin=adams_bashforth,

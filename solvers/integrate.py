@@ -133,15 +133,15 @@ def _walk(
     progress: Callable[[int], object] | None,
 ) -> Solution:
     """The time loop: from output to output, which are the indices ``marks`` among ``points``."""
-    limit, evaluations, done = 1.0 / torch.finfo(dtype).eps, method.evaluations(sde), 0
+    limit, done = 1.0 / torch.finfo(dtype).eps, 0
     theta, winding = solve.start(theta0)
     saved, view = [solve.output(theta, winding, theta0.dtype)], reading(sde, dtype)
-    stats = Stats((len(points) - 1) * evaluations, len(points) - 1)
+    stats = Stats(method.work(sde, len(points) - 1), len(points) - 1)
     for a, b in pairwise(marks):
         for state in solve.advance(theta, winding, a, b):
             theta, winding, reached, lost = state
             if lost is not None:
-                stats = _failure(lost, points, limit, evaluations)
+                stats = _failure(lost, points, limit, method.work(sde, lost.step + 1))
                 break
             if progress is not None:
                 for step in range(done + 1, reached + 1):
@@ -275,4 +275,4 @@ def _failure(lost: Lost, points: list[float], limit: float, evaluations: int) ->
     message = (
         f"step {i} to t = {points[i + 1]:g}: an angle of {where} {what}; take smaller steps, or check the drift there"
     )
-    return Stats((i + 1) * evaluations, i, Status.OVERFLOW if finite else Status.NON_FINITE, message, samples)
+    return Stats(evaluations, i, Status.OVERFLOW if finite else Status.NON_FINITE, message, samples)

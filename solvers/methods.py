@@ -33,6 +33,7 @@ class Method:
         nfe: Evaluations per step of what costs: of the score of a reversed equation, else of the drift or its field.
         nfe_coupled: Those of the field where the oscillators are coupled, if that takes more.
         nfe_composite: Those of the remainder of the drift where there is one, as a score, if that takes more.
+        nfe_start: Further ones, of a method that remembers earlier steps, in the first step of a solution.
         levy_area: Whether ``step`` or ``observe`` reads ``noise.dZ``.
         explicit: Whether it is unstable where the rates of an attraction times the step exceed about 2.
         note: What it is for, in a line.
@@ -59,6 +60,7 @@ class Method:
     nfe: int
     nfe_coupled: int | None = None
     nfe_composite: int | None = None
+    nfe_start: int = 0
     levy_area: bool = False
     explicit: bool = True
     note: str = ""
@@ -79,6 +81,10 @@ class Method:
         """
         special = self.nfe_composite if sde.composite else self.nfe_coupled if sde.coupled else None
         return self.nfe if special is None else special
+
+    def work(self, sde: SDE, steps: int) -> int:
+        """Evaluations of what costs, on this equation, in the first ``steps`` steps of a solution."""
+        return steps * self.evaluations(sde) + self.nfe_start
 
 
 def axpy(theta: Tensor, a: Amplitude, x: Tensor) -> Tensor:

@@ -4,12 +4,13 @@ from circsde.solvers.adams import ADAMS_BASHFORTH2
 from circsde.solvers.ancestral import ANCESTRAL
 from circsde.solvers.methods import METHODS, Method
 from circsde.solvers.multistep import MULTISTEP
+from circsde.solvers.third_order import KUTTA3
 
 BACK_IN_TIME = {method.name: method for method in (ANCESTRAL, MULTISTEP)}
 """Methods of reversed equations."""
 
-WITH_MEMORY = {ADAMS_BASHFORTH2.name: ADAMS_BASHFORTH2}
-"""Methods of any equation that remember an earlier step, not among the candidates unless they are named."""
+ON_REQUEST = {method.name: method for method in (ADAMS_BASHFORTH2, KUTTA3)}
+"""Methods of any equation that are not among the candidates unless they are named."""
 
 TORCHSDE = "torchsde:"
 
@@ -27,7 +28,7 @@ def find_method(method: str | Method) -> Method:
         from circsde.solvers.interop import torchsde_method  # only here, so that a solve does not need torchsde
 
         return torchsde_method(method.removeprefix(TORCHSDE))
-    known = METHODS | WITH_MEMORY | BACK_IN_TIME
+    known = METHODS | ON_REQUEST | BACK_IN_TIME
     if method not in known:
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(known)}, torchsde:NAME, or a Method")
     return known[method]

@@ -17,10 +17,13 @@ from circsde.schedule import Custom, Schedule
 from circsde.solvers.brownian import Brownian, Noise
 from circsde.solvers.interop import torchsde_method
 from circsde.solvers.methods import METHODS, Method
+from circsde.solvers.registry import ON_REQUEST
 
 SCHEDULE = Schedule.linear((3.0, 0.5, 0.2), (1.0, 2.0, 1.0))
 TORCHSDE_NAMES = ("euler", "milstein", "srk", "heun", "midpoint", "euler_heun", "log_ode", "reversible_heun")
-ALL_METHODS: dict[str, Method] = METHODS | {f"torchsde:{name}": torchsde_method(name) for name in TORCHSDE_NAMES}
+ALL_METHODS: dict[str, Method] = (
+    METHODS | ON_REQUEST | {f"torchsde:{name}": torchsde_method(name) for name in TORCHSDE_NAMES}
+)
 
 SINUSOIDAL = {"mobius_strang", "noise_flow_noise"}
 """Methods for drifts with a sinusoidal part, which they follow exactly: they are stable at any step."""

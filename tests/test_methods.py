@@ -15,13 +15,11 @@ from circsde.solvers.correctors import langevin
 from circsde.solvers.integrate import sdeint
 from circsde.solvers.methods import METHODS, Method
 from circsde.solvers.multistep import MULTISTEP
-from circsde.solvers.registry import WITH_MEMORY
 from circsde.typing import Angles, Tangent, Time
 from strategies import ALL_METHODS, SINUSOIDAL, random_angles
 
 RATES = Schedule.constant(0.5, 0.5, 1.0)
-ON_ALL = ALL_METHODS | WITH_MEMORY
-ON_REVERSED = ON_ALL | {method.name: method for method in (ANCESTRAL, MULTISTEP, langevin("heun", 0.1))}
+ON_REVERSED = ALL_METHODS | {method.name: method for method in (ANCESTRAL, MULTISTEP, langevin("heun", 0.1))}
 ON_REVERSED |= {"langevin mobius_strang": langevin("mobius_strang", 0.1)}
 
 
@@ -54,9 +52,9 @@ def claimed_and_counted(sde: SDE, method: Method, count: Callable[[], int]) -> t
 
 
 @pytest.mark.parametrize("coupling", [NoCoupling(), GlobalCoupling()], ids=["independent", "coupled"])
-@pytest.mark.parametrize("name", ON_ALL)
+@pytest.mark.parametrize("name", ALL_METHODS)
 def test_on_an_equation_evaluations_of_its_field_are_counted(name: str, coupling: Coupling) -> None:
-    sde, method = Counted(coupling), ON_ALL[name]
+    sde, method = Counted(coupling), ALL_METHODS[name]
     claimed, counted = claimed_and_counted(sde, method, lambda: sde.calls["field"])
     assert claimed == counted == 5 * method.evaluations(sde)
 

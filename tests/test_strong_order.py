@@ -22,7 +22,7 @@ from circsde.sde import SDE, reverse
 from circsde.solvers import METHODS, Brownian, Method, Noise, sdeint
 from circsde.solvers.interop import torchsde_method
 from circsde.solvers.methods import Step
-from circsde.solvers.registry import WITH_MEMORY, find_method
+from circsde.solvers.registry import ON_REQUEST, find_method
 
 FINE, BLOCKS, PER_BLOCK = 512, 16, 64
 STEPS = (8, 16, 32, 64)
@@ -92,7 +92,7 @@ def highest_order(squared: Tensor) -> float:
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("name", [m.name for m in (METHODS | WITH_MEMORY).values() if m.strong_order is not None])
+@pytest.mark.parametrize("name", [m.name for m in (METHODS | ON_REQUEST).values() if m.strong_order is not None])
 def test_methods_reach_their_strong_order(problem: str, name: str) -> None:
     claimed = find_method(name).strong_order
     assert claimed is not None

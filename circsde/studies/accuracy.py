@@ -141,7 +141,7 @@ def exact_convergence(
         covariance=np.zeros((*shape, shape[1])),
     )
     details = ByObservable(names, signed, signed - reach, signed + reach)
-    nfe = np.array([[n * method.evaluations(subject.sde) for n in ladder] for method in chosen], dtype=np.float64)
+    nfe = np.array([[method.work(subject.sde, n) for n in ladder] for method in chosen], dtype=np.float64)
     return assemble(metric, subject, chosen, ladder, nfe, errors, details, evidence="transfer operators")
 
 

@@ -115,7 +115,7 @@ def _table(
     errors = distances[..., 0]
     order = np.full(errors.shape, np.nan)
     order[:, 1:] = np.log(errors[:, :-1] / errors[:, 1:]) / np.log(np.divide(counts[1:], counts[:-1]))
-    evaluations = [[method.evaluations(problem.sde) * n for n in counts] for method in chosen]
+    evaluations = [[method.work(problem.sde, n) for n in counts] for method in chosen]
     return xr.Dataset(
         variables
         | {
