@@ -144,11 +144,12 @@ def resolve_public_name(
 
 
 def write_pages(app: Sphinx) -> None:
-    """Pages and tables that are made from the package itself and from the committed results."""
+    """Pages, tables and pictures that are made from the package itself and from the committed results."""
     folder = Path(app.srcdir) / "reference"
     folder.mkdir(exist_ok=True)
     for name, text in generated.pages(ROOT / "benchmarks" / "results").items():
         (folder / name).write_text(text)
+    generated.draw_figures(folder)
 
 
 def trim_examples(app: Sphinx, document: str, source: list[str]) -> None:  # noqa: ARG001

@@ -16,6 +16,8 @@ from circsde.kuramoto import KuramotoSDE
 from circsde.schedule import Linear, Rate
 from circsde.sde import ReverseSDE
 from circsde.solvers import METHODS, Method
+from circsde.solvers.registry import ON_REQUEST
+from circsde.studies.plots import stability_regions
 
 INTERNAL = ("catalogue", "cli", "commands", "record", "special", "unimodal", "gpu")
 """Modules of circsde that nobody calls from outside, and that have no page."""
@@ -35,6 +37,12 @@ def pages(results: Path) -> dict[str, str]:
         "problems_table.md": problems_table(),
         **module_pages(),
     }
+
+
+def draw_figures(folder: Path) -> None:
+    """Pictures that are computed from the package itself."""
+    regions = stability_regions([*METHODS, *ON_REQUEST])
+    regions.savefig(folder / "stability.svg", metadata={"Date": None})
 
 
 def module_pages() -> dict[str, str]:

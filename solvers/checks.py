@@ -9,11 +9,12 @@ from torch import Tensor
 
 from circsde.sde import SDE, evaluate
 from circsde.solvers.methods import Method
+from circsde.solvers.stability import real_limit
 from circsde.torus import TWO_PI, require_angles
 
 _MIDDLE = 0.61803  # of the time to be solved: where a drift is looked at, and at no special point
 
-_STABLE = 2.0  # rate times step up to which explicit methods of order 1 and 2 are stable where angles are attracted
+_SAFE = 0.5  # of the longest stable step: one that is advised
 
 
 def check_angles(theta: Tensor, event_shape: Sequence[int] | None = None, name: str = "theta0") -> None:
@@ -85,16 +86,15 @@ def _fits(shape: torch.Size, event: torch.Size) -> bool:
 
 
 def warn_of_instability(sde: SDE, method: Method, points: Sequence[float]) -> None:
-    """Warn where an explicit method takes steps beyond the stability of an equation that knows its rates."""
-    if not method.explicit:
-        return
+    """Warn where a method takes steps beyond its stability on an equation that knows its rates."""
     rates = ((sde.attraction(t), s - t) for t, s in zip(points, points[1:], strict=False))
     rate, h = max(rates, key=lambda pair: pair[0] * pair[1])
-    if rate * h > _STABLE:
-        advised = -(-rate * (points[-1] - points[0]) // (0.5 * _STABLE))
-        warnings.warn(
-            f"{method.name} is unstable where rate times step exceeds {_STABLE:g}, and here it reaches {rate * h:.2g}:"
-            f' take about {advised:.0f} steps, or method="mobius_strang"',
-            RuntimeWarning,
-            stacklevel=3,
-        )
+    if rate * h == 0.0 or rate * h <= (limit := real_limit(method)):
+        return
+    steps = -(-rate * (points[-1] - points[0]) // (_SAFE * limit)) if limit else math.inf
+    warnings.warn(
+        f"{method.name} is unstable where rate times step exceeds {limit:.3g}, and here it reaches {rate * h:.2g}:"
+        f' take {f"about {steps:.0f} steps, or " if steps < math.inf else ""}method="mobius_strang"',
+        RuntimeWarning,
+        stacklevel=3,
+    )

@@ -83,7 +83,8 @@ def sdeint(
         TypeError: If the angles are not floating-point, or the method needs a structure that the equation lacks.
 
     Warns:
-        RuntimeWarning: If an explicit method takes steps beyond the stability of an equation that knows its rates.
+        RuntimeWarning: If a method takes steps beyond its stability on an equation that knows its rates; of any other
+            equation :func:`circsde.studies.stability` finds them.
 
     >>> from circsde.kuramoto import KuramotoSDE
     >>> solution = sdeint(KuramotoSDE((4,)), torch.zeros(2, 4), (0.0, 1.0), n_steps=10, generator=0)

@@ -7,6 +7,7 @@ state flattened to ``(batch, d)``. Pass ``ts`` as a float64 tensor there: torchs
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
@@ -122,6 +123,7 @@ class TorchsdePath:
             yield Noise(dW.reshape(shape), None if dZ is None else dZ.reshape(shape))
 
 
+@cache
 def torchsde_method(name: str) -> Method:
     """One of torchsde's methods as a :class:`Method` for :func:`circsde.sdeint`: stepped on our grid, on the lift.
 

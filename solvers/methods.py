@@ -35,7 +35,8 @@ class Method:
         nfe_composite: Those of the remainder of the drift where there is one, as a score, if that takes more.
         nfe_start: Further ones, of a method that remembers earlier steps, in the first step of a solution.
         levy_area: Whether ``step`` or ``observe`` reads ``noise.dZ``.
-        explicit: Whether it is unstable where the rates of an attraction times the step exceed about 2.
+        explicit: Whether the rates of a sinusoidal drift bound a stable step, too; how far, its steps say
+            themselves: :mod:`circsde.solvers.stability`.
         note: What it is for, in a line.
         source: Where it comes from.
         observe: Makes the output from the state that the chain carries, where the two differ:

@@ -9,6 +9,7 @@ from circsde.studies.experiment import Simulation
 from circsde.studies.flows import flow_convergence
 from circsde.studies.runner import Runner
 from circsde.studies.selection import select
+from circsde.studies.stable_steps import stability
 from circsde.studies.transfer import transfer_operator
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "flow_convergence",
     "fokker_planck",
     "select",
+    "stability",
     "strong_convergence",
     "study",
     "transfer_operator",

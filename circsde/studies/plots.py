@@ -1,7 +1,7 @@
 """Pictures of accuracy studies, drawn from their Datasets alone: what was saved can be drawn again."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -11,6 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from circsde.solvers.methods import Method
+from circsde.solvers.registry import find_method
+from circsde.solvers.stability import amplification
 from circsde.studies.advice import best, describe
 from circsde.studies.choice import Choice
 from circsde.studies.statistics import Array
@@ -82,6 +85,35 @@ def selection(choice: Choice) -> Figure:
         _ticks(ax, study["nfe"].to_numpy())
         ax.set(xlabel="drift evaluations per path", ylabel=_error_label(study), title=title(study))
         figure.legend(loc="outside right center")
+    return figure
+
+
+def stability_regions(methods: Sequence[str | Method], extent: tuple[float, float, float] = (-2.5, 0.5, 2.0)) -> Figure:
+    """Where methods are linearly stable, in the plane of ``z = lambda h``; see :mod:`circsde.solvers.stability`.
+
+    Args:
+        methods: Names or methods; those with the same region share a line.
+        extent: Of the picture: the least and the largest real part, and the largest imaginary part.
+    """
+    left, right, top = extent
+    x, y = np.linspace(left, right, 321), np.linspace(-top, top, 321)
+    z = x + 1j * y[:, None]
+    regions = list[tuple[Array, list[str]]]()
+    for method in map(find_method, methods):
+        size = amplification(method, z)
+        same = [names for known, names in regions if np.allclose(known, size)]
+        same[0].append(method.name) if same else regions.append((size, [method.name]))
+    with _style():
+        figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+        ax = figure.subplots()
+        ax.axhline(0.0, color=GREY, lw=0.6, zorder=0)
+        ax.axvline(0.0, color=GREY, lw=0.6, zorder=0)
+        for colour, (size, names) in zip(COLOURS, regions, strict=False):
+            ax.contourf(x, y, size, levels=[-1.0, 1.0], colors=[colour], alpha=0.12)
+            ax.contour(x, y, size, levels=[1.0], colors=[colour], linewidths=1.4)
+            ax.plot([], [], color=colour, label="\n".join(names))
+        ax.set(xlabel="Re z, z = rate times step", ylabel="Im z", aspect="equal")
+        figure.legend(loc="outside right center", title="stable inside", alignment="left")
     return figure
 
 
