@@ -3,7 +3,8 @@ from . import solvers as solvers
 from . import studies as studies
 from .coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
 from .encoding import PhaseEncoding
-from .graph import GraphCoupling
+from .graph import DenseCoupling, GraphCoupling
+from .harmonics import DaidoSDE, FieldSDE, SimplicialCoupling
 from .kuramoto import KuramotoSDE
 from .laws.distributions import VonMises, WrappedNormal
 from .laws.gibbs import MeanFieldGibbs
@@ -25,6 +26,9 @@ __version__: str
 __all__ = [
     "SDE",
     "Coupling",
+    "DaidoSDE",
+    "DenseCoupling",
+    "FieldSDE",
     "GlobalCoupling",
     "GraphCoupling",
     "KuramotoSDE",
@@ -34,6 +38,7 @@ __all__ = [
     "NoCoupling",
     "PhaseEncoding",
     "Schedule",
+    "SimplicialCoupling",
     "Solution",
     "SolveError",
     "VonMises",

@@ -1,12 +1,14 @@
-r"""The stochastic Kuramoto equation (eq. 1), the divergence of its drift, and its exact flow in a frozen field."""
+r"""The stochastic Kuramoto equation (eq. 1), the divergence of its drift, and its field."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from circsde.breakpoints import breakpoints
+from circsde.contracts import check_arguments
 from circsde.coupling import Coupling, GlobalCoupling
 from circsde.laws.distributions import VonMises
 from circsde.laws.settled import SettledLaw, mean_field_law, settled_law
@@ -14,12 +16,16 @@ from circsde.schedule import Rates, Schedule
 from circsde.sde import SDE, evaluate
 from circsde.typing import Amplitude, Angles, PerSample, Tangent, Time
 
+_GAUSS = [(0.5 + 0.5 * float(x), 0.5 * float(w)) for x, w in zip(*np.polynomial.legendre.leggauss(4), strict=True)]
+Direction = tuple[float | Tensor, float | Tensor]
+
 
 class KuramotoSDE(SDE):
     r"""Phases that synchronise, are attracted to a reference phase, and diffuse (eq. 1).
 
     ``d theta_i = [w_i + K Im(z_i e^{-i theta_i}) + K_ref sin(psi - theta_i)] dt + sqrt(2 D) dW_i``, where ``z_i`` is
-    the coupling's mean of ``e^{i theta}`` around oscillator ``i``. The drift costs one sine, one cosine and two means.
+    the coupling's mean of ``e^{i theta}`` around oscillator ``i``, turned by its lag: ``sin(theta_j - theta_i - a_i)``
+    for each pair. The drift costs one sine, one cosine and two means.
 
     Phases and frequencies are copied, unless they require a gradient: those are used as they are at every call, so that
     gradients reach them, and a ``Parameter`` is one of the equation. What assigns, loads or moves them is noticed.
@@ -29,13 +35,15 @@ class KuramotoSDE(SDE):
             a number n is ``(n,)``.
         coupling: Who listens to whom.
         schedule: The rates K(t), K_ref(t), D(t) and the horizon.
-        reference_phase: ``psi`` in radians, a number or a tensor of ``event_shape``.
+        reference_phase: ``psi`` in radians, a number or a tensor of ``event_shape``; or a function of time that returns
+            one of these, a forcing, smooth in time. Given one time per sample, shape ``(batch, 1, ..., 1)``, it returns
+            one phase for each, or what broadcasts to ``(batch, *event_shape)``.
         natural_frequency: ``w`` in rad/time, a number or a tensor of ``event_shape``.
         sde_type: ``"ito"`` or ``"stratonovich"``: a label for torchsde; for additive noise the equation is the same.
 
     Raises:
         ValueError: If the coupling does not fit ``event_shape``, or a phase or a frequency is not finite.
-        TypeError: If the coupling is no coupling, or the schedule no schedule.
+        TypeError: If the coupling is no coupling, the schedule no schedule, or a reference phase no function of time.
 
     Source: Song et al., 2025, arXiv 2509.15328; Kuramoto, 1984, doi:10.1007/978-3-642-69689-3.
 
@@ -47,6 +55,9 @@ class KuramotoSDE(SDE):
     closed_form = True
 
     event_shape: torch.Size
+    forcing: Callable[[Time], float | Tensor] | None
+    """The reference phase as a function of time, where it is one; then there is no attribute ``reference_phase``."""
+
     reference_phase: Tensor
     natural_frequency: Tensor
 
@@ -61,15 +72,16 @@ class KuramotoSDE(SDE):
         event_shape: int | Sequence[int],
         coupling: Coupling | None = None,
         schedule: Schedule | None = None,
-        reference_phase: float | Tensor = 0.0,
+        reference_phase: float | Tensor | Callable[[Time], float | Tensor] = 0.0,
         natural_frequency: float | Tensor = 0.0,
         *,
         sde_type: str = "ito",
     ) -> None:
         if not (coupling is None or isinstance(coupling, Coupling)):
             raise TypeError(
-                "coupling must be NoCoupling(), GlobalCoupling(), LocalCoupling(radius), GraphCoupling(adjacency) or of"
-                f" a class of your own, class Mine(Coupling), got {coupling!r}; rates are given as schedule="
+                "coupling must be NoCoupling(), GlobalCoupling(), LocalCoupling(radius), GraphCoupling(adjacency),"
+                f" DenseCoupling(weights) or of a class of your own, class Mine(Coupling), got {coupling!r}; rates are"
+                " given as schedule="
             )
         if not (schedule is None or isinstance(schedule, Schedule)):
             raise TypeError(f"schedule must be a Schedule of three rates, got {schedule!r}; see Schedule.constant")
@@ -79,8 +91,18 @@ class KuramotoSDE(SDE):
         self.coupling: Coupling = GlobalCoupling() if coupling is None else coupling
         self.schedule = schedule
         self.coupling.check(self.event_shape)
-        self._register("reference_phase", reference_phase)
+        self.forcing = None
+        if isinstance(reference_phase, Tensor) or not callable(reference_phase):
+            self._register("reference_phase", reference_phase)
+        else:
+            self.forcing, self.closed_form = check_arguments("reference_phase", ("t",), reference_phase), False
         self._register("natural_frequency", natural_frequency)
+        if (
+            isinstance(lag := self.coupling.lag, Tensor)
+            and lag.requires_grad
+            and not isinstance(self.coupling, nn.Module)
+        ):
+            self._register("lag", lag)
         self._remember()
 
     @property
@@ -95,8 +117,8 @@ class KuramotoSDE(SDE):
 
     @property
     def breakpoints(self) -> tuple[float, ...] | None:
-        """Times between which the rates are smooth."""
-        return breakpoints(self.schedule)
+        """Times between which the rates are smooth; None with a forcing, of which nothing is known."""
+        return breakpoints(self.schedule) if self.forcing is None else None
 
     @property
     def coupled(self) -> bool:
@@ -123,23 +145,32 @@ class KuramotoSDE(SDE):
         return self._field(theta.cos(), theta.sin(), *self._rates(t, theta))
 
     def impulse(self, t0: float, t1: float, theta: Angles) -> tuple[Tensor, Tensor, float | Tensor]:
-        """The integrals ``(Re H, Im H, w)`` from ``t0`` to ``t1`` with the mean field frozen at ``theta``, radians."""
-        schedule = self.schedule
-        rates = schedule.coupling.integral(t0, t1), schedule.reference.integral(t0, t1)
-        turned = (t1 - t0) * self.natural_frequency.to(theta.dtype) if self.rotates else 0.0
-        return *self._field(theta.cos(), theta.sin(), *rates), turned
+        """The integrals ``(Re H, Im H, w)`` from ``t0`` to ``t1`` with the mean field frozen at ``theta``, radians.
+
+        That of a forcing is taken by Gauss' rule of four points.
+        """
+        schedule, h = self.schedule, t1 - t0
+        coupling = schedule.coupling.integral(t0, t1)
+        if self.forcing is None:
+            pull = self._times_direction(schedule.reference.integral(t0, t1), t0, theta)
+        else:
+            pulls = [(w * h, self._pull(t0 + x * h, theta)) for x, w in _GAUSS]
+            pull = sum(w * p[0] for w, p in pulls), sum(w * p[1] for w, p in pulls)
+        turned = h * self.natural_frequency.to(theta.dtype) if self.rotates else 0.0
+        return *self._field(theta.cos(), theta.sin(), coupling, pull), turned
 
     def divergence(self, t: Time, theta: Angles) -> PerSample:
         r"""``sum_i d f_i / d theta_i = -sum_i [K (Re(z_i e^{-i theta_i}) - c_ii) + K_ref cos(psi - theta_i)]`` (eq. 5).
+
+        With a lag ``c_ii`` is multiplied by its cosine, and ``z_i`` is the turned mean.
 
         Returns:
             Shape ``(batch,)``, 1/time.
         """
         cos, sin = theta.cos(), theta.sin()
-        coupling, reference = self._rates(t, theta)
-        field_cos, field_sin = self._field(cos, sin, coupling, reference)
-        own = self.coupling.self_weight(self.event_shape)
-        own = own.to(theta) if isinstance(own, Tensor) else own
+        coupling, pull = self._rates(t, theta)
+        field_cos, field_sin = self._field(cos, sin, coupling, pull)
+        own = self.coupling.self_response(cos, sin) if self.coupled else 0.0
         return (coupling * own - field_cos * cos - field_sin * sin).flatten(1).sum(1)
 
     def terminal_law(self, t: float | None = None) -> VonMises:
@@ -165,6 +196,11 @@ class KuramotoSDE(SDE):
         return settled_law(self.event_shape, self.coupling, *self._frozen(t))
 
     def _frozen(self, t: float | None) -> tuple[Rates, Tensor, Tensor]:
+        if self.forcing is not None:
+            raise ValueError(
+                "with a reference phase that moves there is no stationary law; give prior=, a law of the angles at the"
+                " horizon"
+            )
         rates = self.schedule.at(self.horizon if t is None else t)
         return rates, self.reference_phase.detach(), self.natural_frequency.detach()
 
@@ -174,36 +210,51 @@ class KuramotoSDE(SDE):
         w, (of, version, rotates) = self.natural_frequency, self._known_frequency
         return rotates or w is not of or _version(w) != version or w.requires_grad
 
-    def _rates(self, t: Time, theta: Angles) -> tuple[float | Tensor, float | Tensor]:
-        return evaluate(self.schedule.coupling, t, theta), evaluate(self.schedule.reference, t, theta)
+    def _rates(self, t: Time, theta: Angles) -> tuple[float | Tensor, Direction]:
+        """``K`` and ``K_ref e^{i psi}`` at a time."""
+        return evaluate(self.schedule.coupling, t, theta), self._pull(t, theta)
 
-    def _field(
-        self, cos: Tensor, sin: Tensor, coupling: float | Tensor, reference: float | Tensor
-    ) -> tuple[Tensor, Tensor]:
-        psi_cos, psi_sin = self._direction(cos.dtype)
-        pull_cos, pull_sin = reference * psi_cos, reference * psi_sin
+    def _pull(self, t: Time, theta: Angles) -> Direction:
+        return self._times_direction(evaluate(self.schedule.reference, t, theta), t, theta)
+
+    def _times_direction(self, reference: float | Tensor, t: Time, theta: Angles) -> Direction:
+        cos, sin = self._direction(t, theta)
+        return reference * cos, reference * sin
+
+    def _field(self, cos: Tensor, sin: Tensor, coupling: float | Tensor, pull: Direction) -> tuple[Tensor, Tensor]:
         if not self.coupled:
             zero = cos.new_zeros((1,) * cos.ndim)
-            return zero + pull_cos, zero + pull_sin
-        mean = self.coupling.mean
-        return coupling * mean(cos) + pull_cos, coupling * mean(sin) + pull_sin
+            return zero + pull[0], zero + pull[1]
+        heard_cos, heard_sin = self.coupling.field(cos, sin)
+        return coupling * heard_cos + pull[0], coupling * heard_sin + pull[1]
 
-    def _direction(self, dtype: torch.dtype) -> tuple[float | Tensor, float | Tensor]:
+    def _direction(self, t: Time, theta: Angles) -> Direction:
         """``cos psi`` and ``sin psi``, remembered as long as psi is the tensor that it was and has not changed."""
+        if self.forcing is not None:
+            cos, sin = torch.as_tensor(evaluate(self._forced, t, theta)).to(theta)
+            return cos, sin
         psi, (of, version, cos, sin) = self.reference_phase, self._known_phase
         if psi is not of or _version(psi) != version or psi.requires_grad:
             cos, sin = psi.cos(), psi.sin()
         if isinstance(cos, Tensor) and isinstance(sin, Tensor) and cos.ndim:
-            return cos.to(dtype), sin.to(dtype)
+            return cos.to(theta.dtype), sin.to(theta.dtype)
         return cos, sin
+
+    def _forced(self, t: float | Tensor) -> Tensor:
+        """``(cos psi, sin psi)`` at a time, computed in the dtype of psi."""
+        assert self.forcing is not None
+        psi = self.forcing(t)
+        psi = psi if isinstance(psi, Tensor) else torch.tensor(psi, dtype=torch.float64)
+        return torch.stack((psi.cos(), psi.sin()))
 
     def _remember(self) -> None:
         """Compute once what depends on phases and frequencies that do not change; nothing of parameters."""
-        psi, w = self.reference_phase, self.natural_frequency
-        fixed = [not (isinstance(x, nn.Parameter) or x.requires_grad or x.is_meta) for x in (psi, w)]
-        cos, sin = (x if x.ndim or not fixed[0] else x.item() for x in (psi.detach().cos(), psi.detach().sin()))
-        self._known_phase = psi if fixed[0] else None, _version(psi), cos, sin
-        self._known_frequency = w if fixed[1] else None, _version(w), not fixed[1] or bool(w.any())
+        w = self.natural_frequency
+        self._known_frequency = w if _fixed(w) else None, _version(w), not _fixed(w) or bool(w.any())
+        if self.forcing is None:
+            psi = self.reference_phase
+            cos, sin = (x if x.ndim or not _fixed(psi) else x.item() for x in (psi.detach().cos(), psi.detach().sin()))
+            self._known_phase = psi if _fixed(psi) else None, _version(psi), cos, sin
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         moved = super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
@@ -236,42 +287,10 @@ def has_closed_form(sde: SDE) -> TypeGuard[KuramotoSDE]:
     return isinstance(sde, KuramotoSDE) and sde.closed_form
 
 
+def _fixed(x: Tensor) -> bool:
+    return not (isinstance(x, nn.Parameter) or x.requires_grad or x.is_meta)
+
+
 def _version(tensor: Tensor) -> int:
     """How often a tensor has been changed in place; torch does not count it for tensors of inference mode."""
     return -1 if tensor.is_inference() else tensor._version
-
-
-def mobius_flow(
-    theta: Angles, field_cos: float | Tensor, field_sin: float | Tensor, turned: float | Tensor = 0.0
-) -> Angles:
-    r"""The exact flow of ``theta' = w + Im(H e^{-i theta})`` over a time in which ``H`` and ``w`` stay frozen.
-
-    On the circle this is a Mobius map of ``e^{i theta}``. On the lift (eq. 11), with ``H`` and ``w`` standing for
-    their integrals over that time and ``lambda^2 = (|H|^2 - w^2) / 4``::
-
-        theta -> theta + 2 arg q,   q = cosh(lambda) + sinh(lambda) / (2 lambda) (H e^{-i theta} + i w).
-
-    Where ``|w| > |H|`` the oscillator drifts, ``lambda`` is imaginary and ``arg q`` grows by whole half-turns, which
-    are counted apart so that the winding is right for any duration. Without ``w`` the real part of ``q`` is positive.
-
-    Args:
-        theta: Lifted angles, radians.
-        field_cos: Real part of the integrated field, radians.
-        field_sin: Imaginary part of the integrated field, radians.
-        turned: The integrated frequency, radians.
-    """
-    angle = theta.to(field_cos.dtype) if isinstance(field_cos, Tensor) else theta  # what costs time, in its dtype
-    cos, sin = angle.cos(), angle.sin()
-    along = 0.5 * (field_cos * cos + field_sin * sin)
-    across = 0.5 * (field_sin * cos - field_cos * sin + turned)
-    square = angle.new_ones(()) * (field_cos**2 + field_sin**2 - turned**2) / 4
-    tiny = torch.finfo(angle.dtype).tiny
-    length = square.abs().clamp(min=tiny).sqrt()
-    tangent = length.tanh() / length
-    if isinstance(turned, float) and turned == 0.0:
-        return theta + 2.0 * torch.atan(tangent * across / (1.0 + tangent * along + tiny))
-    half_turns = torch.where(square < 0, (length / torch.pi).round(), 0.0)
-    tangent = torch.where(square < 0, (length - torch.pi * half_turns).tan() / length, tangent)
-    real, imaginary = 1.0 + tangent * along, tangent * across
-    half_turns = half_turns * torch.as_tensor(turned).sign() + torch.copysign((real < 0).to(angle.dtype), imaginary)
-    return theta + 2.0 * (torch.atan(imaginary / (real + tiny)) + torch.pi * half_turns)

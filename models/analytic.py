@@ -103,11 +103,13 @@ class FokkerPlanckScore:
             )
         psi, frequency = sde.reference_phase, sde.natural_frequency
         oscillators = torch.Size(sde.event_shape or ()).numel()
-        if sde.coupled and oscillators == 2 and isinstance(sde.coupling, GlobalCoupling) and not psi.ndim:
+        known = isinstance(sde.coupling, GlobalCoupling) and not sde.coupling.lagged
+        if sde.coupled and oscillators == 2 and known and not psi.ndim:
             w1, w2 = frequency.expand(2).tolist()
             laws = start if isinstance(start, tuple) else (start, start)
             return fokker_planck_torus(sde.schedule, laws, reference_phase=psi.item(), natural_frequency=(w1, w2))
-        if (sde.coupled and oscillators > 1) or psi.ndim or frequency.ndim or isinstance(start, tuple):
+        heard = sde.coupled and (oscillators > 1 or sde.coupling.lagged)
+        if heard or psi.ndim or frequency.ndim or isinstance(start, tuple):
             raise ValueError(
                 "the exact score is known for oscillators that are independent and alike, and for two with global"
                 f" coupling and one reference phase, got event shape {sde.event_shape} with {sde.coupling}"

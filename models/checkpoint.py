@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
-from circsde.graph import GraphCoupling
+from circsde.graph import DenseCoupling, GraphCoupling
+from circsde.harmonics import SimplicialCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.models.linear_residual import LinearResidual
 from circsde.models.mlp import ScoreMLP
@@ -28,11 +29,14 @@ from circsde.schedule import Cosine, Linear, Schedule
 
 FORMAT = 1
 
-_EQUATION = (KuramotoSDE, NoCoupling, GlobalCoupling, LocalCoupling, GraphCoupling, Schedule, Linear, Cosine)
+_COUPLINGS = (NoCoupling, GlobalCoupling, LocalCoupling, GraphCoupling, DenseCoupling, SimplicialCoupling)
+_EQUATION = (KuramotoSDE, *_COUPLINGS, Schedule, Linear, Cosine)
 _STANDARD = (VariancePreserving, EpsilonUNet)
 _NETWORKS = (ScoreMLP, ScoreUNet, SettledResidual, LinearResidual)
 DESCRIBED = {described.__name__: described for described in (*_EQUATION, *_STANDARD, *_NETWORKS)}
 """What a checkpoint names without being told. All else has ``arguments``, those that made it, or is a dataclass."""
+
+_OF_TENSORS = {kind.__name__ for kind in (KuramotoSDE, *_COUPLINGS)}  # whose numbers and lists of them are tensors
 
 RENAMED = {"Relative": "SettledResidual", "Wiener": "LinearResidual"}
 """Names of classes in the checkpoints of 0.1.0."""
@@ -106,10 +110,9 @@ def rebuild(description: Any, known: Collection[type] = ()) -> Any:
     if not isinstance(description, Mapping):
         return description
     if description["type"] == _SPARSE:
-        indices, values = (torch.tensor(description[name]) for name in ("indices", "values"))
-        return torch.sparse_coo_tensor(
-            indices.reshape(2, -1), values.double(), description["size"], check_invariants=True
-        )
+        indices = torch.tensor(description["indices"]).reshape(2, -1)
+        values = torch.tensor(description["values"], dtype=torch.float64)
+        return torch.sparse_coo_tensor(indices, values, description["size"], check_invariants=True)
     classes = DESCRIBED | {given.__name__: given for given in known}
     name = RENAMED.get(description["type"], description["type"])
     if name not in classes:
@@ -118,8 +121,8 @@ def rebuild(description: Any, known: Collection[type] = ()) -> Any:
             f" trained(run, known=({name},)); or is the file of another version?"
         )
     arguments = {name: rebuild(argument, known) for name, argument in description.items() if name != "type"}
-    if name == "KuramotoSDE":
-        for part in ("reference_phase", "natural_frequency"):
+    for part in ("reference_phase", "natural_frequency", "lag", "weights"):
+        if part in arguments and name in _OF_TENSORS:
             arguments[part] = torch.tensor(arguments[part], dtype=torch.float64)
     return classes[name](**arguments)
 

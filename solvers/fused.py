@@ -71,7 +71,8 @@ def _compiled(sde: KuramotoSDE, theta0: Tensor) -> bool:
         return compiles()
     n = theta0[0].numel()
     few = n <= RUN or (n <= _LARGEST and theta0.numel() <= _MANY)
-    return theta0.device.type == "cuda" and few and type(sde.coupling) in (NoCoupling, GlobalCoupling) and has_triton()
+    one = type(sde.coupling) in (NoCoupling, GlobalCoupling) and not sde.coupling.lagged
+    return theta0.device.type == "cuda" and few and one and has_triton()
 
 
 def _differentiated(sde: KuramotoSDE, theta0: Tensor, t: float) -> bool:

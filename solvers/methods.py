@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circsde.kuramoto import mobius_flow
+from circsde.mobius import mobius_flow
 from circsde.sde import SDE
 from circsde.solvers.brownian import Noise
 from circsde.typing import Amplitude, Angles

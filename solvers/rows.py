@@ -100,10 +100,10 @@ class Rows:
         return sum(far)
 
     def _listen(self, room: Any, number: int, rates: Any) -> None:
-        """Fill in the field at a stage by the mean that the coupling itself computes."""
+        """Fill in the field at a stage by what the coupling itself says that is heard."""
         kept = torch.from_numpy(room.kept)
-        for part, (own, direction) in enumerate(zip((room.cos, room.sin), self.equation.psi, strict=True)):
-            mean = self.sde.coupling.mean(kept[own + number * room.size :][: room.size].view(self.shape))
+        both = [kept[own + number * room.size :][: room.size].view(self.shape) for own in (room.cos, room.sin)]
+        for part, (mean, direction) in enumerate(zip(self.sde.coupling.field(*both), self.equation.psi, strict=True)):
             lean = torch.from_numpy(rates[1] * direction).view(self.shape[1:])
             field = kept[room.field + (2 * number + part) * room.size :][: room.size]
             field.view(self.shape).copy_(mean).mul_(float(rates[0])).add_(lean)
@@ -112,7 +112,7 @@ class Rows:
         """What does not change from step to step."""
         sde, coupling, path = self.sde, self.sde.coupling, self.path
         kinds = {NoCoupling: stages.FREE, GlobalCoupling: stages.MEAN, LocalCoupling: stages.WINDOW}
-        listens = kinds.get(type(coupling), stages.GIVEN)
+        listens = stages.GIVEN if coupling.lagged else kinds.get(type(coupling), stages.GIVEN)
         psi = sde.reference_phase.detach().double()
         each = listens in (stages.WINDOW, stages.GIVEN) or bool(psi.ndim) or sde.rotates
         if each:

@@ -171,9 +171,9 @@ def test_a_subclass_of_a_subclass_keeps_what_belongs_to_the_drift_it_inherits() 
 def test_a_field_of_its_own_has_no_closed_forms_either() -> None:
     class Stronger(KuramotoSDE):
         def _field(
-            self, cos: Tensor, sin: Tensor, coupling: float | Tensor, reference: float | Tensor
+            self, cos: Tensor, sin: Tensor, coupling: float | Tensor, pull: tuple[float | Tensor, float | Tensor]
         ) -> tuple[Tensor, Tensor]:
-            field_cos, field_sin = super()._field(cos, sin, coupling, reference)
+            field_cos, field_sin = super()._field(cos, sin, coupling, pull)
             return field_cos + cos**3, field_sin
 
     assert Stronger.divergence is None

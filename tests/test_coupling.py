@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from circsde import graph
-from circsde.coupling import Boundary, Coupling, GlobalCoupling, LocalCoupling, NoCoupling
+from circsde.box_filter import Boundary
+from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.graph import GraphCoupling
 from strategies import COUPLINGS, adjacency, assert_agree, couplings, dense_weights, random, seeds, symmetric_adjacency
 
@@ -257,4 +258,4 @@ def test_a_graph_is_given_as_an_array_too() -> None:
 def test_what_is_no_matrix_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # without the tests' check of types
     with pytest.raises(TypeError, match="adjacency must be a tensor or a numpy array, got list"):
-        GraphCoupling([[0.0, 1.0], [1.0, 0.0]])  # type: ignore[arg-type]
+        GraphCoupling([[0.0, 1.0], [1.0, 0.0]])

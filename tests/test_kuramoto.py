@@ -16,7 +16,8 @@ from torch import Tensor
 
 from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.graph import GraphCoupling
-from circsde.kuramoto import KuramotoSDE, mobius_flow
+from circsde.kuramoto import KuramotoSDE
+from circsde.mobius import mobius_flow
 from circsde.schedule import Schedule
 from circsde.solvers.integrate import sdeint
 from strategies import (

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from circsde.coupling import GlobalCoupling
 from circsde.exact import problems
-from circsde.kuramoto import KuramotoSDE, mobius_flow
+from circsde.kuramoto import KuramotoSDE
 from circsde.laws.gibbs import MeanFieldGibbs
 from circsde.laws.mixture import WrappedNormalMixture
+from circsde.mobius import mobius_flow
 from circsde.schedule import Schedule
 from circsde.sde import SDE
 from circsde.solvers import METHODS, Method, Noise, sdeint

@@ -39,7 +39,8 @@ def settled_law(
 
     Raises:
         ValueError: If there is no noise, or the law is not known: windows and graphs that join some pairs more than
-            others, and coupled oscillators with natural frequencies or with reference phases of their own.
+            others, coupled oscillators with natural frequencies or with reference phases of their own, those that
+            repel one another, and those with a lag, whose drift is no gradient, so that there is no Gibbs law.
 
     >>> from circsde.coupling import GlobalCoupling
     >>> none = torch.zeros(())
@@ -47,7 +48,12 @@ def settled_law(
     torch.Size([5])
     """
     K, K_ref, D = _noisy(rates)
+    _refuse_lag(K, coupling)
     weight = coupling.pair_weight(event_shape) if K > 0 else 0.0
+    if weight is not None and weight < 0:
+        raise ValueError(
+            f"the law of oscillators that repel one another, by weights {weight:g}, is not known; {_PRIOR}"
+        )
     if weight is None:
         raise ValueError(
             f"the law that {coupling} settles to is not known for {event_shape.numel()} oscillators, as it joins some"
@@ -86,6 +92,7 @@ def mean_field_law(
             phases though coupled, natural frequencies.
     """
     K, K_ref, D = _noisy(rates)
+    _refuse_lag(K, coupling)
     sums = torch.as_tensor(coupling.mean(torch.ones(1, *event_shape, dtype=torch.float64))).detach()
     if K > 0 and not torch.allclose(sums, sums.flatten()[0], rtol=1e-12, atol=0.0):
         raise ValueError(
@@ -104,6 +111,14 @@ def _noisy(rates: Rates) -> Rates:
     if not rates.diffusion > 0:
         raise ValueError(f"the terminal law needs a positive diffusion rate, got D = {rates.diffusion:g}")
     return rates
+
+
+def _refuse_lag(K: float, coupling: Coupling) -> None:
+    if K > 0 and coupling.couples and coupling.lagged:
+        raise ValueError(
+            "with a phase lag the drift is no gradient and the law that the oscillators settle to is no Gibbs law;"
+            f" {_PRIOR}"
+        )
 
 
 def _shared_frame(K_ref: float, phase: Tensor, frequency: Tensor) -> Tensor:

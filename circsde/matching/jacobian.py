@@ -58,31 +58,38 @@ def spread(x: Time, theta: Angles) -> float | Tensor:
 
 
 def _kuramoto(sde: KuramotoSDE, t: Time, h: Time, theta: Angles) -> DriftStep:
-    r"""``M = diag(1 - h a) + h K C * (c c^T + s s^T)`` with ``c = cos theta``, ``s = sin theta`` and the weights C.
+    r"""``M_ij = (1 - h a_i) delta_ij + h K C_ij cos(theta_j - phi_i)`` with the weights C and ``phi = theta + alpha``.
 
-    ``a_i = K Re(z_i e^{-i theta_i}) + K_ref cos(psi - theta_i)``. Global coupling is exact: M is diagonal plus rank two
+    ``a_i = K Re(z_i e^{-i phi_i}) + K_ref cos(psi - theta_i)``. Global coupling is exact: M is diagonal plus rank two
     (Woodbury). A local window takes two sweeps of Jacobi's iteration, and the product of the diagonal for the
     determinant: exact but for ``O((h K)^3)`` and for ``O((h K)^2)`` over the size of the window.
     """
     h, K = spread(h, theta), evaluate(sde.schedule.coupling, t, theta)
     mean = sde.coupling.fast_mean(theta)
-    cos, sin, along, across = _field(sde, t, theta, mean)
+    cos, sin, along, across = _field(sde, t, theta)
+    lead_sin, lead_cos = sde.coupling.turned(sin, cos)  # of phi
     moved = theta + h * (across + sde.natural_frequency.to(theta.dtype) if sde.rotates else across)
 
     def gather(v: Tensor) -> Tensor:
-        return (cos * mean(v * cos)).addcmul_(sin, mean(v * sin))  # Re(mean(v e^{i theta}) e^{-i theta})
+        return (cos * mean(v * lead_cos)).addcmul_(sin, mean(v * lead_sin))  # Re(mean(v e^{-i phi}) e^{i theta})
 
     def turn(v: Tensor) -> Tensor:
-        return (cos * mean(v * sin)).addcmul_(sin, mean(v * cos), value=-1.0)  # Im(mean(v e^{i theta}) e^{-i theta})
+        return (cos * mean(v * lead_sin)).addcmul_(sin, mean(v * lead_cos), value=-1.0)  # Im(mean(v e^{i phi}) ...)
 
     def apply(v: Tangent) -> Tangent:
         return v - h * (along * v - K * gather(v) if sde.coupled else along * v)
 
     if sde.coupling.structure is Structure.RANK_TWO:
-        solve, inverse = _woodbury(1.0 - h * along, h * K, cos, sin)
-        pairs: float | Tensor = 2.0 * K / theta[0].numel() * (sin * solve(cos) - cos * solve(sin))
+        diagonal, lead = 1.0 - h * along, (lead_cos, lead_sin)
+        solve, inverse = _woodbury(diagonal, h * K, (cos, sin), lead)
+        heard = lead_sin * solve(cos) - lead_cos * solve(sin)
+        said = heard
+        if sde.coupling.lagged:
+            forward, _ = _woodbury(diagonal, h * K, lead, (cos, sin))
+            said = sin * forward(lead_cos) - cos * forward(lead_sin)
+        pairs: float | Tensor = K / theta[0].numel() * (heard + said)
     else:
-        own = torch.as_tensor(sde.coupling.self_weight(theta.shape[1:])).to(theta)
+        own = sde.coupling.self_response(cos, sin)
         inverse, pairs = (1.0 - h * (along - K * own)).reciprocal_(), 0.0
         others = -h * K * inverse
 
@@ -90,7 +97,7 @@ def _kuramoto(sde: KuramotoSDE, t: Time, h: Time, theta: Angles) -> DriftStep:
             start = v * inverse
             x = start
             for _ in range(2 * sde.coupled):
-                x = torch.addcmul(start, others, gather(x).addcmul_(own, x, value=-1.0))
+                x = torch.addcmul(start, others, gather(x) - own * x)
             return x
 
     gradient = inverse * across
@@ -101,37 +108,39 @@ def _kuramoto(sde: KuramotoSDE, t: Time, h: Time, theta: Angles) -> DriftStep:
 
 def kuramoto_drift(sde: KuramotoSDE, t: Time, theta: Angles) -> Tangent:
     """The drift of ``sde``, with the coupling's fast mean, rad/time."""
-    *_, across = _field(sde, t, theta, sde.coupling.fast_mean(theta))
+    *_, across = _field(sde, t, theta)
     return across + sde.natural_frequency.to(theta.dtype) if sde.rotates else across
 
 
-def _field(
-    sde: KuramotoSDE, t: Time, theta: Angles, mean: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _field(sde: KuramotoSDE, t: Time, theta: Angles) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``cos theta``, ``sin theta``, and the field ``H = K z + K_ref e^{i psi}`` as ``Re, Im (H e^{-i theta})``."""
     cos, sin, psi = theta.cos(), theta.sin(), sde.reference_phase
     reference = evaluate(sde.schedule.reference, t, theta)
     real, imaginary = reference * psi.cos().to(theta.dtype), reference * psi.sin().to(theta.dtype)
     if sde.coupled:
         K = evaluate(sde.schedule.coupling, t, theta)
-        real, imaginary = real + K * mean(cos), imaginary + K * mean(sin)
+        heard_cos, heard_sin = sde.coupling.fast_field(theta)(cos, sin)
+        real, imaginary = real + K * heard_cos, imaginary + K * heard_sin
     return cos, sin, (cos * real).addcmul_(sin, imaginary), (cos * imaginary).addcmul_(sin, real, value=-1.0)
 
 
 def _woodbury(
-    diagonal: Tensor, weight: float | Tensor, cos: Tensor, sin: Tensor
+    diagonal: Tensor, weight: float | Tensor, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]
 ) -> tuple[Callable[[Tangent], Tangent], Tensor]:
-    """The inverse of ``diag(diagonal) + (weight / N) (c c^T + s s^T)``, as a map, and its diagonal."""
+    """The inverse of ``diag(diagonal) + (weight / N) (l_1 r_1^T + l_2 r_2^T)``, as a map, and its diagonal."""
     mean = GlobalCoupling().mean
-    x, y = cos / diagonal, sin / diagonal
-    xx, xy, yy = 1.0 + weight * mean(cos * x), weight * mean(sin * x), 1.0 + weight * mean(sin * y)
-    weight = weight / (xx * yy - xy * xy)
+    (r, s), (x, y) = right, (vector / diagonal for vector in left)
+    rx, ry, sx, sy = (weight * mean(a * b) for a in right for b in (x, y))
+    rx, sy = 1.0 + rx, 1.0 + sy
+    weight = weight / (rx * sy - ry * sx)
 
     def solve(v: Tangent) -> Tangent:
-        p, q = mean(x * v), mean(y * v)
-        return v / diagonal - weight * (x * (yy * p - xy * q) + y * (xx * q - xy * p))
+        v = v / diagonal
+        p, q = mean(r * v), mean(s * v)
+        return v - weight * (x * (sy * p - ry * q) + y * (rx * q - sx * p))
 
-    return solve, 1.0 / diagonal - weight / cos[0].numel() * (yy * x * x - 2.0 * xy * x * y + xx * y * y)
+    own = x * (sy * r - ry * s) + y * (rx * s - sx * r)
+    return solve, (1.0 - weight / r[0].numel() * own) / diagonal
 
 
 def _dense(sde: SDE, t: Time, h: Time, theta: Angles) -> DriftStep:

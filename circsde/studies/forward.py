@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circsde.exact.fokker_planck import CircleLaw, fokker_planck, grid
-from circsde.kuramoto import KuramotoSDE
+from circsde.kuramoto import KuramotoSDE, has_closed_form
 from circsde.laws.distributions import VonMises
 from circsde.solvers.integrate import sdeint
 from circsde.torus import order_parameter
@@ -22,6 +22,7 @@ MANY = 30
 """Oscillators from which a mean-field limit is worth showing."""
 
 _MODES = 512
+_UNLIKE = 0.05  # by how much the weights of a mean may differ from one in all, as they do without the oscillator itself
 _BLUR = 0.03  # rad, what 512 modes resolve quickly; changes R by less than 5e-4
 _MILD = 100.0  # rates times horizon, up to which the limit takes about a second
 _POINTS = 360
@@ -92,7 +93,10 @@ def forward(
 
 
 def _with_terminal_law(dataset: xr.Dataset, sde: KuramotoSDE, directions: Tensor, angles: Tensor) -> xr.Dataset:
-    kappa = sde.terminal_law().concentration
+    try:
+        kappa = sde.terminal_law().concentration
+    except ValueError:  # frequencies, lags, unlike oscillators
+        return dataset
     centres = directions if sde.schedule.at(sde.horizon).reference == 0 else sde.reference_phase.reshape(1)
     density = VonMises(centres[:, None], kappa.expand(len(centres), 1)).log_prob(angles).exp().mean(0)
     dataset = dataset.assign(terminal_density=("angle", density.numpy(), {"units": "1/rad"}))
@@ -116,10 +120,14 @@ def _with_mean_field_limit(dataset: xr.Dataset, sde: KuramotoSDE, samples: Tenso
 
 def _predictable(sde: KuramotoSDE, theta: Angles) -> bool:
     """Whether the limit means something for these oscillators and is quick to compute."""
+    if not has_closed_form(sde) or sde.rotates:
+        return False
     rates = [sde.schedule.at(sde.horizon * i / 4) for i in range(5)]
     mild = max(max(r.coupling + r.reference, r.diffusion) for r in rates) * sde.horizon <= _MILD
     noisy = min(r.diffusion for r in rates) > 0
-    return mild and noisy and theta[0].numel() >= MANY and sde.coupling.pair_weight(theta.shape[1:]) is not None
+    n, weight = theta[0].numel(), sde.coupling.pair_weight(theta.shape[1:])
+    alike = weight is not None and (weight == 0.0 or abs(weight * n - 1.0) <= _UNLIKE)
+    return mild and noisy and n >= MANY and alike
 
 
 def _mean_field_limit(sde: KuramotoSDE, sample: Tensor) -> CircleLaw:
