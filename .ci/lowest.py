@@ -3,8 +3,8 @@
 python .ci/lowest.py > lowest.txt; pip install -c lowest.txt '.[test,dask]'
 
 Users get the newest version of what a dependency needs in its turn, and so does this, but for distributed and llvmlite,
-which must fit dask's and numba's versions: pip chooses them. torch keeps its pin: of older versions PyPI has only the builds with CUDA, of
-several gigabytes, so that its bound is not tried.
+which must fit dask's and numba's versions: pip chooses them. torch keeps its pin: of older versions PyPI has only the
+builds with CUDA, of several gigabytes, so that its bound is not tried.
 """
 
 import re

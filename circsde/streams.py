@@ -30,6 +30,7 @@ Purpose = Literal[
     "held-out pairs",  # the pairs of a validation
     "linear part",  # the samples that the linear part of a score is measured on
     "pairs",  # training pairs; place: rank of the process
+    "pilot",  # the noise by which a grid of steps is chosen
     "probes",  # directions of Hutchinson's estimator; place: node of the quadrature
     "resampling",  # bootstraps, permutations and samples to compare with
     "samples",  # everything that samples of angles draw

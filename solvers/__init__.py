@@ -9,6 +9,7 @@ from circsde.solvers.grid import step_grid
 from circsde.solvers.integrate import sdeint
 from circsde.solvers.latent_space import from_latent, latent
 from circsde.solvers.likelihood import LogProb, log_prob
+from circsde.solvers.mesh import adapted_grid
 from circsde.solvers.methods import METHODS, Method
 from circsde.solvers.normalisation import normalisation
 from circsde.solvers.solution import Solution, SolveError, Stats
@@ -25,6 +26,7 @@ __all__ = [
     "Solution",
     "SolveError",
     "Stats",
+    "adapted_grid",
     "from_latent",
     "join",
     "latent",

@@ -45,9 +45,9 @@ State = tuple[Tensor, Tensor, int, Lost | None]
 
 
 def fused(
-    sde: SDE, dtype: torch.dtype, theta0: Tensor, points: Sequence[float], method: Method, path: BrownianPath
+    sde: SDE, dtype: torch.dtype, theta0: Tensor, points: Sequence[float], method: Method, path: BrownianPath, n: int
 ) -> "Fused | None":
-    """The solve by compiled loops, or None where it is not for them."""
+    """The solve by compiled loops, with room for ``n`` outputs, or None where it is not for them."""
     scheme = SCHEMES.get(method.step)
     if scheme is None or method.begin is not None or not has_closed_form(sde) or not isinstance(path, Brownian):
         return None
@@ -62,7 +62,9 @@ def fused(
         return None  # noise that differs from oscillator to oscillator
     edges = torch.tensor(points, dtype=torch.float64)
     steps = scheme(sde, edges[:-1], edges.diff())
-    return Fused(sde, steps, tables(sde, steps), path, begins)
+    angles = torch.empty((n, *theta0.shape), dtype=theta0.dtype, device=theta0.device)
+    turns = torch.empty(angles.shape, dtype=torch.int64, device=theta0.device)
+    return Fused(sde, steps, tables(sde, steps), path, begins, angles, turns)
 
 
 def _compiled(sde: KuramotoSDE, theta0: Tensor) -> bool:
@@ -94,6 +96,8 @@ class Fused:
         numbers: The same as :func:`~circsde.solvers.schemes.tables`, made once for all outputs.
         path: The noise.
         begins: At which point of the path the solve does.
+        angles: Where the outputs are saved.
+        turns: Where their turns are.
     """
 
     sde: KuramotoSDE
@@ -101,11 +105,15 @@ class Fused:
     numbers: tuple[Tensor, Tensor, Tensor]
     path: Brownian
     begins: int
+    angles: Tensor
+    turns: Tensor
 
     def start(self, theta0: Tensor) -> tuple[Tensor, Tensor]:
         """Lifted angles in float64, near zero, and the whole turns taken off, in memory of their own."""
-        theta, none = theta0.double().contiguous(), torch.zeros(theta0.shape, dtype=torch.int64, device=theta0.device)
-        return self.output(theta, none, torch.float64)
+        theta = theta0.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
+        winding = torch.zeros(theta.shape, dtype=torch.int64, device=theta.device)
+        _reduce(theta, winding, theta, winding)
+        return theta, winding
 
     def advance(self, theta: Tensor, winding: Tensor, a: int, b: int) -> Iterator[State]:
         """Move angles, in place, from point ``a`` of the grid to point ``b``, a moment's steps at a time."""
@@ -140,10 +148,22 @@ class Fused:
         """The noise of one step, which the loops do not give away."""
         return next(iter(self.path.increments(points, levy_area=levy_area)))
 
-    def output(self, theta: Tensor, winding: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The same lifted angles with their first part in ``[-pi, pi)``, in ``dtype``."""
-        from circsde.solvers.rows import reduced
+    def save(self, k: int, theta: Tensor, winding: Tensor) -> None:
+        """Keep output ``k``: the same lifted angles with their first part in ``[-pi, pi)``."""
+        _reduce(theta, winding, self.angles[k], self.turns[k])
 
-        if theta.device.type != "cpu" or dtype not in (torch.float32, torch.float64):
-            return reduce(theta, winding, dtype)
-        return reduced(theta, winding, dtype)
+    def saved(self, count: int) -> tuple[Tensor, Tensor]:
+        """The outputs kept, and their turns."""
+        return self.angles[:count], self.turns[:count]
+
+
+def _reduce(theta: Tensor, winding: Tensor, angles: Tensor, turns: Tensor) -> None:
+    """Write the same lifted angles with their first part in ``[-pi, pi)`` into ``angles`` and ``turns``."""
+    if theta.device.type == "cpu" and angles.dtype in (torch.float32, torch.float64):
+        from circsde.solvers.rows import write_reduced
+
+        write_reduced(theta, winding, angles, turns)
+        return
+    found = reduce(theta, winding, angles.dtype)
+    angles.copy_(found[0])
+    turns.copy_(found[1])

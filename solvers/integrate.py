@@ -19,6 +19,7 @@ from circsde.solvers.checks import check_angles, check_equation, warn_of_instabi
 from circsde.solvers.fused import Fused, Lost, State, fused
 from circsde.solvers.grid import Times, step_grid, until
 from circsde.solvers.lift import FAR, reduce, unwind
+from circsde.solvers.mesh import adapted_grid
 from circsde.solvers.methods import Method
 from circsde.solvers.precision import field_dtype, reading
 from circsde.solvers.registry import find_method
@@ -38,6 +39,7 @@ def sdeint(
     n_steps: int | None = None,
     dt: float | None = None,
     grid: Times | None = None,
+    atol: float | None = None,
     brownian: BrownianPath | None = None,
     generator: torch.Generator | SupportsIndex | None = None,
     first_sample: int = 0,
@@ -56,9 +58,12 @@ def sdeint(
         theta0: Initial angles ``(batch, *event)``, radians; they fix dtype and device.
         ts: Increasing output times in ``[0, horizon]``, the first of which is the initial time.
         method: A name in ``circsde.solvers.METHODS``, one of torchsde's as ``"torchsde:srk"``, or a :class:`Method`.
-        n_steps: The number of steps in all; give exactly one of ``n_steps``, ``dt`` and ``grid``.
+        n_steps: The number of steps in all; give exactly one of ``n_steps``, ``dt``, ``grid`` and ``atol``.
         dt: A largest step; each interval of ``ts`` is divided evenly.
         grid: Every step, explicitly.
+        atol: The largest local error of a step, radians: the steps are those of
+            :func:`~circsde.solvers.mesh.adapted_grid`, which tries them on an ensemble with noise of its own before the
+            solve; ``stats`` does not count what that takes.
         brownian: The Brownian path to follow. The same path may be followed with different steps.
         generator: A ``torch.Generator`` or a seed for a new path; by default torch's global generator.
         first_sample: The index of the first sample: a sample's path depends on the seed and its index only.
@@ -93,6 +98,10 @@ def sdeint(
     """
     method = find_method(method)
     check_angles(theta0, sde.event_shape)
+    if atol is not None:
+        if any(given is not None for given in (n_steps, dt, grid)):
+            raise ValueError("give exactly one of n_steps, dt, grid and atol, got atol and another")
+        grid = adapted_grid(sde, theta0, ts, atol=atol, method=method)
     points, marks = step_grid(until(ts, sde.horizon), n_steps=n_steps, dt=dt, grid=grid)
     if brownian is not None and (generator is not None or first_sample):
         raise ValueError("a given Brownian path has its own seed and samples: leave out generator and first_sample")
@@ -104,7 +113,7 @@ def sdeint(
         _check_repeatable(method, brownian)
     check_equation(sde, theta0.detach().to(dtype), points)
     warn_of_instability(sde, method, points)
-    loops = None if compile else fused(sde, dtype, theta0, points, method, brownian)
+    loops = None if compile else fused(sde, dtype, theta0, points, method, brownian, len(marks))
     solve = loops or _Steps(sde, theta0, dtype, points, method, brownian, compile, checkpoint)
     return _walk(sde, theta0, dtype, points, marks, method, solve, progress).or_raise(on_failure)
 
@@ -136,7 +145,8 @@ def _walk(
     """The time loop: from output to output, which are the indices ``marks`` among ``points``."""
     limit, done = 1.0 / torch.finfo(dtype).eps, 0
     theta, winding = solve.start(theta0)
-    saved, view = [solve.output(theta, winding, theta0.dtype)], reading(sde, dtype)
+    solve.save(0, theta, winding)
+    view, outputs = reading(sde, dtype), 1
     stats = Stats(method.work(sde, len(points) - 1), len(points) - 1)
     for a, b in pairwise(marks):
         for state in solve.advance(theta, winding, a, b):
@@ -154,10 +164,10 @@ def _walk(
         if method.observe is not None:
             noise = solve.noise(points[b - 1 : b + 1], method.levy_area)
             output = method.observe(view, points[b - 1], points[b] - points[b - 1], theta, noise)
-        saved.append(solve.output(output, winding, theta0.dtype))
-    times = torch.tensor([points[mark] for mark in marks[: len(saved)]], dtype=torch.float64)
-    angles, turns = (torch.stack(parts) for parts in zip(*saved, strict=True))
-    return Solution(times, angles, turns, stats)
+        solve.save(outputs, output, winding)
+        outputs += 1
+    times = torch.tensor([points[mark] for mark in marks[:outputs]], dtype=torch.float64)
+    return Solution(times, *solve.saved(outputs), stats)
 
 
 class _Steps:
@@ -183,6 +193,7 @@ class _Steps:
         )
         self.in_order = self.noises(0, len(points) - 1)
         self.at_once = math.isqrt(len(points) - 1) if checkpoint else None
+        self.outputs, self.dtype = list[tuple[Tensor, Tensor]](), theta0.dtype
 
     def start(self, theta0: Tensor) -> tuple[Tensor, Tensor]:
         """Lifted angles in float64, near zero, and the whole turns taken off."""
@@ -234,9 +245,14 @@ class _Steps:
         """The noise of the last step."""
         return self.last
 
-    def output(self, theta: Tensor, winding: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The same lifted angles with their first part in ``[-pi, pi)``, in ``dtype``."""
-        return reduce(theta, winding, dtype)
+    def save(self, k: int, theta: Tensor, winding: Tensor) -> None:  # noqa: ARG002
+        """Keep the next output: the same lifted angles with their first part in ``[-pi, pi)``."""
+        self.outputs.append(reduce(theta, winding, self.dtype))
+
+    def saved(self, count: int) -> tuple[Tensor, Tensor]:
+        """The outputs kept, and their turns."""
+        angles, turns = zip(*self.outputs[:count], strict=True)
+        return torch.stack(angles), torch.stack(turns)
 
     def _lost(self, theta: Tensor, first: int, farthest: list[float]) -> Lost:
         """What was lost, from the angles at hand and the farthest ones after steps ``first``, ``first + 1``, ..."""

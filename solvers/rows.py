@@ -173,10 +173,8 @@ class Rows:
         return max(rows * (columns + 2 * radius), (rows + 2 * radius) * columns) if radius else 0
 
 
-def reduced(theta: Tensor, winding: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """As :func:`circsde.solvers.lift.reduce`, for float32 and float64."""
-    out, turns = torch.empty(theta.shape, dtype=dtype), torch.empty(theta.shape, dtype=torch.int64)
-    low, high = half_open_bounds(dtype)
-    x, y, z, w = (x.contiguous().view(-1).numpy() for x in (theta, winding, out, turns))
+def write_reduced(theta: Tensor, winding: Tensor, angles: Tensor, turns: Tensor) -> None:
+    """Write what :func:`circsde.solvers.lift.reduce` finds, in float32 or float64, perhaps into the same memory."""
+    low, high = half_open_bounds(angles.dtype)
+    x, y, z, w = (x.contiguous().view(-1).numpy() for x in (theta, winding, angles, turns))
     share(lambda a, b: stages.reduce(x[a:b], y[a:b], z[a:b], w[a:b], low, high), theta.numel(), RUN, 1)
-    return out, turns

@@ -65,7 +65,7 @@ def test_loops_follow_the_step_by_step_solve(
 def chosen(sde: KuramotoSDE, theta0: torch.Tensor, method: str = "heun", **path: Any) -> Fused | None:
     grid = tuple(i / 4 for i in range(5))
     brownian = replace(Brownian(grid, tuple(theta0.shape), 0, theta0.dtype), **path)
-    return fused(sde, theta0.dtype, theta0, grid, find_method(method), brownian)
+    return fused(sde, theta0.dtype, theta0, grid, find_method(method), brownian, 2)
 
 
 def test_loops_are_taken_where_they_apply_and_nowhere_else() -> None:
