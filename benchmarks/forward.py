@@ -24,7 +24,7 @@ import torch
 from report import Record, Row, keep, options
 from torch import Tensor
 
-from circsde import GraphCoupling, KuramotoSDE, LocalCoupling, Schedule, sdeint
+from circsde import DenseCoupling, KuramotoSDE, LocalCoupling, Schedule, sdeint
 from circsde.coupling import Coupling
 
 STEPS = 100
@@ -233,13 +233,13 @@ def dense(shape: tuple[int, int], rounds: int) -> list[dict[str, object]]:
     matrix = torch.rand(shape[1], shape[1], generator=torch.Generator().manual_seed(1))
     contenders = {
         "two products": products(theta0, matrix),
-        "dense matrix": circsde_forward(theta0, coupling=GraphCoupling(matrix)),
+        "dense matrix": circsde_forward(theta0, coupling=DenseCoupling(matrix)),
     }
     return rows(f"dense {shape}", measure(contenders, rounds), "two products")
 
 
 def scaling(largest: int) -> list[dict[str, object]]:
-    """Time and peak memory per oscillator up to ``largest`` oscillators in one sample, 5 steps."""
+    """Time and peak memory per oscillator up to ``largest`` oscillators in one sample, 20 steps."""
     table = []
     n = 10_000
     while n <= largest:
@@ -248,10 +248,10 @@ def scaling(largest: int) -> list[dict[str, object]]:
         circsde_forward(torch.zeros(1, 1 << 17))()  # compiled loops are loaded
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.perf_counter()
-        sdeint(sde, theta0, (0.0, 1.0), method="euler_maruyama", n_steps=5, generator=0)
+        sdeint(sde, theta0, (0.0, 1.0), method="euler_maruyama", n_steps=20, generator=0)
         seconds = time.perf_counter() - start
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-        row = {"question": "scaling", "oscillators": n, "ns_per_oscillator_step": round(seconds / n / 5 * 1e9, 2)}
+        row = {"question": "scaling", "oscillators": n, "ns_per_oscillator_step": round(seconds / n / 20 * 1e9, 2)}
         row["peak_memory_in_states"] = round(max(grown, 0) / (4 * n), 1)
         print(
             f"{n:>10d} oscillators: {row['ns_per_oscillator_step']} ns per oscillator and step, "

@@ -1,7 +1,10 @@
 """The samples of a solve by compiled loops, shared among threads."""
 
+import sys
 from collections.abc import Sequence
+from functools import cache
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,16 @@ from circsde.torus import half_open_bounds
 _LONG = 1 << 16  # oscillators from which on threads share one sample
 
 
+@cache
+def announce_compilation() -> None:
+    """Say on a terminal, once, that a solve waits for the compiler, where it is the first of an installation."""
+    compiled = getattr(stages.walk, "stats", None)
+    if compiled is None or not sys.stderr.isatty():
+        return
+    if not any(Path(compiled.cache_path).glob("stages.walk-*.nbi")):  # the index of what numba has kept
+        sys.stderr.write("circsde compiles its loops for this machine, which takes about 20 seconds, once\n")
+
+
 class Rows:
     """The samples of a solve, as the loops take them."""
 
@@ -33,6 +46,7 @@ class Rows:
         theta: Tensor,
         winding: Tensor,
     ) -> None:
+        announce_compilation()
         self.sde, self.path, self.shape, self.n = sde, path, theta.shape, theta[0].numel()
         self.theta, self.turns = theta.view(-1).numpy(), winding.view(-1).numpy()
         self.real = np.dtype(np.float32 if path.dtype == torch.float32 else np.float64)

@@ -1,7 +1,10 @@
 """Compiled loops against the step-by-step solve: the same angles on the same noise, and where they are taken."""
 
 import math
+import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.graph import GraphCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.schedule import Schedule
-from circsde.solvers import Brownian, Solution, integrate, sdeint
+from circsde.solvers import Brownian, Solution, integrate, rows, sdeint, stages
 from circsde.solvers.fused import Fused, fused
 from circsde.solvers.registry import find_method
 from circsde.solvers.schemes import SCHEMES
@@ -139,3 +142,30 @@ def test_a_lost_angle_stops_the_loops_with_its_step_and_sample(
     sde.natural_frequency[..., -1] = value
     stats = sdeint(sde, torch.zeros(shape), (0.0, 1.0), n_steps=4, method="euler_maruyama", on_failure="return").stats
     assert (stats.status, stats.steps, stats.samples) == (status, 0, tuple(range(shape[0])))
+
+
+@pytest.mark.parametrize(
+    ("terminal", "kept", "said"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_the_first_solve_of_an_installation_says_that_it_waits_for_the_compiler(
+    terminal: bool,
+    kept: bool,
+    said: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stats = SimpleNamespace(cache_path=str(tmp_path))
+    monkeypatch.setattr(stages, "walk", SimpleNamespace(stats=stats))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    if kept:
+        (tmp_path / "stages.walk-118.py311.nbi").touch()
+    for _ in range(2):
+        rows.announce_compilation.__wrapped__()
+    assert ("compiles its loops" in capsys.readouterr().err) == said
+
+
+def test_numba_keeps_its_index_where_that_is_looked_for() -> None:
+    sdeint(KuramotoSDE((3,)), torch.zeros(2, 3), (0.0, 1.0), n_steps=1, generator=0)
+    compiled: Any = stages.walk
+    assert any(Path(compiled.stats.cache_path).glob("stages.walk-*.nbi"))

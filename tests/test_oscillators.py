@@ -362,8 +362,8 @@ def test_a_reference_phase_that_moves_is_read_at_its_time() -> None:
         pull = scipy.integrate.quad(lambda t, w: (1 + 2 * t) * math.cos(w * t), 0, 0.5, args=(w,))[0]
         assert (real[:, i] - 0.5 * mean[0][:, 0] - pull).abs().max() < 1e-8
     path = Brownian((0.0, 1.0), tuple(theta.shape), 0, theta.dtype)
-    assert fused(sde, theta.dtype, theta, (0.0, 1.0), find_method("heun"), path) is None
-    assert fused(still, theta.dtype, theta, (0.0, 1.0), find_method("heun"), path) is not None
+    assert fused(sde, theta.dtype, theta, (0.0, 1.0), find_method("heun"), path, 2) is None
+    assert fused(still, theta.dtype, theta, (0.0, 1.0), find_method("heun"), path, 2) is not None
     with pytest.raises(ValueError, match="with a reference phase that moves there is no stationary law"):
         sde.settled_law()
 
