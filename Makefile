@@ -12,7 +12,7 @@ WORKERS := -n 2 --dist worksteal
 LOWEST := $(VENV)-lowest
 TOUCHES := fused philox angles files_arrays files_netcdf files_rasters files_text cli cli_conventions console
 
-.PHONY: demo test test-slow test-lowest coverage check types docs bench bench-quick clean
+.PHONY: demo test test-slow test-lowest coverage check types docs wheel bench bench-quick clean
 
 demo: $(RUNS)
 	@echo "Train a small model of bricks for 70 seconds, then draw 128 samples and compare them, in about 30 more:"
@@ -51,6 +51,9 @@ docs: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks
+
+wheel: $(INSTALLED)
+	VENV=$(VENV) .ci/wheel
 
 bench-quick: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks
