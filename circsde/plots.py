@@ -150,3 +150,37 @@ def _once(label: str, lines: int) -> list[str]:
 
 def _phase_axis(axis: Axis) -> None:
     axis.set_ticks(np.linspace(-math.pi, math.pi, 5), ["-\u03c0", "-\u03c0/2", "0", "\u03c0/2", "\u03c0"])
+
+
+def synchronisation(result: xr.Dataset, sample: int = 0) -> Figure:
+    """Phases of all oscillators over time, the order of each module over time, and which pairs are locked.
+
+    Args:
+        result: As :func:`circsde.synchrony.measured` makes it.
+        sample: Which sample is drawn.
+
+    Raises:
+        ValueError: If the measures are not there.
+    """
+    missing = {"theta", "order_parameter", "phase_locking_value"} - set(result.data_vars)
+    if missing or "module" not in result["order_parameter"].dims:
+        absent = ", ".join(sorted(missing)) or "modules"
+        raise ValueError(f"expected what circsde.synchrony.measured makes, got no {absent}")
+    one = result.isel(sample=sample)
+    times, theta = one["time"].to_numpy(), one["theta"].to_numpy().reshape(one.sizes["time"], -1)
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    raster, order, locking = figure.subplots(1, 3, width_ratios=(1.4, 1.2, 1))
+    extent = (times[0], times[-1], -0.5, theta.shape[1] - 0.5)
+    options = {"aspect": "auto", "origin": "lower", "interpolation": "nearest"}
+    drawn = raster.imshow(theta.T, cmap=CYCLIC, vmin=-math.pi, vmax=math.pi, extent=extent, **options)
+    raster.set(xlabel="time t", ylabel="oscillator")
+    figure.colorbar(drawn, ax=raster, label=PHASE)
+    for module in range(one.sizes["module"]):
+        order.plot(times, one["order_parameter"].isel(module=module), label=f"module {module}")
+    order.set(xlabel="time t", ylabel="order parameter R", ylim=(0, 1.02))
+    if one.sizes["module"] > 1:
+        order.legend(fontsize=8)
+    drawn = locking.imshow(one["phase_locking_value"], cmap="magma", vmin=0.0, vmax=1.0, origin="lower")
+    locking.set(xlabel="oscillator", ylabel="oscillator")
+    figure.colorbar(drawn, ax=locking, label="phase-locking value")
+    return figure

@@ -26,6 +26,7 @@ Purpose = Literal[
     "data",  # generated data, and how files are sampled
     "dequantisation",  # the noise that makes grey levels continuous; place: first image
     "diagnosis",  # everything that a diagnosis of angles draws
+    "frequencies",  # natural frequencies that are drawn from a law
     "forward",  # the noise of data on their way to the horizon
     "held-out pairs",  # the pairs of a validation
     "linear part",  # the samples that the linear part of a score is measured on

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from circsde.commands import console, options
+from circsde.commands import console, equation, options
 from circsde.commands.answer import Answer, counted
 from circsde.commands.options import OUTPUT, SOLVER, option, rate
 
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from circsde.data import Phases
     from circsde.schedule import Schedule
 
-
-CouplingName = StrEnum("CouplingName", ["NONE", "GLOBAL", "LOCAL"])
-"""Who listens to whom; those of :data:`circsde.coupling.COUPLINGS`."""
 
 Boundary = StrEnum("Boundary", ["PERIODIC", "REFLECTING"])
 """What lies beyond the edge of an image, for local coupling."""
@@ -43,13 +40,17 @@ Angles in degrees from two columns of a table, each on its own:
 
   [cyan]circsde simulate angles.csv --unit deg --columns phi,psi --coupling none[/]
 
+Oscillators at random phases on a graph, with a phase lag and frequencies of their own:
+
+  [cyan]circsde simulate --coupling graph:edges.csv --lag 0.3 --frequency normal:0,1 --coupling-rate 4 --horizon 20[/]
+
 The result in Python: [cyan]xarray.open_dataset("texture-brick-forward.nc")[/]
 """
 
 
 @console.command
 def simulate(
-    source: options.Source,
+    source: options.Source = "random",
     count: options.Count = None,
     size: options.Size = None,
     crop: options.Crop = None,
@@ -62,7 +63,25 @@ def simulate(
     missing: options.Missing = None,
     along: options.Along = None,
     phases: options.OfComplex = False,
-    coupling: Annotated[CouplingName, option(EQUATION, "Which phases attract one another.")] = CouplingName.GLOBAL,
+    coupling: Annotated[
+        str,
+        option(
+            EQUATION,
+            "Which phases attract one another: none, global, local, the neighbours of graph:FILE, or a sum with the"
+            " weights of matrix:FILE, a square table or one with columns source, target, weight.",
+            metavar="NAME",
+            complete=equation.complete_coupling,
+        ),
+    ] = "global",
+    lag: Annotated[float, option(EQUATION, "Phase lag alpha, rad: sin(theta_j - theta_i - alpha).", metavar="A")] = 0.0,
+    frequency: Annotated[
+        str | None,
+        option(
+            EQUATION,
+            "Natural frequencies, rad/time: a number, normal:MEAN,SD, uniform:LOW,HIGH or cauchy:CENTRE,WIDTH.",
+            metavar="W|LAW",
+        ),
+    ] = None,
     radius: Annotated[int, option(EQUATION, "Local coupling: a window of (2 radius + 1)^2.", least=1)] = 5,
     boundary: Annotated[Boundary, option(EQUATION, "Local coupling: at the edges.")] = Boundary.PERIODIC,
     schedule: Annotated[
@@ -82,7 +101,7 @@ def simulate(
     out: options.Out = None,
     force: options.Force = False,
 ) -> Answer:
-    """Let phases synchronise: run the forward diffusion on images or angles.
+    """Let phases synchronise: run the forward diffusion on images or angles, or oscillators at random phases.
 
     Writes the phases and their order parameter over time to NetCDF, and draws both beside theory: the mean-field
     limit, and the von Mises law to settle to. Angles are written in the unit that they were read in, with the names of
@@ -90,10 +109,11 @@ def simulate(
     """
     given = dict(locals())
     options.check_forward([method], "the forward process")
-    if coupling is not CouplingName.LOCAL:
+    if coupling != "local":
         options.refuse(simulate, given, ("radius", "boundary"), "of local coupling: add --coupling local")
-    if coupling is CouplingName.NONE:
-        options.refuse(simulate, given, ("coupling_rate",), "without coupling it does nothing: take --coupling global")
+    if coupling == "none":
+        useless = "without coupling it does nothing: take --coupling global"
+        options.refuse(simulate, given, ("coupling_rate", "lag"), useless)
     if crop is None:
         options.refuse(simulate, given, ("centre",), "of a window, and none is cut out: give --crop")
     table = ".csv" if out is not None and out.suffix == ".csv" else ".nc"
@@ -105,7 +125,6 @@ def simulate(
 
     from circsde.commands.angles import Reading, write_table, written_in
     from circsde.contracts import first_few
-    from circsde.coupling import COUPLINGS
     from circsde.data import load
     from circsde.data.image_sources import holds_images
     from circsde.encoding import PhaseEncoding
@@ -115,11 +134,14 @@ def simulate(
     from circsde.streams import torch_stream
     from circsde.studies.forward import forward
 
-    if not holds_images(source, unit):
+    listens = equation.coupling(coupling, radius, boundary.value, lag)
+    random = equation.is_random(source)
+    if random or not holds_images(source, unit):
         options.refuse(simulate, given, ("colour", "scale"), f"for images, and {source} is a table of angles")
     rates = _schedule(schedule, coupling, horizon, coupling_rate, reference_rate, diffusion_rate)
     generator = torch_stream(seed, "data")
-    data = load(
+    drawn = equation.random_phases(source, coupling, count, getattr(torch, dtype), generator) if random else None
+    data = drawn or load(
         source,
         count=count,
         size=options.size(size),
@@ -135,13 +157,13 @@ def simulate(
     is_table = data.encoding is None and data.theta.ndim == 2
     if table == ".csv" and not is_table:
         raise ValueError(f"{written} would be a table of angles, and {source} holds images or fields: name it PATH.nc")
-    name = "no" if coupling is CouplingName.NONE else coupling
+    name = "no" if coupling == "none" else coupling
     shape = "\u00d7".join(map(str, data.theta.shape[1:]))
     title = f"{Path(source).name}: {len(data.theta)} \u00d7 {shape} phases, {name} coupling, {method}, {steps} steps"
-    if coupling is CouplingName.LOCAL:
+    if coupling == "local":
         options.check_radius(radius, data.theta.shape[1:])
-    window = (radius, boundary.value) if coupling is CouplingName.LOCAL else ()
-    sde = KuramotoSDE(data.theta.shape[1:], COUPLINGS[coupling](*window), rates)
+    w = equation.frequency(frequency, data.theta.shape[1:], torch_stream(seed, "frequencies"))
+    sde = KuramotoSDE(data.theta.shape[1:], listens, rates, natural_frequency=w)
     each = 2.0 * (data.theta.element_size() + 8)  # phases and windings, once more while stacked
     console.check_memory(
         (min(frames, steps) + 1) * data.theta.numel() * each,
@@ -174,7 +196,7 @@ def _default(source: str) -> Path:
     return Path(re.sub(r"[^\w.-]+", "-", name) + "-forward")
 
 
-def _schedule(published: str | None, coupling: CouplingName, horizon: float | None, *rates: str | None) -> "Schedule":
+def _schedule(published: str | None, coupling: str, horizon: float | None, *rates: str | None) -> "Schedule":
     """The published schedule, by default of 100 steps, or linear rates where any is given."""
     from circsde.schedule import Schedule
 
@@ -188,7 +210,7 @@ def _schedule(published: str | None, coupling: CouplingName, horizon: float | No
     kind, _, n_steps = (published or "published:100").partition(":")
     if kind != "published" or not n_steps.isdigit():
         raise ValueError(f"unknown schedule {published!r}: give published:N, as published:100, or rates of your own")
-    return Schedule.published(int(n_steps), reference_weight=1.0 if coupling is CouplingName.LOCAL else 1.5)
+    return Schedule.published(int(n_steps), reference_weight=1.0 if coupling == "local" else 1.5)
 
 
 def _described(result: "xr.Dataset", data: "Phases") -> "xr.Dataset":
