@@ -11,6 +11,7 @@ from .laws.gibbs import MeanFieldGibbs
 from .schedule import Schedule
 from .sde import SDE, reverse, transition
 from .solvers import LogProb, Solution, SolveError, log_prob, normalisation, odeint, sdeint
+from .studies import expectation
 from .torus import (
     difference,
     distance,
@@ -45,6 +46,7 @@ __all__ = [
     "WrappedNormal",
     "difference",
     "distance",
+    "expectation",
     "log_prob",
     "mean_direction",
     "mean_resultant_length",

@@ -26,6 +26,8 @@ Purpose = Literal[
     "data",  # generated data, and how files are sampled
     "dequantisation",  # the noise that makes grey levels continuous; place: first image
     "diagnosis",  # everything that a diagnosis of angles draws
+    "ergodic average",  # starts and paths of averages over time
+    "expectation",  # starts and paths of an expectation; place: level (and first path, for starts)
     "frequencies",  # natural frequencies that are drawn from a law
     "forward",  # the noise of data on their way to the horizon
     "held-out pairs",  # the pairs of a validation

@@ -1,4 +1,6 @@
-"""All methods by name: those of any equation, those of reversed equations only, and torchsde's."""
+"""All methods by name: those of any equation, those of reversed equations only, and those of other packages."""
+
+from collections.abc import Callable
 
 from circsde.solvers.adams import ADAMS_BASHFORTH2
 from circsde.solvers.ancestral import ANCESTRAL
@@ -12,23 +14,34 @@ BACK_IN_TIME = {method.name: method for method in (ANCESTRAL, MULTISTEP)}
 ON_REQUEST = {method.name: method for method in (ADAMS_BASHFORTH2, KUTTA3)}
 """Methods of any equation that are not among the candidates unless they are named."""
 
-TORCHSDE = "torchsde:"
+PEERS = ("torchsde", "torchdiffeq", "diffrax")
+"""Packages whose methods are had as ``"torchsde:srk"``."""
 
 
 def find_method(method: str | Method) -> Method:
-    """One of ``circsde.solvers.METHODS``, of the two groups above, torchsde's as ``"torchsde:srk"``, or itself.
+    """One of ``circsde.solvers.METHODS``, of the two groups above, of another package, ``"torchsde:srk"``, or itself.
 
     Raises:
         ValueError: If there is no method of that name.
-        ImportError: If torchsde is asked for, and is built otherwise than the bridge to it expects.
+        ImportError: If another package is asked for, and is missing or built otherwise than the bridge to it expects.
     """
     if isinstance(method, Method):
         return method
-    if method.startswith(TORCHSDE):
+    package, colon, name = method.partition(":")
+    if colon and package in PEERS:
         from circsde.solvers.interop import torchsde_method  # only here, so that a solve does not need torchsde
+        from circsde.solvers.peers import diffrax_method, torchdiffeq_method
 
-        return torchsde_method(method.removeprefix(TORCHSDE))
+        makers: dict[str, Callable[[str], Method]] = {
+            "torchsde": torchsde_method,
+            "torchdiffeq": torchdiffeq_method,
+            "diffrax": diffrax_method,
+        }
+        return makers[package](name)
     known = METHODS | ON_REQUEST | BACK_IN_TIME
     if method not in known:
-        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(known)}, torchsde:NAME, or a Method")
+        raise ValueError(
+            f"unknown method {method!r}; choose one of {', '.join(known)}, torchsde:NAME, torchdiffeq:NAME,"
+            " diffrax:NAME, or a Method"
+        )
     return known[method]

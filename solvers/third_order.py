@@ -1,10 +1,11 @@
 r"""Weak order 3 for additive noise: Kutta's third-order method, its midpoint taken on both sides of the path.
 
-Stage i lies off the angles by ``sqrt(h) (u_i xi + v_i eta)``, of two standard normals, and the end by ``sqrt(h) xi``.
-Where weights are positive, weak order 3 asks for ``u_i = c_i`` and ``v_i^2 = c_i (1 - c_i)``, a Brownian bridge at time
-``c_i``; for the conditions of order 3 of the deterministic method; and for ``sum_ij b_i b_j (u_i u_j + v_i v_j) = 1/3``,
-the variance of the area below the path. Three stages of positive weight cannot meet the last. The weights of Simpson's
-rule with two midpoints, of opposite ``v``, can: ``b = (1, 2 + sqrt 3, 2 - sqrt 3, 1)/6``.
+Stage i lies off the angles by ``sqrt(h) (u_i xi + v_i eta)``, of two standard normals, the end by ``sqrt(h) xi``.
+Where weights are positive, weak order 3 asks for ``u_i = c_i`` and ``v_i^2 = c_i (1 - c_i)``, a Brownian bridge at the
+time ``c_i``; for the conditions of order 3 of the deterministic method; and for
+``sum_ij b_i b_j (u_i u_j + v_i v_j) = 1/3``, the variance of the area below the path. Three stages of positive weight
+cannot meet the last. Simpson's rule with two midpoints, of opposite ``v``, can:
+``b = (1, 2 + sqrt 3, 2 - sqrt 3, 1)/6``.
 """
 
 import torch
@@ -22,10 +23,10 @@ def kutta3_step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> An
     r"""``theta + h/6 [f1 + (2 + sqrt 3) f2 + (2 - sqrt 3) f3 + f4] + N``, with the noise ``N`` of the step.
 
     ``f1 = f(t, theta)``, ``f2, f3 = f(t + h/2, theta + h/2 f1 + r N +- B)``, and
-    ``f4 = f(t + h, theta + h (2 f2 - f1) + N)``. Given ``N``, the path at the middle has the mean ``r N`` and the variance
-    ``V r (1 - r)`` of ``B``. ``V`` is the variance that the step adds, ``r`` the part of it that its first half adds;
-    both are exact, whatever ``g``. Which combination of ``dW`` and ``dZ`` is ``N`` follows from the slope of ``g``; only
-    the strong order depends on it.
+    ``f4 = f(t + h, theta + h (2 f2 - f1) + N)``. Given ``N``, the path at the middle has the mean ``r N`` and the
+    variance ``V r (1 - r)`` of ``B``. ``V`` is the variance that the step adds, ``r`` the part of it that its first
+    half adds; both are exact, whatever ``g``. Which combination of ``dW`` and ``dZ`` is ``N`` follows from the slope
+    of ``g``; only the strong order depends on it.
     """
     assert noise.dZ is not None
     g, middle = root_mean_square_diffusion(sde, t, h), t + 0.5 * h
