@@ -26,8 +26,9 @@ from circsde.studies import Simulation, exact_convergence, strong_convergence, s
 from circsde.studies.convergence import enough, plan
 from circsde.studies.estimates import strong_errors, weak_errors
 from circsde.studies.experiment import Wave
+from circsde.studies.grids import graded_grid
 from circsde.studies.monte_carlo import simulate
-from circsde.studies.paths import KnownPath, uniform_grid
+from circsde.studies.paths import KnownPath
 from circsde.studies.result import STRONG, WEAK, verdict
 from circsde.studies.statistics import Moments, Order, fit_order, quantile
 from circsde.typing import Angles
@@ -218,10 +219,10 @@ def test_many_angles_need_fewer_paths() -> None:
 
 
 def test_a_known_path_is_the_path_it_was_made_from() -> None:
-    path = Brownian(uniform_grid(1.0, 48), (30, 2), seed=4, dtype=torch.float64)
-    known = KnownPath.of(path, uniform_grid(1.0, 24))
+    path = Brownian(graded_grid(1.0, 48), (30, 2), seed=4, dtype=torch.float64)
+    known = KnownPath.of(path, graded_grid(1.0, 24))
     for n in (2, 6, 24):
-        pairs = zip(*(p.increments(uniform_grid(1.0, n), levy_area=True) for p in (path, known)), strict=True)
+        pairs = zip(*(p.increments(graded_grid(1.0, n), levy_area=True) for p in (path, known)), strict=True)
         for a, b in pairs:
             torch.testing.assert_close(tuple(a), tuple(b), rtol=0, atol=1e-14)
 

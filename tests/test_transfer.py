@@ -22,6 +22,7 @@ from circsde.sde import SDE
 from circsde.solvers import METHODS, Method, Noise, sdeint
 from circsde.solvers.methods import Step, heun_step, sra1_step
 from circsde.studies.exact import law_convergence, stationary_convergence
+from circsde.studies.grids import graded_grid
 from circsde.studies.markov import Grid, markov_matrix, operator
 from circsde.studies.propagation import propagate
 from circsde.studies.transfer import numerical_law, stationary_law, transfer_operator
@@ -297,7 +298,7 @@ def test_resolution_says_how_far_a_finer_grid_is() -> None:
     law = numerical_law(METHODS["heun"], problem.sde, problem.start, 10)
     fine = Grid(201)
     density = problem.start.log_prob(fine.theta[:, 0]).exp().numpy()
-    moments = fine.moments(propagate(METHODS["heun"], problem.sde, density, fine, 10))
+    moments = fine.moments(propagate(METHODS["heun"], problem.sde, density, fine, graded_grid(1.0, 10)))
     assert np.abs(moments[:6] - law.grid.moments(law.density)[:6]).max() < 1e-12
     assert law.resolution < 1e-9
     coarse = numerical_law(METHODS["heun"], problems.get("reverse").sde, problems.get("reverse").start, 5)

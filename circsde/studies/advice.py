@@ -11,10 +11,15 @@ NEAR = 0.1
 """An error that is known to a tenth of the tolerance is not worth more paths, even if the tolerance lies within."""
 
 
+def price(table: xr.Dataset) -> xr.DataArray:
+    """What a candidate costs: evaluations of the drift per path, or seconds."""
+    return table[table.attrs.get("cost", "nfe")]
+
+
 def best(table: xr.Dataset, accepted: xr.DataArray) -> xr.Dataset:
     """The cheapest of those accepted, and of equally cheap ones the most accurate."""
-    price = table["nfe"].where(accepted)
-    return table.isel(table["error"].where(price == price.min()).argmin(...))
+    costs = price(table).where(accepted)
+    return table.isel(table["error"].where(costs == costs.min()).argmin(...))
 
 
 def worse_when_finer(accepted: xr.DataArray, rejected: xr.DataArray) -> xr.DataArray:

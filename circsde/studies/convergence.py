@@ -132,6 +132,7 @@ def plan(
     steps: Sequence[int],
     refinement: int,
     seed: int,
+    power: float = 1.0,
 ) -> PathBlock:
     """What to simulate, its first path given; by default with all methods of ours that apply.
 
@@ -151,14 +152,14 @@ def plan(
     methods = default_methods(subject, metric) if methods is None else methods
     check_methods(methods)
     rate = steepness(subject)
-    least = math.ceil(2.0 * rate * subject.sde.horizon)
+    least = math.ceil(2.0 * max(1.0, power) * rate * subject.sde.horizon)
     if max(least, refinement * ladder[-1]) > MOST_STEPS:
         raise ValueError(
             f"the reference would take {max(least, refinement * ladder[-1]):,} steps, more than {MOST_STEPS:,}: paths"
             f" approach or part at a rate of {rate:.3g} over a horizon of {subject.sde.horizon:g}, and the largest"
             f" number of steps is {ladder[-1]:,}; study a shorter horizon or fewer steps"
         )
-    return PathBlock(subject, metric, seed, 0, 0, tuple(methods), ladder, refinement, least)
+    return PathBlock(subject, metric, seed, 0, 0, tuple(methods), ladder, refinement, least, power)
 
 
 def check_steps(steps: Sequence[int]) -> tuple[int, ...]:

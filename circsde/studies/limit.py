@@ -23,7 +23,7 @@ from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian
 from circsde.solvers.integrate import sdeint
 from circsde.streams import torch_stream
-from circsde.studies.paths import uniform_grid
+from circsde.studies.grids import graded_grid
 from circsde.studies.statistics import RESOLUTION, Array, fit_order, quantile
 
 ORDERS = (1, 2, 3)
@@ -96,8 +96,8 @@ def _differences(law: KuramotoLaw, start: SampledLaw, n: int, paths: int, steps:
     coupled = KuramotoSDE((n,), schedule=schedule)
     free = SDE(law.drift, coupled.diffusion, schedule.horizon, variance=coupled.variance)
     theta = start.sample((paths, n), generator=torch_stream(seed, "starts"))
-    path = Brownian(uniform_grid(schedule.horizon, steps), (paths, n), seed, torch.float64)
-    times = uniform_grid(schedule.horizon, TIMES)
+    path = Brownian(graded_grid(schedule.horizon, steps), (paths, n), seed, torch.float64)
+    times = graded_grid(schedule.horizon, TIMES)
     together = sdeint(coupled, theta, (0.0, schedule.horizon), n_steps=steps, brownian=path).theta[-1]
     alone = sdeint(free, theta, times, grid=path.grid, brownian=path).theta[1:]
     y = _moments(together) - _exact(law, times[-1])

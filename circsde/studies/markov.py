@@ -229,10 +229,21 @@ def wave_means(phi: Tensor, weight: Tensor, highest: int) -> Tensor:
             means.append(power.sum(1))
             power *= wave
         return torch.stack(means, 1)
-    a = torch.fft.fftfreq(2 * highest + 1, 1.0 / (2 * highest + 1), dtype=torch.float64)
-    first = torch.polar(weight.expand(phi.shape[:2])[..., None], phi[..., :1] * a)
-    second = phi[..., 1:] * torch.arange(highest + 1, dtype=torch.float64)
-    return first.transpose(1, 2) @ torch.polar(torch.ones_like(second), second)
+    first = weight[:, None] * _powers(phi[..., 0], highest)
+    second = _powers(phi[..., 1], highest)
+    up, down = (first.transpose(1, 2) @ wave for wave in (second, second.conj()))
+    return torch.cat((up, down[:, 1:].conj().flip(1)), 1)
+
+
+def _powers(phi: Tensor, highest: int) -> Tensor:
+    """``e^{ik phi}`` for k from 0 to ``highest`` along a new last dimension, the number known doubled in turns."""
+    wave = torch.polar(torch.ones_like(phi), phi)[..., None]
+    powers, known = torch.ones(*phi.shape, highest + 1, dtype=wave.dtype), 1
+    while known <= highest:
+        more = min(known, highest + 1 - known)
+        torch.mul(powers[..., :more], wave, out=powers[..., known : known + more])
+        known, wave = known + more, wave * wave
+    return powers
 
 
 def from_waves(means: Waves, grid: Grid) -> Array:

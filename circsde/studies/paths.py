@@ -4,8 +4,8 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from itertools import compress, pairwise
+from typing import Any
 
 import torch
 import xarray as xr
@@ -17,7 +17,9 @@ from circsde.solvers.grid import places
 from circsde.solvers.integrate import sdeint
 from circsde.solvers.methods import Method
 from circsde.solvers.registry import find_method
+from circsde.solvers.solution import Solution
 from circsde.studies.estimates import estimate
+from circsde.studies.grids import common_grid, graded_grid
 from circsde.studies.monte_carlo import Block, End, Sample, Solved, angles_per_path
 from circsde.studies.result import assemble
 from circsde.typing import Angles
@@ -71,12 +73,14 @@ class PathBlock(Block):
         steps: Increasing numbers of steps.
         refinement: The reference takes at least this many times the largest of them.
         least: And at least as many as this.
+        power: Of the grids on which all of them step, see :func:`~circsde.studies.grids.graded_grid`.
     """
 
     methods: tuple[str | Method, ...]
     steps: tuple[int, ...]
     refinement: int
     least: int = 0
+    power: float = 1.0
 
     @property
     def reference(self) -> int:
@@ -98,7 +102,7 @@ class PathBlock(Block):
 
     def describe(self) -> str:
         """The methods and steps, as text."""
-        return f"{self.solvers} {self.steps} {self.reference}"
+        return f"{self.solvers} {self.steps} {self.reference} {self.power:g}"
 
     def content(self) -> object:
         """The methods themselves, and that of the reference."""
@@ -139,35 +143,31 @@ class PathBlock(Block):
         """Every method and step count, and the reference, on the same starts and Brownian paths."""
         sde = self.subject.sde
         theta = self.starts()
-        common = common_grid(sde.horizon, self.steps)
-        fine = common_grid(sde.horizon, (*self.steps, self.reference))
+        common = common_grid(sde.horizon, self.steps, self.power)
+        fine = common_grid(sde.horizon, (*self.steps, self.reference), self.power)
         path = Brownian(fine, tuple(theta.shape), self.seed, theta.dtype, theta.device, self.first)
         fits = theta.numel() * len(fine) <= _REMEMBERED
         known = KnownPath.of(path, fine if fits else common)
         followed = known if fits else path
-        exact, coarse = (end(sde, theta, REFERENCE, n, followed) for n in (self.reference, self.reference // 2))
+
+        def solve(method: str | Method, n: int, path: BrownianPath) -> End:
+            return end(sde, theta, method, graded_grid(sde.horizon, n, self.power), path)
+
+        exact, coarse = (solve(REFERENCE, n, followed) for n in (self.reference, self.reference // 2))
         methods = [find_method(method) for method in self.methods]
-        return Solved([[end(sde, theta, method, n, known) for n in self.steps] for method in methods], exact, coarse)
+        return Solved([[solve(method, n, known) for n in self.steps] for method in methods], exact, coarse)
 
 
-def uniform_grid(horizon: float, n: int) -> tuple[float, ...]:
-    """``n`` equal steps."""
-    return (*(i * horizon / n for i in range(n)), horizon)
+def end(sde: SDE, theta: Angles, method: str | Method, grid: Sequence[float], path: BrownianPath) -> End:
+    """Where a solve over the horizon on one path ends."""
+    return End.of(solve_on(sde, theta, method, grid, brownian=path))
 
 
-def common_grid(horizon: float, steps: Sequence[int]) -> tuple[float, ...]:
-    """Every point of the grids of so many equal steps, each once."""
-    points = {Fraction(i, n) for n in set(steps) for i in range(n + 1)}
-    return tuple(x.numerator * horizon / x.denominator if x != 1 else horizon for x in sorted(points))
-
-
-def end(sde: SDE, theta: Angles, method: str | Method, n_steps: int, path: BrownianPath) -> End:
-    """Solve over the horizon on one path; how good unstable steps are is for a study to find, not for a warning."""
+def solve_on(sde: SDE, theta: Angles, method: str | Method, grid: Sequence[float], **noise: Any) -> Solution:
+    """Solve over the horizon; how good unstable steps are is for a study to find, not for a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".* is unstable where rate times step", RuntimeWarning)
-        return End.of(
-            sdeint(sde, theta, (0.0, sde.horizon), method=method, n_steps=n_steps, brownian=path, on_failure="return")
-        )
+        return sdeint(sde, theta, (0.0, sde.horizon), method=method, grid=grid, on_failure="return", **noise)
 
 
 def method_name(method: str | Method) -> str:

@@ -1,6 +1,7 @@
 """How a density moves through the steps of a method: by operators, or by maps where there is no noise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from circsde.solvers.methods import Method
 from circsde.studies.markov import Array, Grid, from_waves, image_of, markov_matrix, operator, wave_means
 from circsde.studies.memory import propagate_pairs, remembers_one_state
 from circsde.torus import TWO_PI
+
+_ALIKE = 1e-13  # rad, between the images of two steps that are the same but for the rounding of times
 
 
 def noiseless(sde: SDE) -> bool:
@@ -23,24 +26,23 @@ def has_operator(method: Method, sde: SDE) -> bool:
     return method.begin is None or noiseless(sde) or remembers_one_state(method, sde)
 
 
-def propagate(method: Method, sde: SDE, density: Array, grid: Grid, steps: int) -> Array:
-    """The density of the method's output after ``steps`` equal steps over the horizon.
+def propagate(method: Method, sde: SDE, density: Array, grid: Grid, times: Sequence[float]) -> Array:
+    """The density of the method's output after steps through ``times``, the first 0 and the last the horizon.
 
     A matrix is made once where all steps are alike. Without noise the steps are maps, whose composition is exact.
     """
-    h = sde.horizon / steps
     if noiseless(sde):
-        return _compose(method, sde, density, grid, steps)
+        return _compose(method, sde, density, grid, times)
     if method.begin is not None:
-        return propagate_pairs(method, sde, density, grid, steps)
+        return propagate_pairs(method, sde, density, grid, times)
     probe = torch.tensor([[[0.0]], [[1.3]]], dtype=torch.float64).expand(2, 1 + method.levy_area, grid.dimensions)
     matrix, seen = np.empty(0), torch.empty(0)
-    for i in range(steps):
-        image = image_of(method.step, sde, i * h, h, method.levy_area, grid.theta, probe)
-        if not torch.equal(image, seen):
-            matrix = operator(method, sde, i * h, h, grid)
-        density, seen = matrix.T @ density, image
-    return observe(method, sde, density, h, grid)
+    for t, end in pairwise(times):
+        image = image_of(method.step, sde, t, end - t, method.levy_area, grid.theta, probe)
+        if len(seen) == 0 or (image - seen).abs().max() > _ALIKE:
+            matrix, seen = operator(method, sde, t, end - t, grid), image
+        density = matrix.T @ density
+    return observe(method, sde, density, times[-1] - times[-2], grid)
 
 
 def observe(method: Method, sde: SDE, density: Array, h: float, grid: Grid) -> Array:
@@ -58,14 +60,14 @@ def refine(density: Array, grid: Grid, points: int) -> Array:
     return np.asarray(np.fft.ifftn(spectrum).real.ravel() * (points / grid.points) ** grid.dimensions)
 
 
-def _compose(method: Method, sde: SDE, density: Array, grid: Grid, steps: int) -> Array:
+def _compose(method: Method, sde: SDE, density: Array, grid: Grid, times: Sequence[float]) -> Array:
     """The law of points that all the steps move, as maps, in the modes of ``grid``."""
-    h, still = sde.horizon / steps, torch.zeros(1, 1 + method.levy_area, grid.dimensions, dtype=torch.float64)
+    still = torch.zeros(1, 1 + method.levy_area, grid.dimensions, dtype=torch.float64)
 
     def flow(theta: Tensor) -> Tensor:
         step = method.first_step()
-        for i in range(steps):
-            theta = image_of(step, sde, i * h, h, method.levy_area, theta, still)[:, 0]
+        for t, end in pairwise(times):
+            theta = image_of(step, sde, t, end - t, method.levy_area, theta, still)[:, 0]
         return theta
 
     if grid.dimensions == 1:

@@ -18,13 +18,8 @@ from circsde.record import provenance
 from circsde.sde import SDE
 from circsde.solvers.methods import Method
 from circsde.solvers.registry import find_method
-from circsde.studies.markov import (
-    Array,
-    Grid,
-    dimensions,
-    needs_two_noises,
-    operator,
-)
+from circsde.studies.grids import graded_grid
+from circsde.studies.markov import Array, Grid, dimensions, needs_two_noises, operator
 from circsde.studies.propagation import has_operator, noiseless, observe, propagate, refine
 from circsde.typing import Angles, PerSample
 
@@ -75,7 +70,12 @@ class NumericalLaw:
 
 
 def numerical_law(
-    method: Method, sde: SDE, start: Law | Sequence[Law], steps: int, tolerance: float | None = None
+    method: Method,
+    sde: SDE,
+    start: Law | Sequence[Law],
+    steps: int,
+    tolerance: float | None = None,
+    power: float = 1.0,
 ) -> NumericalLaw:
     """The law of a method's output at the horizon.
 
@@ -83,8 +83,9 @@ def numerical_law(
         method: The method.
         sde: An equation for one or two phases.
         start: The law at time 0, or one per phase.
-        steps: The number of equal steps.
+        steps: The number of steps.
         tolerance: Refine the grid until no low moment changes by more, and its tail is negligible or no longer falls.
+        power: Of the grid of times, see :func:`~circsde.studies.grids.graded_grid`; 1 for equal steps.
 
     Raises:
         ValueError: For more than two phases, or a method that remembers earlier steps, unless on one phase the last
@@ -92,11 +93,12 @@ def numerical_law(
     """
     if not has_operator(method, sde):
         _check_memory(method)
+    times = graded_grid(sde.horizon, steps, power)
 
     def attempt(grid: Grid) -> Array:
         laws = [start] * grid.dimensions if isinstance(start, Law) else start
         logs = [law.log_prob(x) for law, x in zip(laws, grid.theta.unbind(-1), strict=True)]
-        return propagate(method, sde, torch.stack(logs).sum(0).exp().numpy(), grid, steps)
+        return propagate(method, sde, torch.stack(logs).sum(0).exp().numpy(), grid, times)
 
     d = dimensions(sde)
     ladder = POINTS[d][3:] if noiseless(sde) and d == 1 else _ladder(method, sde)
@@ -218,6 +220,7 @@ def _ladder(method: Method, sde: SDE) -> tuple[int, ...]:
 def _refined(attempt: Callable[[Grid], Array], d: int, ladder: Sequence[int], tolerance: float | None) -> NumericalLaw:
     """The density on the first grid that agrees with the one before, and has no more to gain, or on the last."""
     limit = TOLERANCE[d] if tolerance is None else tolerance
+    negligible = max(TAIL[d], limit)
     laws = list[NumericalLaw]()
     for points in ladder:
         grid = Grid(points, d)
@@ -228,7 +231,7 @@ def _refined(attempt: Callable[[Grid], Array], d: int, ladder: Sequence[int], to
         if laws:
             gap = float(np.abs(law.low_moments() - laws[-1].low_moments()).max())
             law = replace(law, resolution=gap)
-            if gap <= limit and (tail <= TAIL[d] or tail > 0.1 * laws[-1].tail):
+            if gap <= limit and (tail <= negligible or tail > 0.1 * laws[-1].tail):
                 return law
         laws.append(law)
     return laws[-1]

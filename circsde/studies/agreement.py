@@ -1,0 +1,39 @@
+"""Whether a reference can be trusted: a method of another kind approaches the same solution."""
+
+from dataclasses import replace
+
+from circsde.studies.candidates import default_methods
+from circsde.studies.monte_carlo import simulate
+from circsde.studies.paths import REFERENCE, PathBlock
+from circsde.studies.runner import Runner
+
+_APPROACHES = 0.75
+"""Of a method of order one, half the step halves the distance to the solution that it shares with the reference."""
+
+
+def witness(block: PathBlock) -> PathBlock:
+    """Another method with a quarter and half of the reference's steps, beside the same reference.
+
+    It is the splitting method where the drift has a Mobius flow, which is stable at any step, and else Heun's.
+    """
+    splits = "mobius_strang" in default_methods(block.subject, block.metric)
+    reference, method = block.reference, "mobius_strang" if splits else "heun"
+    return replace(block, methods=(method,), steps=(reference // 4, reference // 2), refinement=2)
+
+
+def disagreement(block: PathBlock, paths: int, tolerance: float, confidence: float, runner: Runner | None) -> str:
+    """What speaks against the reference of a block, in words; empty where nothing does.
+
+    The reference stands where the witness comes within half the tolerance of it, or does not certainly stay further
+    away, or approaches it as its step is halved. Two solutions of one kind may be equally far from the exact one.
+    """
+    other = witness(block)
+    table = other.tabulate(simulate(other, paths, runner), confidence).isel(solver=0)
+    before, last = table["error"].values.tolist()
+    if float(table["lower"][-1]) <= 0.5 * tolerance or last <= _APPROACHES * before:
+        return ""
+    return (
+        f"the reference, {REFERENCE} with {block.reference} steps, is not confirmed: {other.solvers[0]} with"
+        f" {other.steps[-1]} steps is {last:.2g} from it, with {other.steps[0]} steps {before:.2g}, and does not"
+        " approach it; take a larger refinement"
+    )
