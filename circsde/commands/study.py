@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 Metric = StrEnum("Metric", ["WEAK", "STRONG", "STATIONARY"])
+Cost = StrEnum("Cost", ["NFE", "SECONDS"])
 Study = StrEnum(
     "Study",
     {"WEAK": "weak", "STRONG": "strong", "STATIONARY": "stationary", "WORK_PRECISION": "work-precision"},
@@ -89,6 +90,7 @@ Methods = Annotated[
     ),
 ]
 Steps = Annotated[str | None, option(SOLVER, "Numbers of steps, by default the problem's own.", metavar="N,M,...")]
+Offered = Annotated[str | None, option(SOLVER, "Numbers of steps, by default searched for.", metavar="N,M,...")]
 Atol = Annotated[str | None, option(SOLVER, "Adaptive methods on a flow: absolute tolerances.", metavar="A,B,...")]
 MonteCarlo = Annotated[bool, flag(SAMPLING, "Sample, even where the law is known.", "--monte-carlo")]
 Confidence = Annotated[float, option(SAMPLING, "Probability that an interval covers.")]
@@ -166,11 +168,16 @@ def select(
     tolerance: Annotated[float, option(SOLVER, "The largest error to accept; in rad for strong errors.")],
     metric: Annotated[Metric, option(SAMPLING, "The error that must be within it.")] = Metric.WEAK,
     methods: Methods = None,
-    steps: Steps = None,
+    steps: Offered = None,
     atol: Atol = None,
     stochasticity: Annotated[
         str | None, option(SOLVER, "Reversed equations: values of l on offer, as 0,0.5,1.", metavar="A,B,...")
     ] = None,
+    power: Annotated[
+        str | None,
+        option(SOLVER, "Grids: 1 for equal steps, 2 for steps that shrink to the horizon.", metavar="A,B,..."),
+    ] = None,
+    cost: Annotated[Cost, option(SOLVER, "What to be cheap in: drift evaluations, or time.")] = Cost.NFE,
     budget: Annotated[float, option(SAMPLING, "The most drift evaluations, per angle, to spend.")] = 1e9,
     monte_carlo: MonteCarlo = False,
     confidence: Confidence = 0.95,
@@ -202,6 +209,8 @@ def select(
             steps=options.numbers(steps),
             atol=_tolerances(atol, problem),
             stochasticity=options.reals(stochasticity),
+            power=options.reals(power),
+            cost=cost.value,
             monte_carlo=monte_carlo,
             budget=budget,
             seed=seed,

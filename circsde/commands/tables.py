@@ -96,9 +96,10 @@ def selection_table(choice: "Choice") -> Table:
 
 
 def _is_chosen(candidate: "xr.Dataset", choice: "Choice") -> bool:
-    if float(candidate["nfe"]) != choice.nfe or candidate["method"].item() != choice.method:
-        return False
-    return choice.stochasticity is None or float(candidate["stochasticity"]) == choice.stochasticity
+    setting = choice.n_steps if choice.atol is None else choice.atol
+    same = candidate["steps" if choice.atol is None else "atol"].item() == setting
+    names = ("method", "stochasticity", "power")
+    return same and all(getattr(choice, name) in (None, candidate[name].item()) for name in names)
 
 
 def problem_table() -> Table:
@@ -124,10 +125,10 @@ def study_values(study: "xr.Dataset") -> dict[str, object]:
 def selection_values(choice: "Choice") -> dict[str, object]:
     """The choice, empty where nothing qualifies, and all candidates that were looked at, cheapest first."""
     names = ("problem", "metric", "tolerance", "evidence", "confidence", "verdict", "advice")
-    evidence, chosen = choice.dataset, ("method", "n_steps", "atol", "stochasticity", "nfe")
+    evidence, chosen = choice.dataset, ("method", "n_steps", "power", "atol", "stochasticity", "nfe", "seconds")
     selected = {name: value for name in chosen if (value := getattr(choice, name)) is not None}
     rows = records(
-        evidence, "method", "stochasticity", "error", "lower", "upper", "nfe", "paths", "accepted", "rejected"
+        evidence, "method", "stochasticity", "power", "error", "lower", "upper", "nfe", "paths", "accepted", "rejected"
     )
     looked_at = [row for row in rows if not math.isnan(row["error"])]
     return {

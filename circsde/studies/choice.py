@@ -70,6 +70,11 @@ class Choice:
         return self._chosen("nfe", float)
 
     @property
+    def seconds(self) -> float | None:
+        """The time of a solve of the timed paths; None where the clock is not the cost."""
+        return self._chosen("seconds", float)
+
+    @property
     def verdict(self) -> str:
         """``"resolved"`` where all that is cheaper is ruled out and more steps are not worse; or ``"not resolved"``."""
         return str(self.dataset.attrs["verdict"])

@@ -1,5 +1,6 @@
 """The times that a study lets solvers step through: equal steps, and grids of a power, finer towards the horizon."""
 
+import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
@@ -26,6 +27,6 @@ def _times(horizon: float, points: Iterable[Fraction], power: float) -> tuple[fl
             return horizon
         if power == 1.0:
             return x.numerator * horizon / x.denominator
-        return horizon - horizon * float(1 - x) ** power
+        return horizon - horizon * math.pow(1 - x, power)
 
     return tuple(map(time, points))

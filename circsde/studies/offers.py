@@ -44,7 +44,7 @@ class Offer:
         """What so many steps of a candidate cost."""
         if self.clocks is not None:
             return self.clocks[label](steps)
-        return float(find_method(self.solvers[label]).evaluations(self.subject.sde) * steps)
+        return float(find_method(self.solvers[label]).work(self.subject.sde, steps))
 
     def row(self, table: xr.Dataset) -> xr.Dataset:
         """The evidence of a study of some of the methods, its solvers named as the candidates are."""

@@ -36,8 +36,9 @@ def too_few(seen: Mapping[int, Seen]) -> int:
 def following(seen: Mapping[int, Seen], affordable: int, tolerance: float, order: float) -> int | None:
     """The number of steps to try next, at most ``affordable``; None where there is none left.
 
-    Numbers double until one is accepted, or the last that is affordable is near. Between it and the last that is not, the next follows from the power law
-    through both. A candidate that would take more than :data:`MOST` steps by far, at its order, is given up.
+    Numbers double until one is accepted, or the last that is affordable is near. Between one that is accepted and the
+    last that is not, the next follows from the power law through both. A candidate that would take more than
+    :data:`MOST` steps by far, at its order, is given up.
 
     >>> following({}, 1000, 0.1, 2.0), following({4: Seen(0.4, False)}, 1000, 0.1, 2.0)
     (2, 8)
@@ -49,14 +50,14 @@ def following(seen: Mapping[int, Seen], affordable: int, tolerance: float, order
         return None
     enough = min((n for n, one in seen.items() if one.accepted), default=None)
     if enough is None:
-        if few and few * (seen[few].error / tolerance) ** (1.0 / order) > 4 * MOST:
+        if few and few * math.pow(seen[few].error / tolerance, 1.0 / order) > 4 * MOST:
             return None
         return affordable if affordable <= 4 * few else max(2, 2 * few)
     last = min(affordable, enough - 1)
     if not few or not seen[few].error > tolerance > seen[enough].error > 0.0:
         return (few + 1 + last) // 2
     slope = math.log(seen[few].error / seen[enough].error) / math.log(enough / few)
-    return min(max(math.ceil(few * (seen[few].error / tolerance) ** (1.0 / slope)), few + 1), last)
+    return min(max(math.ceil(few * math.pow(seen[few].error / tolerance, 1.0 / slope)), few + 1), last)
 
 
 def between(first: int, last: int) -> Iterator[int]:
