@@ -18,7 +18,10 @@ sampled with other paths than those of the selection, four times as many as it t
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -36,7 +39,6 @@ from circsde.studies import Choice, Simulation, exact_convergence, select, weak_
 from circsde.studies.steps import between
 
 START = normal(2.0, 0.5)
-TOLERANCES = (1e-2, 2e-3)
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,16 @@ class Case:
     Attributes:
         kind: What it stands for.
         subject: The equation and its start.
-        tolerances: Those that are asked for.
     """
 
     kind: str
     subject: Simulation
-    tolerances: tuple[float, ...] = TOLERANCES
 
 
-def own(name: str, kind: str, drift: Callable[..., Tensor], g: Any, start: Any = START, **more: Any) -> Case:
+def own(name: str, kind: str, drift: Callable[..., Tensor], g: Any, start: Any = START) -> Case:
     """One angle, or two where the start is a pair, with a drift of its own."""
     angles = len(start) if isinstance(start, tuple) else 1
-    return Case(kind, Simulation(SDE(drift, g, 1.0, event_shape=(angles,)), start, name=name), **more)
+    return Case(kind, Simulation(SDE(drift, g, 1.0, event_shape=(angles,)), start, name=name))
 
 
 def phase(name: str, kind: str, schedule: Schedule, frequency: float = 0.0) -> Case:
@@ -128,7 +128,6 @@ def cases() -> list[Case]:
             ),
             1.0,
             start,
-            tolerances=TOLERANCES[:1],
         ),
         own(
             "no potential",
@@ -136,7 +135,6 @@ def cases() -> list[Case]:
             pair(lambda t, x, y: 1.0 + y.sin(), lambda t, x, y: 0.5 * (x - y).cos() - 2.0 * x.sin()),
             0.7,
             start,
-            tolerances=TOLERANCES[:1],
         ),
         own(
             "two frequencies",
@@ -144,7 +142,6 @@ def cases() -> list[Case]:
             pair(lambda t, x, y: 6.0 + 2 * (y - x).sin(), lambda t, x, y: -3.0 + 2 * (x - y).sin()),
             0.8,
             start,
-            tolerances=TOLERANCES[:1],
         ),
         Case("reversed, exact score", Simulation(reverse(forward, score), VonMises(0.0, 1.0), name="reversed")),
         Case(
@@ -168,7 +165,6 @@ def cases() -> list[Case]:
                     normal(1.0, 0.8),
                     name=name,
                 ),
-                TOLERANCES[:1],
             )
             for n, K, ref, D, w, name in rings
         ),
@@ -219,7 +215,7 @@ def sampled_cheapest(case: Case, choice: Choice, tolerance: float) -> tuple[floa
 def measure(case: Case, tolerance: float) -> dict[str, object]:
     """One selection, with its processor time on one thread, and what brute force says of it."""
     begin = time.process_time()
-    choice = select(case.subject, tolerance, budget=3e8)
+    choice = select(case.subject, tolerance, budget=1e8)
     seconds = time.process_time() - begin
     row: dict[str, object] = {
         "equation": case.subject.name,
@@ -251,17 +247,25 @@ def summary(record: Record) -> list[Row]:
     return [Row("evaluations of a choice, 5 to 95 % of equations", "the cheapest by brute force", middle, low, high)]
 
 
+def measure_one(i: int, tolerance: float) -> dict[str, object]:
+    """The same of an equation by its place, on one thread."""
+    torch.set_num_threads(1)
+    return measure(cases()[i], tolerance)
+
+
 def main() -> None:
     """Run, print, and keep the results."""
-    arguments = options(__doc__, "three equations").parse_args()
-    torch.set_num_threads(1)
-    chosen = cases()[:3] if arguments.quick else cases()
+    parser = options(__doc__, "three equations")
+    parser.add_argument("--tolerance", type=float, default=1e-2)
+    parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
+    arguments = parser.parse_args()
+    chosen = range(3) if arguments.quick else range(len(cases()))
     results = []
-    for case in chosen:
-        for tolerance in case.tolerances:
-            results.append(measure(case, tolerance))
-            print(results[-1], flush=True)
-            keep(arguments.out, results=results)
+    with ProcessPoolExecutor(arguments.workers, get_context("spawn")) as pool:
+        for row in pool.map(measure_one, chosen, repeat(arguments.tolerance)):
+            results.append(row)
+            print(row, flush=True)
+    keep(arguments.out, results=results)
 
 
 if __name__ == "__main__":

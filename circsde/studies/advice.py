@@ -13,7 +13,8 @@ NEAR = 0.1
 
 def price(table: xr.Dataset) -> xr.DataArray:
     """What a candidate costs: evaluations of the drift per path, or seconds."""
-    return table[table.attrs.get("cost", "nfe")]
+    costs: xr.DataArray = table[str(table.attrs.get("cost", "nfe"))]
+    return costs
 
 
 def best(table: xr.Dataset, accepted: xr.DataArray) -> xr.Dataset:

@@ -2,8 +2,8 @@
 
 import platform
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ _STEPS = (8, 40)
 _TURNS = 7
 
 
-class Clock(NamedTuple):
+@dataclass(frozen=True)
+class Clock:
     """The seconds of a solve: a part for the solve, and one for each step.
 
     Attributes:
@@ -37,7 +38,7 @@ class Clock(NamedTuple):
 
 
 @torch.no_grad()
-def clocks(offers: Sequence[Offer], seed: int) -> tuple[dict[str, Clock], dict[str, object]]:
+def clocks(offers: Sequence[Offer], seed: int) -> tuple[dict[str, Callable[[float], float]], dict[str, object]]:
     """The clock of every candidate, by its name, and where and how they were measured.
 
     Medians of seven solves of 8 and of 40 steps, after one that warms up, the noise that they draw included, in this
@@ -58,7 +59,9 @@ def clocks(offers: Sequence[Offer], seed: int) -> tuple[dict[str, Clock], dict[s
     few, many = np.median(seconds[1:], axis=0).T
     step = np.maximum(many - few, 1e-9) / (_STEPS[1] - _STEPS[0])
     start = np.maximum(few - _STEPS[0] * step, 0.0)
-    found = {label: Clock(float(a), float(b)) for (label, *_), a, b in zip(candidates, start, step, strict=True)}
+    found: dict[str, Callable[[float], float]] = {
+        label: Clock(float(a), float(b)) for (label, *_), a, b in zip(candidates, start, step, strict=True)
+    }
     return found, {
         "timed_paths": paths,
         "threads": torch.get_num_threads(),
