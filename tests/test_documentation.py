@@ -246,6 +246,11 @@ def sampling(record: Result) -> list[str]:
     return [f"takes {min(found):.1f} to {max(found):.1f} % of their time"]
 
 
+def others(record: Result) -> list[str]:
+    """What was measured of other packages."""
+    return [f"{row['package']} | {row['claim']} | {row['measured']}" for row in record["claims"]]
+
+
 STRIDES = (1, 5, 10)
 DATA = ("socofing", "brodatz")
 
@@ -260,6 +265,7 @@ CHECKED: list[tuple[str, str, Callable[[Result], list[str]]]] = [
     ("benchmarks/README.md", "training", training),
     ("benchmarks/README.md", "sampling", sampling),
     ("docs/comparison.md", "forward", against_diffrax),
+    ("docs/others.md", "others", others),
     ("docs/choosing.md", "mean_field", mean_field),
     ("docs/choosing.md", "reverse", backwards),
 ]
