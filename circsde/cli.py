@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from circsde.commands import diagnose, doctor, fetch, loglik, sample, simulate, study, train, verify
+from circsde.commands import diagnose, doctor, fetch, loglik, sample, simulate, study, study_examples, train, verify
 from circsde.commands.console import Program, version_line
 
 EXAMPLES = """
@@ -38,9 +38,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=simulate.EXAMPLES)(simulate.simulate)
-app.command(epilog=study.STUDY_EXAMPLES)(study.study)
-app.command(epilog=study.SELECT_EXAMPLES)(study.select)
-app.command(epilog=study.PROBLEMS_EXAMPLES)(study.problems)
+app.command(epilog=study_examples.STUDY)(study.study)
+app.command(epilog=study_examples.SELECT)(study.select)
+app.command(epilog=study_examples.PROBLEMS)(study.problems)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=sample.EXAMPLES)(sample.sample)
 app.command(epilog=loglik.EXAMPLES)(loglik.loglik)

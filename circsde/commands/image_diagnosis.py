@@ -38,14 +38,14 @@ def examine(
     from circsde.data import ImageSet
     from circsde.metrics.images import compare
     from circsde.sampling.reverse import Recipe
-    from circsde.sampling.trained import event_shape
+    from circsde.sampling.trained import encoding_of, event_shape
     from circsde.streams import torch_stream
 
     windows = Windows(**model.about["windows"], cache=None)
     if source is not None:
         windows = replace(windows, source=source)
     held_out, familiar = windows.part("test"), windows.part("train")
-    encoding = image_samples.encoding_of(model.about)
+    encoding = encoding_of(model.about)
     known, shape = event_shape(model), windows.shape(held_out)
     if shape != known:
         raise ValueError(f"the model knows images of shape {known}, the windows of {windows.source} are {shape}")

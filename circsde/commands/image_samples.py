@@ -1,7 +1,6 @@
 """Samples of a model of images, from the command line: phases to NetCDF, a sheet of pictures, and how they came."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from circsde.encoding import Encoding
     from circsde.models.training import Trained
     from circsde.sampling.reverse import Recipe
 
@@ -39,25 +37,14 @@ def draw(model: "Trained", run: Path, recipe: "Recipe | None", law: str, count: 
     return drawn.assign_attrs(start_law=name)
 
 
-def encoding_of(about: Mapping[str, Any]) -> "Encoding":
-    """What phases stand for, by what a model or its samples say; else grey values on the whole circle."""
-    from circsde.data.fields import FieldEncoding
-    from circsde.data.orientation import OrientationEncoding
-    from circsde.encoding import PhaseEncoding
-
-    if about.get("encoding") == "orientation":
-        return OrientationEncoding()
-    if about.get("encoding") == "phase":
-        return FieldEncoding()
-    return PhaseEncoding(float(about.get("encoding_scale") or math.pi))
-
-
 def pictures(result: "xr.Dataset", name: str | None = None) -> "Tensor":
     """Phases as values in ``[-1, 1]`` by their encoding, or values as they are; a single channel is grey.
 
     By default those at the end.
     """
     import torch
+
+    from circsde.sampling.trained import encoding_of
 
     shown = result[name or ("value" if "value" in result else "theta")]
     if "channel" in shown.dims and shown.sizes["channel"] == 1:

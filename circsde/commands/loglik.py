@@ -152,11 +152,10 @@ def _pictures(model: "Trained", source: str, reading: Any, count: int | None, se
     """Windows of a source as the model knows them: grey levels as integers, or phases."""
     from dataclasses import replace
 
-    from circsde.commands import image_samples
     from circsde.commands.train_images import Windows
     from circsde.data import ImageSet
     from circsde.sampling.likelihoods import levels
-    from circsde.sampling.trained import event_shape
+    from circsde.sampling.trained import encoding_of, event_shape
 
     own = Windows(**model.about["windows"], cache=None)
     windows = replace(own, source=source, reading={**(own.reading or {}), **reading.described} or None)
@@ -168,7 +167,7 @@ def _pictures(model: "Trained", source: str, reading: Any, count: int | None, se
     if windows.encode == "grey":
         assert isinstance(data, ImageSet)
         return levels(data.windows(count, seed))
-    return data.phases(count, image_samples.encoding_of(model.about), seed)
+    return data.phases(count, encoding_of(model.about), seed)
 
 
 def _digest(run: Path) -> str:

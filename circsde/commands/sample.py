@@ -1,6 +1,7 @@
 """``circsde sample``: what a trained model draws, to NetCDF and a picture."""
 
 import math
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,9 @@ IMAGES, CLASSES = "Models of images", "Classes"
 OF_IMAGES = ("noisy", "sheet", "video")
 """Options that mean nothing for a model of angles."""
 
+OF_RECIPES = ("steps", "method", "stochasticity", "spacing", "corrector", "flow", "noisy")
+"""Options that a recipe replaces."""
+
 EXAMPLES = """
 [bold]Examples[/]
 
@@ -29,6 +33,10 @@ A thousand samples of a model of angles, as runs/lys/samples.nc and .png:
 By its probability flow, which adds no noise:
 
   [cyan]circsde sample runs/lys --stochasticity 0 --steps 50 --out flow[/]
+
+As [cyan]circsde select runs/lys --budget-nfe 20[/] chose:
+
+  [cyan]circsde sample runs/lys --recipe runs/lys/recipe.json[/]
 
 Images on a sheet, with a video of how they come:
 
@@ -51,6 +59,9 @@ def sample(
     steps: Annotated[int | None, option(SOLVER, "In all; by default 25 of multistep, 100 of others.", least=1)] = None,
     method: options.StepBack = None,
     stochasticity: Annotated[float, option(SOLVER, "1: reverse SDE; 0: probability flow.")] = 1.0,
+    recipe: Annotated[
+        Path | None, option(SOLVER, "All of this as circsde select RUN chose it.", metavar="FILE")
+    ] = None,
     seed: options.Seed = 0,
     classes: Annotated[
         str | None, option(CLASSES, "Of these classes, in turn; by default as often as in the data.", metavar="A,B,...")
@@ -87,7 +98,7 @@ def sample(
     pairs of angles as densities, or samples of images on a sheet. A model of images along the standard diffusion
     samples by multistep steps, or by --flow ddim, midpoint, heun2 or rk4.
     """
-    given = dict(locals())
+    asked = given = dict(locals())
     table = ".csv" if out is not None and out.suffix == ".csv" else ".nc"
     (written,) = console.outputs(out, options.beside(run, "samples"), (table,), str(run), force=force)
     picture = written.with_suffix(".png") if sheet is None else sheet
@@ -97,6 +108,7 @@ def sample(
     from circsde.files.units import unit_name
     from circsde.models.training import trained
     from circsde.record import provenance
+    from circsde.sampling.recipe_files import load_recipe
     from circsde.sampling.reverse import Recipe, Spacing
     from circsde.sampling.trained import samples_at_once
     from circsde.solvers.trajectory import ADAPTIVE
@@ -111,7 +123,11 @@ def sample(
     steps = steps or (len(model.chain) if flow in ADAPTIVE else 25 if method == "multistep" else 100)
     batch, given = batch or samples_at_once(model), given | {"method": method, "steps": steps}
     denoise = images and not noisy
-    recipe = Recipe(None if flow else method, steps, Spacing(spacing), stochasticity, corrector, denoise, flow)
+    how = Recipe(None if flow else method, steps, Spacing(spacing), stochasticity, corrector, denoise, flow)
+    if recipe is not None:
+        options.refuse(sample, asked, OF_RECIPES, f"how to sample is said by {recipe}: leave it out")
+        how = load_recipe(recipe)
+        steps, given = how.n_steps, asked | asdict(how)
     _check_memory(model, count)
     on = options.device(device)
     what = f" of {', '.join(model.about['names'])}" if not images else ""
@@ -120,7 +136,7 @@ def sample(
         result = image_samples.draw(
             model,
             run,
-            recipe,
+            how,
             start_law,
             count,
             classes=tuple(options.names(classes) or ()),
@@ -160,7 +176,7 @@ def _refuse_inert(model: "Trained", run: Path, given: dict[str, Any]) -> None:
     if model.about.get("kind") != "images":
         options.refuse(sample, given, OF_IMAGES, f"for models of images, and {run} is one of angles")
     if not isinstance(model.process, Chain):
-        names = (*reverse, "spacing", "corrector", "noisy", "start_law")
+        names = (*reverse, "spacing", "corrector", "noisy", "start_law", "recipe")
         options.refuse(sample, given, names, "for models of phases, and this is one of the standard diffusion")
     elif flow is not None:
         options.refuse(sample, given, reverse, "of the reverse equation, and --flow follows the probability flow")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from circsde.commands import completion, console, options
+from circsde.commands import completion, console, options, study_run
 from circsde.commands.answer import Answer
 from circsde.commands.options import OUTPUT, SOLVER, flag, option
 
@@ -30,55 +30,17 @@ Study = StrEnum(
 
 SAMPLING, COMPUTING = "Sampling", "Computing"
 
-STUDY_EXAMPLES = """
-[bold]Examples[/]
-
-Weak orders without sampling noise, on a problem of one phase:
-
-  [cyan]circsde study published_doubled[/]
-
-Strong orders of two methods, four processes; interrupt it, and run it again to go on:
-
-  [cyan]circsde study two_coupled --metric strong --methods heun,sra1 --paths 65536 --workers 4[/]
-
-What accuracy costs, beside torchsde:
-
-  [cyan]circsde study stiff_well --metric work-precision --methods heun,mobius_strang,torchsde:srk[/]
-
-The result in Python: [cyan]xarray.open_dataset("published_doubled-weak.nc")[/]
-"""
-
-SELECT_EXAMPLES = """
-[bold]Examples[/]
-
-The cheapest method whose means are within a tolerance:
-
-  [cyan]circsde select published --tolerance 1e-3[/]
-
-The same for a script, as JSON:
-
-  [cyan]circsde select published --tolerance 1e-3 --json --quiet --force[/]
-
-Also how much noise a reversed equation should have:
-
-  [cyan]circsde select reverse --tolerance 1e-2 --stochasticity 0,0.5,1[/]
-
-A tolerance of an adaptive method, for paths within 1e-4 rad:
-
-  [cyan]circsde select probability_flow --tolerance 1e-4 --metric strong[/]
-"""
-
-PROBLEMS_EXAMPLES = """
-[bold]Examples[/]
-
-  [cyan]circsde problems[/]
-
-  [cyan]circsde problems --json[/]
-"""
+OF_PROBLEMS = ("metric", "monte_carlo", "workers", "dask")
+OF_RUNS = ("start_law", "device")
+"""Options that mean nothing for a trained model, and for a problem."""
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="PROBLEM", help="A name from circsde problems.", autocompletion=completion.complete_problem),
+    typer.Argument(
+        metavar="PROBLEM|RUN",
+        help="A name from circsde problems; or the folder of a training: then its samplers.",
+        autocompletion=completion.complete_problem,
+    ),
 ]
 Methods = Annotated[
     str | None,
@@ -92,6 +54,9 @@ Methods = Annotated[
 Steps = Annotated[str | None, option(SOLVER, "Numbers of steps, by default the problem's own.", metavar="N,M,...")]
 Offered = Annotated[str | None, option(SOLVER, "Numbers of steps, by default searched for.", metavar="N,M,...")]
 Atol = Annotated[str | None, option(SOLVER, "Adaptive methods on a flow: absolute tolerances.", metavar="A,B,...")]
+StartLaw = Annotated[
+    str, option(SAMPLING, "Runs: auto: of the run's file, if it has one; settled; or a file.", metavar="LAW")
+]
 MonteCarlo = Annotated[bool, flag(SAMPLING, "Sample, even where the law is known.", "--monte-carlo")]
 Confidence = Annotated[float, option(SAMPLING, "Probability that an interval covers.")]
 Seed = Annotated[int, option(SAMPLING, "Seed of starts and paths.", least=0, check=options.check_seed)]
@@ -116,6 +81,8 @@ def study(
         int | None, option(SAMPLING, "Paths; for one phase 8192, or 65536 for weak errors.", least=2)
     ] = None,
     monte_carlo: MonteCarlo = False,
+    start_law: StartLaw = "auto",
+    device: options.Device = options.DeviceName.AUTO,
     confidence: Confidence = 0.95,
     seed: Seed = 0,
     workers: Workers = 1,
@@ -123,13 +90,17 @@ def study(
     out: Out = None,
     force: options.Force = False,
 ) -> Answer:
-    """Measure errors and orders of methods on a problem with an exact answer.
+    """Measure errors and orders of methods on a problem with an exact answer, or of samplers of a trained model.
 
     Errors have intervals and a floor; orders are fitted where errors are resolved.
     Interrupted, the same command goes on from the finished cells.
     """
     given = dict(locals())
     options.check_probability(confidence=confidence)
+    if study_run.is_run(problem):
+        options.refuse(study, given, OF_PROBLEMS, "for problems, and this is a run")
+        return study_run.study(given)
+    options.refuse(study, given, OF_RUNS, f"for a trained model, and {problem} is a problem")
     netcdf, picture = console.outputs(out, Path(f"{problem}-{metric}"), (".nc", ".png"), problem, force=force)
 
     from functools import partial
@@ -165,19 +136,30 @@ def study(
 @console.command
 def select(
     problem: Name,
-    tolerance: Annotated[float, option(SOLVER, "The largest error to accept; in rad for strong errors.")],
+    tolerance: Annotated[float | None, option(SOLVER, "The largest error to accept; in rad for strong errors.")] = None,
+    budget_nfe: Annotated[
+        int | None, option(SOLVER, "Runs, instead: the best sampler of so many evaluations of the score.", least=2)
+    ] = None,
     metric: Annotated[Metric, option(SAMPLING, "The error that must be within it.")] = Metric.WEAK,
     methods: Methods = None,
     steps: Offered = None,
     atol: Atol = None,
     stochasticity: Annotated[
-        str | None, option(SOLVER, "Reversed equations: values of l on offer, as 0,0.5,1.", metavar="A,B,...")
+        str | None, option(SOLVER, "Reversed equations, runs: values of l on offer, as 0,0.5,1.", metavar="A,B,...")
     ] = None,
     power: Annotated[
         str | None,
         option(SOLVER, "Grids: 1 for equal steps, 2 for steps that shrink to the horizon.", metavar="A,B,..."),
     ] = None,
     cost: Annotated[Cost, option(SOLVER, "What to be cheap in: drift evaluations, or time.")] = Cost.NFE,
+    spacing: Annotated[
+        str | None, option(SOLVER, "Runs: in what steps are even; by default any.", metavar="index,time,log-noise")
+    ] = None,
+    paths: Annotated[
+        int | None, option(SAMPLING, "Runs: samples to compare at first; by default 256.", least=16)
+    ] = None,
+    start_law: StartLaw = "auto",
+    device: options.Device = options.DeviceName.AUTO,
     budget: Annotated[float, option(SAMPLING, "The most drift evaluations, per angle, to spend.")] = 1e9,
     monte_carlo: MonteCarlo = False,
     confidence: Confidence = 0.95,
@@ -187,13 +169,25 @@ def select(
     out: Out = None,
     force: options.Force = False,
 ) -> Answer:
-    """Choose the cheapest method and step count that is certain to meet a tolerance.
+    """Choose the cheapest method and step count that is certain to meet a tolerance; or sampler, for a trained model.
+
+    For a run, the answer is a recipe that circsde sample --recipe takes.
 
     Says what the choice rests on, and, where nothing qualifies, what would be needed.
     """
     given = dict(locals())
     options.check_positive(budget=budget)
     options.check_probability(confidence=confidence)
+    if study_run.is_run(problem):
+        options.refuse(
+            select, given, (*OF_PROBLEMS, "steps", "budget", "power", "cost"), "for problems, and this is a run"
+        )
+        return study_run.select(given)
+    options.refuse(
+        select, given, (*OF_RUNS, "budget_nfe", "spacing", "paths"), f"for a trained model, and {problem} is a problem"
+    )
+    if tolerance is None:
+        raise ValueError("--tolerance is missing: the largest error to accept")
     netcdf, picture = console.outputs(out, Path(f"{problem}-select"), (".nc", ".png"), problem, force=force)
 
     from circsde.commands import tables

@@ -165,7 +165,7 @@ def fit(
     """
     import torch
 
-    from circsde.commands.image_samples import encoding_of, training_sheet
+    from circsde.commands.image_samples import training_sheet
     from circsde.matching.chain import Chain
     from circsde.models.linear_residual import LinearResidual
     from circsde.models.loop import LAST
@@ -177,6 +177,7 @@ def fit(
     from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
     from circsde.record import check_writable, held
     from circsde.sampling.choose_start import FILE
+    from circsde.sampling.trained import encoding_of
     from circsde.streams import seed_torch
 
     training, held_out = windows.part("train"), windows.part("test")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from circsde.matching.chain import Chain
 from circsde.sde import reverse
+from circsde.solvers.brownian import BrownianPath
 from circsde.solvers.correctors import clamped, denoised, langevin
 from circsde.solvers.flow import odeint
 from circsde.solvers.grid import resolution
@@ -162,6 +163,7 @@ def run_reverse(
     first_sample: int = 0,
     known: Known | None = None,
     frames: int = 2,
+    brownian: BrownianPath | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Solution:
     """One batch from ``from_time`` (the horizon) back to time 0.
@@ -176,6 +178,7 @@ def run_reverse(
         first_sample: The index of the first sample.
         known: Angles to hold on their forward path.
         frames: How many states to keep, spread evenly over the steps, first and last included.
+        brownian: The path to follow instead of a new one, so that recipes can be compared on one.
         progress: Called with the number of finished steps.
 
     Returns:
@@ -203,8 +206,9 @@ def run_reverse(
                 [grid[i] for i in kept],
                 grid=grid,
                 method=method,
-                generator=seed,
-                first_sample=first_sample,
+                brownian=brownian,
+                generator=seed if brownian is None else None,
+                first_sample=first_sample if brownian is None else 0,
                 progress=progress,
             )
         return _denoised(chain, score, solution, walked[-1], known) if recipe.denoise else solution

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ import xarray as xr
 from torch import Tensor
 
 from circsde.contracts import Sampled, first_few
+from circsde.data.fields import FieldEncoding
+from circsde.data.orientation import OrientationEncoding
+from circsde.encoding import Encoding, PhaseEncoding
 from circsde.models import values
 from circsde.models.guidance import Conditioned
 from circsde.models.training import Trained
@@ -134,6 +138,15 @@ def event_shape(model: Trained) -> tuple[int, ...]:
     """The shape of a sample."""
     process = model.process
     return tuple(process.event_shape if isinstance(process, VariancePreserving) else model.sde.event_shape)
+
+
+def encoding_of(about: Mapping[str, Any]) -> Encoding:
+    """What phases stand for, by what a model or its samples say; else grey values on the whole circle."""
+    if about.get("encoding") == "orientation":
+        return OrientationEncoding()
+    if about.get("encoding") == "phase":
+        return FieldEncoding()
+    return PhaseEncoding(float(about.get("encoding_scale") or math.pi))
 
 
 def centre(model: Trained) -> Tensor:
