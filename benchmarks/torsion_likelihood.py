@@ -1,15 +1,19 @@
-"""Which density model gives held-out protein torsion angles the highest likelihood, at the same training time?
+"""Which density model gives held-out torsion angles the highest likelihood, at the same training time?
 
     python benchmarks/torsion_likelihood.py --quick                         # seconds, on a generated table
     python benchmarks/torsion_likelihood.py --data FOLDER --device cuda --jobs 10 --seconds 60 --out FILE
+    python benchmarks/torsion_likelihood.py --data FOLDER --sets rna,rna-entry --seeds 0,1,2,3,4 --out FILE
     python benchmarks/torsion_likelihood.py --table benchmarks/results/torsion_likelihood.json
 
-Tables, splits and units are those of ``circsde.data.torsion``. FOLDER holds ``cys.csv``, ...; without it they are
-fetched. Every model gets the same time, CPU time of one thread or wall-clock time of a graphics card that ``--jobs``
-models share, and chooses what it keeps on the validation rows. Compared are negative log-likelihoods of the test rows
-in nats, mean and standard error: by the exact divergence along a probability flow for the diffusions and for flow
-matching, in closed form for the others. Differences from the best variant of this package, the one with the least mean
-validation NLL over all sets, are taken row by row, so their standard errors are far smaller. A cell (set, model, seed)
+Tables of proteins, their splits and units are those of ``circsde.data.torsion``. FOLDER holds ``cys.csv``, ...; without
+it they are fetched. ``rna.tsv`` there is the RNA column of the public table, split by five seeds (``torsion/rna.py``);
+those of seed 0 are integrated, too (``circsde.solvers.importance``).
+
+Every model gets the same time, CPU time of one thread or wall-clock time of a graphics card that ``--jobs`` models
+share, and chooses what it keeps on the validation rows. Compared are negative log-likelihoods of the test rows in nats,
+mean and standard error: by the exact divergence along a probability flow for the diffusions and for flow matching, in
+closed form for the others. Differences from the best variant of this package, the one with the least mean validation
+NLL over all sets of proteins, are taken row by row, so their standard errors are far smaller. A cell (set, model, seed)
 that ``--out`` holds already is not repeated.
 
 * Of this package: wrapped diffusion; attraction to the mean directions ("reference"), and global coupling too, each by
@@ -33,16 +37,33 @@ from typing import Any
 import numpy as np
 import torch
 from report import Record, Row, keep, machine, options
-from torsion.fitting import Answer, Task
+from torsion import rna
+from torsion.fitting import Answer, Design, Task
 from torsion.ours import diffusion
 from torsion.peers import flow_matching, mixture, ncsf
 
 from circsde.data.torsion import TABLES, torsion
 from circsde.models.processes import Process
 from circsde.models.transitions import Objective
+from circsde.solvers.importance import LogDensity, integral, values_at
+from circsde.solvers.likelihood import LogProb
 from circsde.torus import TWO_PI, difference, mean_direction, wrap
 
 SETS = ("cys", "his", "lys", "trp", "cispro")
+
+DESIGNS = {
+    "cpu": Design(width=128, depth=3, smallest_noise=0.1, batch=256, atol=1e-5),
+    "cuda": Design(width=256, depth=3, smallest_noise=0.1, batch=4096, atol=1e-5),
+}
+RNA = {
+    "cpu": Design(width=256, depth=4, smallest_noise=0.03, batch=256, atol=2e-6),
+    "cuda": Design(width=512, depth=4, smallest_noise=0.03, batch=1024, atol=2e-6),
+}
+"""By the validation rows of seed 0; larger on a graphics card, where that costs no time."""
+
+POINTS = 400
+"""At which a density of RNA torsions is integrated, and the confidence of the interval."""
+CONFIDENCE = 0.95
 
 OURS: dict[str, Callable[[Task], Answer]] = {
     "diffusion": lambda task: diffusion(task, Process.DIFFUSION, Objective.DENOISING),
@@ -79,12 +100,15 @@ class Cell:
             noise = 0.2 * torch.randn(1500, 3, generator=generator)
             drawn = centres[torch.randint(4, (1500,), generator=generator)] + noise
             parts = list(torch.split(wrap(drawn), [1000, 250, 250]))
+        elif self.name in rna.SETS:
+            parts = rna.parts(self.name, self.seed, (self.folder or Path()) / "rna.tsv")
         else:
             path = None if self.folder is None else self.folder / f"{self.name}.csv"
             parts = [torsion(self.name, part, path).theta for part in ("train", "validation", "test")]
         centre = mean_direction(parts[0].double(), 0).float()
         training, validation, test = (difference(part, centre).to(self.device) for part in parts)
-        return Task(training, validation[: self.rows], test[: self.rows], self.seconds, self.seed)
+        design = (RNA if self.name in rna.SETS else DESIGNS)[self.device]
+        return Task(training, validation[: self.rows], test[: self.rows], self.seconds, self.seed, design)
 
 
 def fill(cell: Cell) -> tuple[dict[str, float], np.ndarray[Any, np.dtype[np.float64]]]:
@@ -92,14 +116,30 @@ def fill(cell: Cell) -> tuple[dict[str, float], np.ndarray[Any, np.dtype[np.floa
     torch.set_num_threads(1)
     task = cell.task()
     log_density, notes = MODELS[cell.model](task)
-    begin = task.clock()
-    values, held_out = -log_density(task.test).double(), -log_density(task.validation).double()
+    begin, found = task.clock(), log_density(task.test)
+    values = -(found.value if isinstance(found, LogProb) else found).double()
     lost = int((~values.isfinite()).sum())
     if lost:
         raise ValueError(f"{cell.key}: {lost} test rows have no likelihood")
     scores = {"nll": float(values.mean()), "stderr": float(values.std() / len(values) ** 0.5), "rows": len(values)}
-    scores |= {"validation_nll": float(held_out.mean()), **notes, "seconds_to_score": task.clock() - begin}
-    return scores, values.cpu().numpy()
+    scores["largest_error"] = float(found.error.max()) if isinstance(found, LogProb) else 0.0
+    if cell.name not in rna.SETS:
+        scores["validation_nll"] = -float(values_at(log_density, task.validation).mean())
+    elif cell.seed == 0:
+        scores |= integrated(log_density, task)
+    return scores | {**notes, "seconds_to_score": task.clock() - begin}, values.cpu().numpy()
+
+
+def integrated(log_density: LogDensity, task: Task) -> dict[str, float]:
+    """The logarithm of the integral of a density with its interval, from points near the training rows."""
+    total = integral(
+        lambda theta: values_at(log_density, theta.to(task.training)).cpu(),
+        task.training.double().cpu(),
+        points=POINTS,
+        confidence=CONFIDENCE,
+        generator=torch.Generator().manual_seed(task.seed),
+    )
+    return {"log_integral": total.log_value, "log_integral_low": total.low, "log_integral_high": total.high}
 
 
 def main() -> None:
@@ -107,7 +147,7 @@ def main() -> None:
     parser = options(__doc__, "one small table, a fifth of a second a cell, few rows: shows that it runs")
     parser.add_argument("--table", type=Path, help="print the finished table in this file, and do nothing else")
     parser.add_argument("--data", type=Path, help="the folder of the tables")
-    parser.add_argument("--sets", default=",".join(SETS), help=f"of {', '.join(TABLES)}")
+    parser.add_argument("--sets", default=",".join(SETS), help=f"of {', '.join((*TABLES, *rna.SETS))}")
     parser.add_argument("--models", default=";".join(MODELS), help=f"separated by semicolons: {'; '.join(MODELS)}")
     parser.add_argument("--seeds", default="0", help="separated by commas")
     parser.add_argument("--seconds", type=float, default=240.0, help="of training")
@@ -178,7 +218,7 @@ def best_of_ours(cells: Mapping[str, Mapping[str, float]]) -> str:
     scores: dict[str, dict[str, list[float]]] = {}
     for key, cell in cells.items():
         name, model, *_ = key.split("/")
-        if model in OURS:
+        if model in OURS and name not in rna.SETS:
             scores.setdefault(model, {}).setdefault(name, []).append(cell["validation_nll"])
     most = max(map(len, scores.values()), default=0)
     means = {model: np.mean([np.mean(x) for x in sets.values()]) for model, sets in scores.items() if len(sets) == most}
@@ -190,6 +230,8 @@ def differences(cells: Mapping[str, Any], folder: Path) -> dict[str, tuple[float
     rows: dict[tuple[str, str], list[Any]] = {}
     for key in cells:
         name, model, *_ = key.split("/")
+        if name in rna.SETS:  # every seed has rows of its own
+            continue
         path = folder / f"{key.replace('/', '_')}.npy"
         if path.exists():
             rows.setdefault((name, model), []).append(np.load(path).astype(np.float64))
@@ -202,20 +244,27 @@ def differences(cells: Mapping[str, Any], folder: Path) -> dict[str, tuple[float
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Models by sets: NLL and its standard error over rows, averaged over seeds, and the difference from the best."""
+    """Models by sets: NLL and its standard error over rows, averaged over seeds, and the difference from the best.
+
+    Of RNA torsions, mean and standard deviation over the splits, and how many there are.
+    """
     cells, gaps = results["cells"], results.get("differences", {})
-    names = [name for name in (*SETS, "generated") if any(key.startswith(f"{name}/") for key in cells)]
+    names = [n for n in (*SETS, "generated", *rna.SETS) if any(key.startswith(f"{n}/") for key in cells)]
     best = best_of_ours(cells)
     lines = ["| | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     for model in MODELS:
         entries = []
         for name in names:
             found = [cell for key, cell in cells.items() if key.split("/")[:2] == [name, model]]
-            if found:
-                nll, stderr = (float(np.mean([cell[what] for cell in found])) for what in ("nll", "stderr"))
+            if found and name in rna.SETS:
+                nll = [cell["nll"] for cell in found]
+                spread = f" ± {np.std(nll, ddof=1):.2f}" if len(nll) > 1 else ""
+                entries.append(f"{np.mean(nll):.2f}{spread} ({len(nll)})")
+            elif found:
+                mean, stderr = (float(np.mean([cell[what] for cell in found])) for what in ("nll", "stderr"))
                 gap = None if model == best else gaps.get(f"{name}/{model}")
                 apart = "" if gap is None else f"; {gap[0]:+.3f} ± {gap[1]:.3f}"
-                entries.append(f"{nll:.3f} ± {stderr:.3f}{apart}")
+                entries.append(f"{mean:.3f} ± {stderr:.3f}{apart}")
             else:
                 entries.append("")
         if any(entries):

@@ -1,4 +1,5 @@
 from .guidance import Conditioned
+from .hollow import HollowMLP
 from .linear_residual import LinearResidual
 from .mlp import ScoreMLP
 from .processes import Process, angle_process, image_process
@@ -16,6 +17,7 @@ __all__ = [
     "PRESETS",
     "Conditioned",
     "EpsilonUNet",
+    "HollowMLP",
     "LinearResidual",
     "Objective",
     "Process",

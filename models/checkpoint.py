@@ -19,6 +19,7 @@ from circsde.coupling import GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.graph import DenseCoupling, GraphCoupling
 from circsde.harmonics import SimplicialCoupling
 from circsde.kuramoto import KuramotoSDE
+from circsde.models.hollow import HollowMLP
 from circsde.models.linear_residual import LinearResidual
 from circsde.models.mlp import ScoreMLP
 from circsde.models.settled_residual import SettledResidual
@@ -32,7 +33,7 @@ FORMAT = 1
 _COUPLINGS = (NoCoupling, GlobalCoupling, LocalCoupling, GraphCoupling, DenseCoupling, SimplicialCoupling)
 _EQUATION = (KuramotoSDE, *_COUPLINGS, Schedule, Linear, Cosine)
 _STANDARD = (VariancePreserving, EpsilonUNet)
-_NETWORKS = (ScoreMLP, ScoreUNet, SettledResidual, LinearResidual)
+_NETWORKS = (ScoreMLP, HollowMLP, ScoreUNet, SettledResidual, LinearResidual)
 DESCRIBED = {described.__name__: described for described in (*_EQUATION, *_STANDARD, *_NETWORKS)}
 """What a checkpoint names without being told. All else has ``arguments``, those that made it, or is a dataclass."""
 

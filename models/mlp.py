@@ -64,15 +64,23 @@ class ScoreMLP(Periodic):
         self.event_shape, self.diffusion, self.smallest_noise = tuple(event_shape), diffusion, smallest_noise
         angles = math.prod(self.event_shape)
         self.harmonics, self.classes = harmonics, classes
-        self.enter = nn.Linear(2 * harmonics * angles, width)
-        self.clock = nn.Sequential(
-            NoiseFeatures(32), nn.Linear(32, CLOCK), nn.SiLU(), nn.Linear(CLOCK, CLOCK), nn.SiLU()
-        )
-        self.labels = None if classes is None else nn.Embedding(classes + 1, CLOCK)
+        self._make_layers(angles, width, depth)
+
+    def _make_layers(self, angles: int, width: int, depth: int) -> None:
+        """Those that make components from waves, and the clock."""
+        self.enter = nn.Linear(2 * self.harmonics * angles, width)
+        self._make_clock()
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, 2 * angles))
         for parameter in self.leave[-1].parameters():
             nn.init.zeros_(parameter)
+
+    def _make_clock(self) -> None:
+        """What the layers read of the time, and of the class."""
+        self.clock = nn.Sequential(
+            NoiseFeatures(32), nn.Linear(32, CLOCK), nn.SiLU(), nn.Linear(CLOCK, CLOCK), nn.SiLU()
+        )
+        self.labels = None if self.classes is None else nn.Embedding(self.classes + 1, CLOCK)
 
     def forward(self, t: Time, theta: Angles, labels: Labels | None = None) -> Tangent:
         """The score at one time or at one time per sample, 1/rad; with labels, that of each sample's class.
@@ -81,21 +89,36 @@ class ScoreMLP(Periodic):
             ValueError: If there are labels, and the network was made without classes.
         """
         flat = theta.flatten(1)
-        noise = self.noise(t).to(theta).reshape(-1, 1)
-        clock, x = clock_of_class(self.clock(noise.log()), self.labels, labels), self.enter(self._waves(flat))
+        noise = self._noise_of_each(t, theta)
+        clock = clock_of_class(self.clock(noise.log()), self.labels, labels)
+        return tangent(flat, self._components(flat, clock), noise).reshape(theta.shape)
+
+    def _components(self, theta: Tensor, clock: Tensor) -> tuple[Tensor, Tensor]:
+        """The Cartesian components a and b, ``(batch, angles)`` each."""
+        x = self.enter(self._waves(theta))
         for block in self.blocks:
             x = block(x, clock)
         a, b = self.leave(x).chunk(2, 1)
-        score: Tensor = (b * flat.cos() - a * flat.sin()) * (1.0 + noise**-2).sqrt()
-        return score.reshape(theta.shape)
+        return a, b
 
     def noise(self, t: Time) -> Tensor:
         """The noise level ``sigma(t)``, rad."""
         return noise_level(self.diffusion, self.smallest_noise, t)
 
+    def _noise_of_each(self, t: Time, theta: Tensor) -> Tensor:
+        """As a column, of one row or one per sample, like the angles."""
+        return self.noise(t).to(theta).reshape(-1, 1)
+
     def _waves(self, theta: Tensor) -> Tensor:
         turned = torch.cat([k * theta for k in range(1, self.harmonics + 1)], 1)
         return torch.cat((turned.cos(), turned.sin()), 1)
+
+
+def tangent(theta: Tensor, components: tuple[Tensor, Tensor], noise: Tensor) -> Tensor:
+    """``(b cos theta - a sin theta) (1 + 1 / sigma^2)^(1/2)`` (eq. 7)."""
+    a, b = components
+    score: Tensor = (b * theta.cos() - a * theta.sin()) * (1.0 + noise**-2).sqrt()
+    return score
 
 
 class Block(nn.Module):

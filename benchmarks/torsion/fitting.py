@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from circsde.solvers.likelihood import LogProb
+
 Batches = Callable[[int], tuple[Tensor, ...]]
 """Draws tensors of that many rows; what each holds is the model's affair."""
 
-Answer = tuple[Callable[[Tensor], Tensor], dict[str, float]]
+Answer = tuple[Callable[[Tensor], Tensor | LogProb], dict[str, float]]
 """A log-density, and notes."""
 
 BLOCK = {"cpu": 8, "cuda": 128}
@@ -20,6 +22,25 @@ BLOCK = {"cpu": 8, "cuda": 128}
 
 CHECKS = 20
 """How often a model looks at its validation rows."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """The network of a set of data, and how it is trained and evaluated: the same for all models that have one of ours.
+
+    Attributes:
+        width: Units per layer.
+        depth: Residual blocks.
+        smallest_noise: Of diffusions, rad.
+        batch: Pairs per update.
+        atol: The tolerance of the flow.
+    """
+
+    width: int
+    depth: int
+    smallest_noise: float
+    batch: int
+    atol: float
 
 
 @dataclass(frozen=True)
@@ -34,6 +55,7 @@ class Task:
     test: Tensor
     seconds: float
     seed: int
+    design: Design
 
     @property
     def angles(self) -> int:

@@ -9,12 +9,11 @@ from circsde.models.processes import Process, angle_process
 from circsde.models.settled_residual import SettledResidual
 from circsde.models.transitions import Objective, TensorSampler, Transitions
 from circsde.schedule import Linear
-from circsde.solvers.likelihood import log_prob
+from circsde.solvers.likelihood import LogProb, log_prob
 from torsion.fitting import Answer, Task, fit
 
-SMALLEST_NOISE, STEPS = 0.1, 100
-WIDTH, BATCH, RATE = {"cpu": 128, "cuda": 256}, {"cpu": 256, "cuda": 4096}, 2e-3
-"""Of the network of ours, wherever it is used; larger where they cost no time."""
+STEPS, RATE = 100, 2e-3
+"""Of the chain, and the learning rate of the network of ours, wherever it is used."""
 
 HELD_OUT = {"cpu": 2**12, "cuda": 2**15}
 """Pairs of validation rows."""
@@ -23,9 +22,9 @@ HELD_OUT = {"cpu": 2**12, "cuda": 2**15}
 def network(task: Task, diffusion: Linear, smallest_noise: float) -> ScoreMLP:
     """The one network of all models that have one of ours."""
     torch.manual_seed(task.seed)
-    return ScoreMLP(
-        (task.angles,), diffusion, width=WIDTH[task.device.type], depth=3, smallest_noise=smallest_noise
-    ).to(task.device)
+    size = task.design
+    score = ScoreMLP((task.angles,), diffusion, width=size.width, depth=size.depth, smallest_noise=smallest_noise)
+    return score.to(task.device)
 
 
 def diffusion(task: Task, process: Process, aim: Objective) -> Answer:
@@ -35,12 +34,12 @@ def diffusion(task: Task, process: Process, aim: Objective) -> Answer:
     rate = sde.schedule.diffusion
     assert isinstance(rate, Linear)
     sde = sde.to(task.device)
-    plain = network(task, rate, SMALLEST_NOISE)
+    plain = network(task, rate, task.design.smallest_noise)
     score: nn.Module = plain if process is Process.DIFFUSION else SettledResidual(plain, sde)
-    chain = Chain.geometric(sde, STEPS, SMALLEST_NOISE, linear_from=2.0)
+    chain = Chain.geometric(sde, STEPS, task.design.smallest_noise, linear_from=2.0)
     if aim is Objective.PATHWISE:
         chain = chain.calibrated(TensorSampler(task.training)(4096, task.generator()), task.generator())
-    batch, block = BATCH[task.device.type], task.block
+    batch, block = task.design.batch, task.block
     source = Transitions(chain, aim, TensorSampler(task.training), batch * block, task.generator(), pool=1, stride=10)
     held_out = Transitions(
         chain,
@@ -69,7 +68,7 @@ def diffusion(task: Task, process: Process, aim: Objective) -> Answer:
         batch=batch,
     )
 
-    def log_density(theta: Tensor) -> Tensor:
-        return log_prob(sde, score, theta, atol=1e-5, batch_size=4096).value
+    def log_density(theta: Tensor) -> LogProb:
+        return log_prob(sde, score, theta, atol=task.design.atol, batch_size=4096)
 
     return log_density, notes

@@ -11,10 +11,10 @@ from circsde.laws.distributions import VonMises
 from circsde.laws.special import concentration_from_length
 from circsde.models.transitions import TensorSampler
 from circsde.schedule import Linear, Schedule
-from circsde.solvers.likelihood import log_prob
+from circsde.solvers.likelihood import LogProb, log_prob
 from circsde.torus import TWO_PI, difference, wrap
 from torsion.fitting import Answer, Task, fit
-from torsion.ours import BATCH, HELD_OUT, RATE, network
+from torsion.ours import HELD_OUT, RATE, network
 
 COMPONENTS = (10, 20, 40, 80, 160, 320, 640)
 
@@ -76,13 +76,13 @@ def flow_matching(task: Task) -> Answer:
         lambda: loss(*checked),
         begin=begin,
         rate=RATE,
-        batch=BATCH[task.device.type],
+        batch=task.design.batch,
     )
     still = KuramotoSDE((task.angles,), NoCoupling(), Schedule.constant(diffusion=1.0))  # the flow is minus the score
 
-    def log_density(theta: Tensor) -> Tensor:
-        uniform = VonMises(0.0, 0.0)
-        return log_prob(still, lambda t, x: field(1.0 - t, x), theta, prior=uniform, atol=1e-5, batch_size=4096).value
+    def log_density(theta: Tensor) -> LogProb:
+        uniform, atol = VonMises(0.0, 0.0), task.design.atol
+        return log_prob(still, lambda t, x: field(1.0 - t, x), theta, prior=uniform, atol=atol, batch_size=4096)
 
     return log_density, notes
 

@@ -1,0 +1,116 @@
+"""The hollow network: who knows what, the diagonal of its Jacobian, and likelihoods by it."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from circsde.coupling import GlobalCoupling
+from circsde.kuramoto import KuramotoSDE
+from circsde.models import checkpoint
+from circsde.models.hollow import HollowMLP
+from circsde.schedule import Linear, Schedule
+from circsde.solvers.divergence import FlowField
+from circsde.solvers.likelihood import log_prob
+from circsde.typing import Time
+
+DIFFUSION = Linear(0.1, 2.0)
+
+
+def network(shape: tuple[int, ...] = (5,), trained: bool = True) -> HollowMLP:
+    """With weights that are random everywhere, unless it is to be as before training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = HollowMLP(shape, DIFFUSION, width=24, depth=2, harmonics=3, smallest_noise=0.3).double().eval()
+        if trained:
+            for parameter in net.parameters():
+                torch.nn.init.normal_(parameter, std=0.3)
+        return net.requires_grad_(False)
+
+
+def angles(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return 2 * math.pi * torch.rand(shape, generator=generator, dtype=torch.float64) - math.pi
+
+
+def jacobian(net: HollowMLP, theta: Tensor) -> Tensor:
+    """``(batch, d, d)``, by one pass back per component."""
+    derivative: Tensor = torch.func.vmap(torch.func.jacrev(lambda x: net(0.3, x[None])[0]))(theta)
+    return derivative.reshape(len(theta), theta[0].numel(), -1)
+
+
+def test_an_angle_is_told_of_all_the_others_and_not_of_itself() -> None:
+    net, theta = network(), angles(1, 5)
+    clock = net.clock(net.noise(0.3).reshape(1, 1).log())
+    told = torch.func.jacrev(lambda x: net._others(x, clock)[0])(theta)[:, :, 0].abs().amax(1)
+    assert bool((told.diagonal() == 0.0).all())
+    assert bool((told + torch.eye(5) > 0.0).all())
+
+
+@pytest.mark.parametrize("shape", [(2,), (5,), (2, 3), (20,)])
+def test_the_diagonal_is_that_of_the_jacobian(shape: tuple[int, ...]) -> None:
+    net, theta = network(shape), angles(3, *shape)
+    score, diagonal = net.with_diagonal(0.3, theta)
+    full = jacobian(net, theta)
+    torch.testing.assert_close(score, net(0.3, theta))
+    torch.testing.assert_close(diagonal.flatten(1), full.diagonal(dim1=1, dim2=2), atol=1e-12, rtol=1e-10)
+    assert full.abs().amin() > 0.0  # every component depends on every angle
+
+
+def test_one_time_for_all_is_that_time_for_each_and_whole_turns_change_nothing() -> None:
+    net, theta = network(), angles(4, 5)
+    each, turned = torch.full((4,), 0.3, dtype=torch.float64), theta + 2 * math.pi
+    for one, other in zip(net.with_diagonal(0.3, theta), net.with_diagonal(each, turned), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
+
+
+def test_before_training_the_score_is_zero_everywhere() -> None:
+    assert network(trained=False)(0.3, angles(4, 5)).abs().max() == 0.0
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_its_likelihood_is_that_by_the_trace_of_the_whole_jacobian(coupled: bool) -> None:
+    rates = (1.0, 1.0, 1.0) if coupled else (0.0, 0.0, 1.0)
+    sde = KuramotoSDE((5,), GlobalCoupling(), Schedule.constant(*rates))
+    net, theta = network(), angles(3, 5)
+    fast = log_prob(sde, net, theta, atol=1e-4)
+    plain = log_prob(sde, lambda t, x: net(t, x), theta, atol=1e-4)
+    torch.testing.assert_close(fast.value, plain.value, atol=1e-9, rtol=1e-12)
+    wrong = log_prob(sde, Halved(net), theta, atol=1e-4)
+    assert (wrong.value - plain.value).abs().max() > 1e-2  # the diagonal is what it is read from
+
+
+class Halved:
+    """A network that gives half of its diagonal."""
+
+    def __init__(self, net: HollowMLP) -> None:
+        self.net = net
+
+    def __call__(self, t: Time, theta: Tensor) -> Tensor:
+        score: Tensor = self.net(t, theta)
+        return score
+
+    def with_diagonal(self, t: Time, theta: Tensor) -> tuple[Tensor, Tensor]:
+        score, diagonal = self.net.with_diagonal(t, theta)
+        return score, 0.5 * diagonal
+
+
+def test_an_exact_divergence_evaluates_the_network_of_the_others_once() -> None:
+    net, theta, calls = network((20,)), angles(4, 20), []
+    net.sides[0].register_forward_hook(lambda *_: calls.append(1))
+    FlowField(KuramotoSDE((20,)), net).linearise(torch.tensor(0.3, dtype=torch.float64), theta, None)
+    assert len(calls) == 1
+
+
+def test_a_checkpoint_makes_it_again() -> None:
+    net = network()
+    again = checkpoint.rebuild(checkpoint.describe(net)).double().eval()
+    again.load_state_dict(net.state_dict())
+    torch.testing.assert_close(again(0.3, angles(4, 5)), net(0.3, angles(4, 5)))
+
+
+@pytest.mark.parametrize("shape", [(1,), (25,)])
+def test_a_single_angle_and_more_angles_than_units_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="2 angles or more, up to its width=24"):
+        HollowMLP(shape, DIFFUSION, width=24)
