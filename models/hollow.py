@@ -24,8 +24,9 @@ class HollowMLP(ScoreMLP):
 
     Arguments are those of :class:`ScoreMLP`; width and depth are those of each of the two networks.
 
-    It learns more slowly. On six torsions of lysine (width 128, depth 3, twice the features) 60 s of one core made 1,419
-    updates against 3,548, a negative log-likelihood of 1.84 against 1.61 nats, and exact likelihoods 1.7 times as fast.
+    It learns more slowly. On six torsions of lysine (width 128, depth 3, twice the features) 60 s of one core made
+    1,419 updates against 3,548, a negative log-likelihood of 1.84 against 1.61 nats, and exact likelihoods 1.7 times as
+    fast.
 
     Raises:
         ValueError: If there is one angle only, or there are more angles than units in a layer.
