@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 import torch
+from numpy.typing import NDArray
 
 from circsde.exact.fokker_planck import fokker_planck
 from circsde.exact.frequencies import (
@@ -121,11 +122,12 @@ def test_the_order_at_rest_attracts_the_fokker_planck_equation_of_many_frequenci
     linear = np.exp((1j * w[:, None] * k - D * k**2) * 0.01)
     for _ in range(3000):  # noise and turning exactly, the field by Heun's rule
 
-        def pushed(m: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        def pushed(m: NDArray[np.complex128]) -> NDArray[np.complex128]:
             below = np.concatenate((np.ones((groups, 1)), m[:, :-1]), 1)
             above = np.concatenate((m[:, 1:], np.zeros((groups, 1))), 1)
             h = K * m[:, 0].mean()
-            return 0.5 * k * (h * below - h.conjugate() * above)
+            slope: NDArray[np.complex128] = 0.5 * k * (h * below - h.conjugate() * above)
+            return slope
 
         slope = pushed(m)
         m = m + 0.005 * (slope + pushed(m + 0.01 * slope))
