@@ -3,6 +3,7 @@ from . import solvers as solvers
 from . import studies as studies
 from .coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
 from .encoding import PhaseEncoding
+from .estimation import fit
 from .graph import DenseCoupling, GraphCoupling
 from .harmonics import DaidoSDE, FieldSDE, SimplicialCoupling
 from .kuramoto import KuramotoSDE
@@ -47,6 +48,7 @@ __all__ = [
     "difference",
     "distance",
     "expectation",
+    "fit",
     "log_prob",
     "mean_direction",
     "mean_resultant_length",

@@ -118,7 +118,7 @@ def test_the_order_at_rest_attracts_the_fokker_planck_equation_of_many_frequenci
     }[type(g).__name__]()
     k = np.arange(1, modes + 1)
 
-    m = np.full((groups, modes), 0.3 + 0j) ** k
+    m: NDArray[np.complex128] = np.full((groups, modes), 0.3, np.complex128) ** k
     linear = np.exp((1j * w[:, None] * k - D * k**2) * 0.01)
     for _ in range(3000):  # noise and turning exactly, the field by Heun's rule
 
