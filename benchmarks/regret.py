@@ -174,12 +174,13 @@ def cases() -> list[Case]:
 def cheapest(case: Case, choice: Choice, tolerance: float) -> tuple[float, float]:
     """The evaluations of the cheapest candidate that meets the tolerance, and the error of the choice."""
     evidence = choice.dataset
-    assert choice.nfe
+    assert choice.method
     assert choice.n_steps
+    assert choice.nfe
     if evidence.attrs["evidence"] == "Monte Carlo":
         return sampled_cheapest(case, choice, tolerance)
     error = exact_convergence(
-        case.subject, "weak", [choice.method], [choice.n_steps], power=choice.power, resolution=1e-3 * tolerance
+        case.subject, "weak", [choice.method], [choice.n_steps], power=choice.power or 1.0, resolution=1e-3 * tolerance
     )["error"].item()
     least = choice.nfe if error <= tolerance else math.inf
     for one in (evidence.isel(solver=i) for i in range(evidence.sizes["solver"])):
@@ -209,7 +210,7 @@ def sampled_cheapest(case: Case, choice: Choice, tolerance: float) -> tuple[floa
     table = weak_convergence(case.subject, methods, counts, paths=paths, seed=77)
     met = table["nfe"].where(table["upper"] <= tolerance)
     error = table["error"].sel(solver=choice.method, steps=choice.n_steps).item()
-    return float(np.fmin(met.min(), choice.nfe if error <= tolerance else math.inf)), error
+    return float(np.fmin(met.min(), choice.nfe if choice.nfe and error <= tolerance else math.inf)), error
 
 
 def measure(case: Case, tolerance: float) -> dict[str, object]:

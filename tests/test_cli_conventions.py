@@ -114,7 +114,7 @@ def test_what_is_not_known_is_null() -> None:
 def test_a_selection_answers_with_its_choice_or_null() -> None:
     line = "select reverse --methods heun --steps 5,10 --stochasticity 0,1"
     result = answered(f"{line} --tolerance 0.1")["result"]
-    assert result["selected"] == {"method": "heun", "n_steps": 5, "stochasticity": 0.0, "nfe": 10.0}
+    assert result["selected"] == {"method": "heun", "n_steps": 5, "power": 1.0, "stochasticity": 0.0, "nfe": 10.0}
     assert {row["stochasticity"] for row in result["candidates"] if row["accepted"]} == {0.0}
     result = answered(f"{line} --tolerance 1e-9 --out none")["result"]
     assert result["selected"] is None

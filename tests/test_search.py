@@ -32,7 +32,7 @@ def test_one_candidate_is_found_to_a_tenth(scale: float, order: float, bend: flo
     """Errors ``c n^-p / (1 + b / n)`` that fall: the number found is at most 1.1 times the least one, in few tries."""
 
     def error(n: int) -> float:
-        return scale * n**-order * math.exp(-bend / n)
+        return scale * math.exp(-bend / n - order * math.log(n))
 
     least = next((n for n in range(1, MOST + 1) if error(n) <= tolerance), None)
     seen, limit = dict[int, Seen](), math.inf

@@ -5,8 +5,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     import torch
 
@@ -83,6 +81,7 @@ def matrix(path: str) -> "Adjacency":
     Raises:
         ValueError: If it is neither.
     """
+    import numpy as np
     import pandas as pd
     import scipy.sparse
 
