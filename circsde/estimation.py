@@ -76,8 +76,9 @@ def fit(
 ) -> Fit:
     r"""Estimate the parameters of an equation from phases that were observed at many times.
 
-    The drift of a step is that at its beginning, so that the time between observations has to be short: estimates are
-    off by the order of ``h`` times the rates. (At ``h (K + K_ref) = 0.05`` by about 3 %.)
+    The drift of a step is that at its beginning, so that the time between observations has to be short: near a phase
+    that attracts at the rate ``k``, the estimate of ``k`` tends to ``(1 - e^{-h k}) / h``, 2.5 % too small at
+    ``h k = 0.05``.
 
     Args:
         theta: Observed angles, radians, ``(time, sample, *event)``, wrapped or not.

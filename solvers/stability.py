@@ -119,8 +119,13 @@ def longest_steps(method: Method, rates: Numbers) -> Sizes:
 def real_limit(method: Method) -> float:
     """The largest rate times step at which the method is stable where angles are attracted; infinite where any is.
 
+    It is infinite, too, where the method asks more of an equation than its drift, such as a score, and cannot be tried.
+
     >>> from circsde.solvers.registry import find_method
     >>> [round(real_limit(find_method(name)), 6) for name in ("euler_maruyama", "heun", "adams_bashforth2")]
     [2.0, 2.0, 1.0]
     """
-    return float(longest_steps(method, np.array([-1.0 + 0j]))[0]) if method.explicit else math.inf
+    try:
+        return float(longest_steps(method, np.array([-1.0 + 0j]))[0]) if method.explicit else math.inf
+    except (TypeError, ValueError, AttributeError, NotImplementedError):
+        return math.inf

@@ -109,4 +109,4 @@ def test_longer_memories_are_sampled() -> None:
 def test_it_is_studied_and_chosen_by_name_without_sampling() -> None:
     assert study("drifting", "weak", ["adams_bashforth2"], [10, 20]).attrs["evidence"] == "transfer operators"
     choice = select("von_mises_well", 2e-3, methods=["euler_maruyama", "heun", "adams_bashforth2"])
-    assert (choice.method, choice.n_steps, choice.verdict) == ("adams_bashforth2", 20, "resolved")
+    assert (choice.method, choice.n_steps, choice.verdict) == ("adams_bashforth2", 17, "resolved")

@@ -33,6 +33,8 @@ from strategies import (
     tilts,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* is unstable where rate times step:RuntimeWarning")  # three steps
+
 STEPS = 3
 ROUNDING = 1e-11  # rad: some hundred ulps of angles of a few turns, little amplified over three steps
 

@@ -222,7 +222,7 @@ def test_a_run_is_studied_a_recipe_chosen_and_samples_drawn_by_it(tmp_path: Path
     said = bad(f"sample {run} -n 5 --recipe {run}/recipe.json --steps 3 --force")
     assert "--steps: how to sample is said by" in said
     good(f"study {run} --steps 4 --methods ancestral --paths 16 --device cpu")
-    assert "give one of --tolerance and --budget-nfe" in bad(f"select {run}")
+    assert "give --tolerance" in bad(f"select {run}")
     assert "--monte-carlo: for problems, and this is a run" in bad(f"select {run} --tolerance 1 --monte-carlo")
     assert "--budget-nfe: for a trained model, and drifting is a problem" in bad("select drifting --budget-nfe 9")
-    assert "--tolerance is missing" in bad("select drifting")
+    assert "give --tolerance" in bad("select drifting")

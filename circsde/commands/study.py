@@ -178,6 +178,8 @@ def select(
     given = dict(locals())
     options.check_positive(budget=budget)
     options.check_probability(confidence=confidence)
+    if (tolerance is None) == (budget_nfe is None):
+        raise ValueError("give --tolerance, the largest error to accept, or --budget-nfe, for a run")
     if study_run.is_run(problem):
         options.refuse(
             select, given, (*OF_PROBLEMS, "steps", "budget", "power", "cost"), "for problems, and this is a run"
@@ -186,8 +188,7 @@ def select(
     options.refuse(
         select, given, (*OF_RUNS, "budget_nfe", "spacing", "paths"), f"for a trained model, and {problem} is a problem"
     )
-    if tolerance is None:
-        raise ValueError("--tolerance is missing: the largest error to accept")
+    assert tolerance is not None
     netcdf, picture = console.outputs(out, Path(f"{problem}-select"), (".nc", ".png"), problem, force=force)
 
     from circsde.commands import tables

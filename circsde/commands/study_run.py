@@ -32,8 +32,6 @@ def select(given: Mapping[str, Any]) -> Answer:
     """The recipe for the run ``given["problem"]`` by the options given, to a file beside it."""
     run = Path(given["problem"])
     tolerance, nfe = given["tolerance"], given["budget_nfe"]
-    if (tolerance is None) == (nfe is None):
-        raise ValueError("give one of --tolerance and --budget-nfe")
     options.check_positive(tolerance=tolerance)
     written, numbers = console.outputs(
         given["out"], options.beside(run, "recipe"), (".json", ".nc"), str(run), force=given["force"]
