@@ -107,7 +107,7 @@ def phase_slips(lifted: Series) -> Int[Tensor, "sample i j"]:
     trembles about a threshold counts once.
 
     Args:
-        lifted: Angles with their windings, radians, as :attr:`circsde.Solution.lifted`.
+        lifted: Angles with their windings, radians, as ``lifted`` of a :class:`~circsde.Solution`.
 
     >>> t = torch.linspace(0.0, 10.0, 101)
     >>> lifted = torch.stack((t, 3.0 * t), -1)[:, None]  # 20 rad apart in the end
