@@ -88,7 +88,7 @@ def selection(choice: Choice) -> Figure:
     return figure
 
 
-def stability_regions(methods: Sequence[str | Method], extent: tuple[float, float, float] = (-2.5, 0.5, 2.0)) -> Figure:
+def stability_regions(methods: Sequence[str | Method], extent: tuple[float, float, float] = (-2.8, 0.4, 2.7)) -> Figure:
     """Where methods are linearly stable, in the plane of ``z = lambda h``; see :mod:`circsde.solvers.stability`.
 
     Args:
@@ -104,7 +104,7 @@ def stability_regions(methods: Sequence[str | Method], extent: tuple[float, floa
         same = [names for known, names in regions if np.allclose(known, size)]
         same[0].append(method.name) if same else regions.append((size, [method.name]))
     with _style():
-        figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+        figure = Figure(figsize=(5.6, 4.2), layout="constrained")
         ax = figure.subplots()
         ax.axhline(0.0, color=GREY, lw=0.6, zorder=0)
         ax.axvline(0.0, color=GREY, lw=0.6, zorder=0)
