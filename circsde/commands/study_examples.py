@@ -33,9 +33,12 @@ Also how much noise a reversed equation should have:
 
   [cyan]circsde select reverse --tolerance 1e-2 --stochasticity 0,0.5,1[/]
 
-How to sample a trained model, and its samples by what was chosen:
+How to sample a trained model:
 
   [cyan]circsde select runs/lys --tolerance 1e-2[/]
+
+Its samples, by what was chosen:
+
   [cyan]circsde sample runs/lys --recipe runs/lys/recipe.json[/]
 
 A tolerance of an adaptive method, for paths within 1e-4 rad:
