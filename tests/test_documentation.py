@@ -251,6 +251,27 @@ def others(record: Result) -> list[str]:
     return [f"{row['package']} | {row['claim']} | {row['measured']}" for row in record["claims"]]
 
 
+def adaptive(record: Result) -> list[str]:
+    """Four ways to place steps: the table, and the orders of their biases."""
+    rows = [(way, row) for way, found in record["results"].items() for row in found]
+    said = [
+        "Orders of the bias in the number of steps: " + ", ".join(f"{w} {o:.2f}" for w, o in record["orders"].items())
+    ]
+    for way, row in rows:
+        bias, low, high = row["bias"]
+        interval = f" ({low:.1e} to {high:.1e})" if low < high else ""
+        said.append(f"| {way} | {row['steps']:.0f} | {bias:.1e}{interval} | {row['path_error']:.1e} |")
+    return said
+
+
+def two_grids(record: Result) -> list[str]:
+    """The path errors of as many steps, placed by a pilot and equal."""
+    pilot, equal = (record["results"][way][-1] for way in ("pilot", "equal"))
+    return [
+        f"({pilot['path_error']:.1e} against {equal['path_error']:.1e} rad with {pilot['steps']})".replace("e-0", "e-")
+    ]
+
+
 STRIDES = (1, 5, 10)
 DATA = ("socofing", "brodatz")
 
@@ -264,6 +285,8 @@ CHECKED: list[tuple[str, str, Callable[[Result], list[str]]]] = [
     ("benchmarks/README.md", "images/socofing-vp-0", image_table),
     ("benchmarks/README.md", "training", training),
     ("benchmarks/README.md", "sampling", sampling),
+    ("benchmarks/README.md", "adaptive", adaptive),
+    ("docs/choosing.md", "adaptive", two_grids),
     ("docs/comparison.md", "forward", against_diffrax),
     ("docs/others.md", "others", others),
     ("docs/choosing.md", "mean_field", mean_field),

@@ -58,7 +58,7 @@ def inside(theta: Tensor, ts: Tensor, level: float) -> list[bool]:
 def test_intervals_cover_what_is_true_as_often_as_they_say() -> None:
     """200 repetitions: each of six parameters within the 99.9 % range of a binomial of 0.9 and 200."""
     theta, ts = observed(0, samples=4 * 200)  # at once, as a solve of few samples costs as much
-    covered = torch.tensor([inside(part, ts, 0.9) for part in theta.split(4, 1)]).sum(0)
+    covered = torch.tensor([inside(part, ts, 0.9) for part in torch.split(theta, 4, 1)]).sum(0)
     low, high = (float(scipy.stats.binom.ppf(tail, 200, 0.9)) for tail in (0.0005, 0.9995))
     assert covered.min() >= low, covered
     assert covered.max() <= high, covered
