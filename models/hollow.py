@@ -16,7 +16,7 @@ from circsde.models.mlp import CLOCK, ScoreMLP, tangent
 from circsde.typing import Angles, Tangent, Time
 
 FEATURES, HIDDEN = 16, 32
-"""Of each angle: what the others tell it by each of the two networks, and the hidden units of ``tau``."""
+"""For each angle, what the others contribute by each of the two networks, and the hidden units of ``tau``."""
 
 
 class HollowMLP(ScoreMLP):

@@ -17,7 +17,7 @@ FLOWS = ("midpoint", "heun2", "rk4", "dopri5", "bosh3")
 """Of the probability flow, by default."""
 
 NOISELESS = ("multistep", "ancestral")
-"""Methods of the SDE that are candidates without noise, too: others are then methods of the flow by another name."""
+"""Methods of the SDE that are candidates without noise, too; others are then methods of the flow by another name."""
 
 STOCHASTICITY = (0.0, 1.0)
 """Values of l, by default."""

@@ -14,10 +14,10 @@ from circsde.studies.offers import Offer, overlay
 from circsde.studies.steps import SLACK, Seen, between, following, most_within, too_few
 
 Law = Callable[[Offer, Sequence[str], Sequence[int]], xr.Dataset]
-"""``(offer, labels, steps) -> table``: the errors of candidates by transfer operators."""
+"""The errors of candidates by transfer operators, ``(offer, labels, steps) -> table``."""
 
 Plan = Callable[[Offer, Sequence[str], Sequence[int]], Plans]
-"""``(offer, labels, steps) -> plans``: what to sample for candidates."""
+"""What to sample for candidates, ``(offer, labels, steps) -> plans``."""
 
 _FIRST = (1, 2, 4, 8)  # steps of the first round of paths
 

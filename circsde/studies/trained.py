@@ -18,7 +18,7 @@ from circsde.studies.recipe_choice import RecipeChoice, tabulated
 from circsde.studies.samplers import is_adaptive, label, samplers, with_evaluations
 
 RUNGS = tuple(sorted({*(6 * 2**k for k in range(7)), *(8 * 2**k for k in range(7))}))
-"""Evaluations at which candidates are compared: 6, 8, 12, 16, ..., 512."""
+"""Evaluations at which candidates are compared, 6, 8, 12, 16, ..., 512."""
 
 PILOT = 256
 """Samples on which candidates are compared first; fewer of images."""
