@@ -17,7 +17,7 @@ from circsde.solvers.methods import Method, Step
 from circsde.solvers.trajectory import FIXED
 from circsde.typing import Angles
 
-DIFFRAX = {  # strong order, weak order by theory or as measured here, drift evaluations; for additive noise
+DIFFRAX = {  # strong order, weak order (measured here for SRA1 and SPaRK only), drift evaluations; for additive noise
     "Euler": (1.0, 1.0, 1),
     "Heun": (1.0, 2.0, 2),
     "Midpoint": (1.0, 1.0, 2),
