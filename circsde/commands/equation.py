@@ -29,19 +29,25 @@ def is_random(source: str) -> bool:
     return _RANDOM.fullmatch(source) is not None
 
 
-def random_phases(source: str, coupling: str, count: int | None, dtype: Any, generator: "torch.Generator") -> "Phases":
-    """Uniform phases of N oscillators, by default as many as a matrix has rows."""
+def random_phases(
+    source: str, listens: "Coupling", count: int | None, dtype: Any, generator: "torch.Generator"
+) -> "Phases":
+    """Uniform phases of N oscillators, by default as many as the matrix of their coupling has rows."""
     import torch
 
+    from circsde.adjacency import WeightedCoupling
     from circsde.data import Phases
 
     matched = _RANDOM.fullmatch(source)
     assert matched is not None
-    if matched[1] is None and not coupling.startswith(("graph:", "matrix:")):
+    if matched[1] is not None:
+        n = int(matched[1])
+    elif isinstance(listens, WeightedCoupling):
+        n = listens.vertices
+    else:
         raise ValueError(
             "random phases of how many oscillators? give random:N, as random:100, or --coupling graph:FILE"
         )
-    n = len(_dense(coupling)) if matched[1] is None else int(matched[1])
     if n < 1:
         raise ValueError(f"there must be one oscillator at least, got {source}")
     uniform = torch.rand(count or 1, n, dtype=torch.float64, generator=generator)
@@ -139,8 +145,3 @@ def frequency(text: str | None, shape: Any, generator: "torch.Generator") -> "fl
         return a + b * torch.randn(shape, dtype=torch.float64, generator=generator)
     uniform = torch.rand(shape, dtype=torch.float64, generator=generator)
     return a + (b - a) * uniform if kind == "uniform" else a + b * (math.pi * (uniform - 0.5)).tan()
-
-
-def _dense(coupling: str) -> Any:
-    found = matrix(coupling.partition(":")[2])
-    return found.toarray() if hasattr(found, "toarray") else found

@@ -140,7 +140,7 @@ def simulate(
         options.refuse(simulate, given, ("colour", "scale"), f"for images, and {source} is a table of angles")
     rates = _schedule(schedule, coupling, horizon, coupling_rate, reference_rate, diffusion_rate)
     generator = torch_stream(seed, "data")
-    drawn = equation.random_phases(source, coupling, count, getattr(torch, dtype), generator) if random else None
+    drawn = equation.random_phases(source, listens, count, getattr(torch, dtype), generator) if random else None
     data = drawn or load(
         source,
         count=count,

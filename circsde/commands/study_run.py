@@ -1,6 +1,7 @@
 """``circsde select RUN`` and ``circsde study RUN``: samplers of a trained model, measured on its own score."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,23 +40,11 @@ def select(given: Mapping[str, Any]) -> Answer:
 
     from circsde.record import provenance, save_netcdf
     from circsde.sampling.recipe_files import save_recipe
+    from circsde.studies.samplers import label
     from circsde.studies.trained import select_recipe
 
-    model, start, law, on = _loaded(run, given)
-    candidates = _candidates(model, given)
-    with console.progress_bar("evaluations", notes=[f"{len(candidates)} samplers, start law: {law}, {on}"]) as progress:
-        choice = select_recipe(
-            model,
-            start,
-            tolerance,
-            nfe=nfe,
-            candidates=candidates,
-            pilot=given["paths"],
-            confidence=given["confidence"],
-            seed=given["seed"],
-            device=on,
-            progress=progress,
-        )
+    with _measuring(run, given) as (model, start, law, settings):
+        choice = select_recipe(model, start, tolerance, nfe=nfe, pilot=given["paths"], **settings)
     save_netcdf(choice.dataset.assign_attrs(provenance(**given)), numbers, force=given["force"])
     files = {"numbers": numbers}
     selected: dict[str, Any] | None = None
@@ -63,7 +52,7 @@ def select(given: Mapping[str, Any]) -> Answer:
         about = {"tolerance": tolerance, "budget_nfe": nfe, "error_at_most": choice.error.upper, "start_law": law}
         save_recipe(choice.recipe, written, {"run": str(run), "nfe": choice.error.nfe, **about}, force=given["force"])
         files = {"recipe": written, **files}
-        selected = {"label": label_of(choice.recipe), "n_steps": choice.recipe.n_steps, "nfe": choice.error.nfe}
+        selected = {"label": label(choice.recipe), "n_steps": choice.recipe.n_steps, "nfe": choice.error.nfe}
         selected |= {"error": choice.error.value, "upper": choice.error.upper, "observable": choice.error.observable}
     values = {"run": run, "tolerance": tolerance, "budget_nfe": nfe, "verdict": choice.verdict, "selected": selected}
     values |= {"candidates": records(choice.dataset, *_VALUES)}
@@ -79,40 +68,26 @@ def study(given: Mapping[str, Any]) -> Answer:
     from circsde.record import provenance, save_netcdf
     from circsde.studies.trained import PILOT, study_recipes
 
-    model, start, law, on = _loaded(run, given)
-    candidates = _candidates(model, given)
-    with console.progress_bar("evaluations", notes=[f"{len(candidates)} samplers, start law: {law}, {on}"]) as progress:
-        result = study_recipes(
-            model,
-            start,
-            options.numbers(given["steps"]) or (8, 16, 32, 64),
-            candidates=candidates,
-            paths=given["paths"] or PILOT,
-            confidence=given["confidence"],
-            seed=given["seed"],
-            device=on,
-            progress=progress,
-        )
+    with _measuring(run, given) as (model, start, _, settings):
+        evaluations = options.numbers(given["steps"]) or (8, 16, 32, 64)
+        result = study_recipes(model, start, evaluations, paths=given["paths"] or PILOT, **settings)
     save_netcdf(result.assign_attrs(provenance(**given)), numbers, force=given["force"])
     values = {"run": run, "candidates": records(result, *_VALUES)}
     return Answer([_table(result, "Errors of samplers, the best last", shown=4 * _SHOWN)], values, {"numbers": numbers})
 
 
-def label_of(recipe: "Recipe") -> str:
-    """What tables call it."""
-    from circsde.studies.samplers import label
-
-    return label(recipe)
-
-
-def _loaded(run: Path, given: Mapping[str, Any]) -> "tuple[Trained, Sampled, str, str]":
-    """The model, the law that it starts from with its name, and the device."""
+@contextmanager
+def _measuring(run: Path, given: Mapping[str, Any]) -> "Iterator[tuple[Trained, Sampled, str, dict[str, Any]]]":
+    """The model, the law that it starts from with its name, and the settings of what measures; shows progress."""
     from circsde.models.training import trained
     from circsde.sampling.choose_start import start_law
 
     model = trained(run)
     start, law = start_law(model.chain, run, given["start_law"])
-    return model, start, law, options.device(given["device"])
+    on, candidates = options.device(given["device"]), _candidates(model, given)
+    settings = {"candidates": candidates, "confidence": given["confidence"], "seed": given["seed"], "device": on}
+    with console.progress_bar("evaluations", notes=[f"{len(candidates)} samplers, start law: {law}, {on}"]) as progress:
+        yield model, start, law, settings | {"progress": progress}
 
 
 def _candidates(model: "Trained", given: Mapping[str, Any]) -> "list[Recipe]":
