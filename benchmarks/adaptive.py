@@ -108,9 +108,9 @@ def walk(
             spread = NOISE * 0.5 * np.sqrt(width / cells)
             w0, v0 = 0.5 * w + spread * stream.standard_normal(), 0.5 * v + spread * stream.standard_normal()
             if not done:
-                y, z, a, b = (x, x, w, w0) if own else (decides, decides, v, v0)
+                y, a, b = (x, w, w0) if own else (decides, v, v0)
                 whole = heun(y, a, rates, first, last)
-                halves = heun(heun(z, b, rates, first, middle), a - b, rates, middle, last)
+                halves = heun(heun(y, b, rates, first, middle), a - b, rates, middle, last)
                 if abs(whole - halves) <= atol:
                     x = heun(heun(x, w0, rates, first, middle), w - w0, rates, middle, last)
                     decides = heun(heun(decides, v0, rates, first, middle), v - v0, rates, middle, last)

@@ -25,7 +25,7 @@ def as_matrix(adjacency: Adjacency, name: str = "adjacency") -> Tensor:
 
     Raises:
         TypeError: If it is none of :data:`Adjacency`.
-        ValueError: If it is not square, or holds a number that is not finite.
+        ValueError: If it is not square.
 
     >>> as_matrix(np.eye(2)).dtype
     torch.float64

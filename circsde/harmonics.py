@@ -230,13 +230,15 @@ class FieldSDE(SDE):
     def impulse(self, t0: float, t1: float, theta: Angles) -> tuple[Tensor, Tensor, float | Tensor]:
         """The field in the middle of the interval times its length, and that of the frequency, radians."""
         real, imaginary = self._parts(0.5 * (t0 + t1), theta)
-        w = self.natural_frequency
-        return (t1 - t0) * real, (t1 - t0) * imaginary, (t1 - t0) * (w.to(theta) if isinstance(w, Tensor) else w)
+        return (t1 - t0) * real, (t1 - t0) * imaginary, (t1 - t0) * self._frequency(theta)
 
     def _motion(self, t: Time, theta: Angles) -> Tangent:
         real, imaginary = self._parts(t, theta)
+        return imaginary * theta.cos() - real * theta.sin() + self._frequency(theta)
+
+    def _frequency(self, theta: Angles) -> float | Tensor:
         w = self.natural_frequency
-        return imaginary * theta.cos() - real * theta.sin() + (w.to(theta) if isinstance(w, Tensor) else w)
+        return w.to(theta) if isinstance(w, Tensor) else w
 
     def _parts(self, t: Time, theta: Angles) -> tuple[Tensor, Tensor]:
         z = self.field(t, theta)

@@ -45,9 +45,15 @@ State = tuple[Tensor, Tensor, int, Lost | None]
 
 
 def fused(
-    sde: SDE, dtype: torch.dtype, theta0: Tensor, points: Sequence[float], method: Method, path: BrownianPath, n: int
+    sde: SDE,
+    dtype: torch.dtype,
+    theta0: Tensor,
+    points: Sequence[float],
+    method: Method,
+    path: BrownianPath,
+    outputs: int,
 ) -> "Fused | None":
-    """The solve by compiled loops, with room for ``n`` outputs, or None where it is not for them."""
+    """The solve by compiled loops, with room for so many outputs, or None where it is not for them."""
     scheme = SCHEMES.get(method.step)
     if scheme is None or method.begin is not None or not has_closed_form(sde) or not isinstance(path, Brownian):
         return None
@@ -62,7 +68,7 @@ def fused(
         return None  # noise that differs from oscillator to oscillator
     edges = torch.tensor(points, dtype=torch.float64)
     steps = scheme(sde, edges[:-1], edges.diff())
-    angles = torch.empty((n, *theta0.shape), dtype=theta0.dtype, device=theta0.device)
+    angles = torch.empty((outputs, *theta0.shape), dtype=theta0.dtype, device=theta0.device)
     turns = torch.empty(angles.shape, dtype=torch.int64, device=theta0.device)
     return Fused(sde, steps, tables(sde, steps), path, begins, angles, turns)
 

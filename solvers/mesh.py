@@ -119,8 +119,8 @@ def local_errors(sde: SDE, theta: Angles, grid: Sequence[float], method: Method)
 def _pilot(theta0: Tensor) -> Tensor:
     """The first angles of a pilot: samples of ``theta0``, evenly chosen or repeated."""
     count = max(_SAMPLES, -(-_PILOT // theta0[0].numel()))
-    chosen = torch.arange(count, device=theta0.device) * len(theta0) // count if count < len(theta0) else None
-    return theta0.detach()[torch.arange(count, device=theta0.device) % len(theta0) if chosen is None else chosen]
+    number, batch = torch.arange(count, device=theta0.device), len(theta0)
+    return theta0.detach()[number * batch // count if count < batch else number % batch]
 
 
 def _shared_out(times: Sequence[float], grid: Sequence[float], parts: NDArray[np.float64]) -> list[float]:

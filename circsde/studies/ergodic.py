@@ -104,7 +104,8 @@ def ergodic_average(
     """
     if not 0.0 <= settling < 1.0 or paths < 1:
         raise ValueError(f"settling must lie in [0, 1) and paths be positive, got {settling} and {paths}")
-    method, subject, order = find_method(method), Simulation(sde, start), find_method(method).invariant_order
+    method, subject = find_method(method), Simulation(sde, start)
+    order = method.invariant_order
     theta = subject.sample(paths, torch_stream(seed, "ergodic average"))
     fine, _ = step_grid((0.0, sde.horizon), n_steps=2 * n_steps)
     number, dtype = key(seed, "ergodic average"), field_dtype(sde, theta.dtype)
