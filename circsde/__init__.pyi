@@ -6,12 +6,13 @@ from .encoding import PhaseEncoding
 from .estimation import fit
 from .graph import DenseCoupling, GraphCoupling
 from .harmonics import DaidoSDE, FieldSDE, SimplicialCoupling
+from .inertia import InertialSDE
 from .kuramoto import KuramotoSDE
 from .laws.distributions import VonMises, WrappedNormal
 from .laws.gibbs import MeanFieldGibbs
 from .schedule import Schedule
 from .sde import SDE, reverse, transition
-from .solvers import LogProb, Solution, SolveError, log_prob, normalisation, odeint, sdeint
+from .solvers import LogProb, Solution, SolveError, log_prob, normalisation, odeint, sdeint, solve_inertial
 from .studies import expectation
 from .torus import (
     difference,
@@ -33,6 +34,7 @@ __all__ = [
     "FieldSDE",
     "GlobalCoupling",
     "GraphCoupling",
+    "InertialSDE",
     "KuramotoSDE",
     "LocalCoupling",
     "LogProb",
@@ -59,6 +61,7 @@ __all__ = [
     "probability_flow",
     "reverse",
     "sdeint",
+    "solve_inertial",
     "solvers",
     "studies",
     "transition",

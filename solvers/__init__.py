@@ -6,6 +6,7 @@ if __name__ != "circsde.solvers":
 from circsde.solvers.brownian import Brownian, BrownianPath, Noise, join
 from circsde.solvers.flow import odeint
 from circsde.solvers.grid import step_grid
+from circsde.solvers.inertia import InertialSolution, solve_inertial
 from circsde.solvers.integrate import sdeint
 from circsde.solvers.latent_space import from_latent, latent
 from circsde.solvers.likelihood import LogProb, log_prob
@@ -20,6 +21,7 @@ __all__ = [
     "Brownian",
     "BrownianPath",
     "BrownianTree",
+    "InertialSolution",
     "LogProb",
     "Method",
     "Noise",
@@ -34,5 +36,6 @@ __all__ = [
     "normalisation",
     "odeint",
     "sdeint",
+    "solve_inertial",
     "step_grid",
 ]

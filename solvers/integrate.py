@@ -152,7 +152,7 @@ def _walk(
         for state in solve.advance(theta, winding, a, b):
             theta, winding, reached, lost = state
             if lost is not None:
-                stats = _failure(lost, points, limit, method.work(sde, lost.step + 1))
+                stats = failure(lost, points, limit, method.work(sde, lost.step + 1))
                 break
             if progress is not None:
                 for step in range(done + 1, reached + 1):
@@ -188,8 +188,8 @@ class _Steps:
         self.step: Callable[..., Tensor] = torch.compile(first_step) if compile else first_step
         self.number: Callable[[float], float | Tensor] = _tensor_time if compile else float
         self.sde, self.points, self.limit = reading(sde, dtype), points, 1.0 / torch.finfo(dtype).eps
-        self.noises: Callable[[int, int], Iterator[Noise]] = lambda a, b: _noises(
-            path, points[a : b + 1], method, theta0, dtype
+        self.noises: Callable[[int, int], Iterator[Noise]] = lambda a, b: noises(
+            path, points[a : b + 1], theta0, dtype, method if method.levy_area else None
         )
         self.in_order = self.noises(0, len(points) - 1)
         self.at_once = math.isqrt(len(points) - 1) if checkpoint else None
@@ -261,19 +261,19 @@ class _Steps:
         return Lost(first + offset, math.isfinite(farthest[offset]), tuple(samples))
 
 
-def _noises(
-    path: BrownianPath, points: list[float], method: Method, theta0: Tensor, dtype: torch.dtype
+def noises(
+    path: BrownianPath, points: Sequence[float], theta0: Tensor, dtype: torch.dtype, areas_for: Method | None = None
 ) -> Iterator[Noise]:
-    """The noise of every step, as the method and the angles need it."""
+    """The noise of every step as the angles need it, with areas where a method reads them."""
     given, expected = 0, len(points) - 1
-    for given, noise in enumerate(path.increments(points, levy_area=method.levy_area), 1):  # noqa: B007
+    for given, noise in enumerate(path.increments(points, levy_area=areas_for is not None), 1):  # noqa: B007
         if noise.dW.shape != theta0.shape or noise.dW.dtype not in (theta0.dtype, dtype):
             raise ValueError(
                 f"the Brownian path has shape {tuple(noise.dW.shape)} and dtype {noise.dW.dtype}, "
                 f"theta0 has {tuple(theta0.shape)} and {theta0.dtype}; make them alike"
             )
-        if method.levy_area and noise.dZ is None:
-            raise ValueError(f"{method.name} reads dZ, which this Brownian path does not have; use another method")
+        if areas_for is not None and noise.dZ is None:
+            raise ValueError(f"{areas_for.name} reads dZ, which this Brownian path does not have; use another method")
         yield Noise(noise.dW.to(dtype), None if noise.dZ is None else noise.dZ.to(dtype))
     if given != expected:
         raise ValueError(f"the Brownian path ended after {given} of {expected} steps")
@@ -284,12 +284,12 @@ def _tensor_time(t: float) -> Tensor:
     return torch.tensor(t, dtype=torch.float64)
 
 
-def _failure(lost: Lost, points: list[float], limit: float, evaluations: int) -> Stats:
+def failure(lost: Lost, points: Sequence[float], limit: float, evaluations: int, what_of: str = "an angle") -> Stats:
     """What stopped the loop."""
     i, finite, samples = lost
     what = f"moved by more than {limit:.0e} rad" if finite else "is not finite"
     where = f"sample{'s' * (len(samples) > 1)} {first_few(samples)}" if samples else "a sample that has come back since"
     message = (
-        f"step {i} to t = {points[i + 1]:g}: an angle of {where} {what}; take smaller steps, or check the drift there"
+        f"step {i} to t = {points[i + 1]:g}: {what_of} of {where} {what}; take smaller steps, or check the drift there"
     )
     return Stats(evaluations, i, Status.OVERFLOW if finite else Status.NON_FINITE, message, samples)
