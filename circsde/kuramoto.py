@@ -12,7 +12,7 @@ from circsde.contracts import check_arguments
 from circsde.coupling import Coupling, GlobalCoupling
 from circsde.laws.distributions import VonMises
 from circsde.laws.settled import SettledLaw, mean_field_law, settled_law
-from circsde.schedule import Rates, Schedule
+from circsde.schedule import Rates, Schedule, number
 from circsde.sde import SDE, evaluate
 from circsde.typing import Amplitude, Angles, PerSample, Tangent, Time
 
@@ -112,8 +112,7 @@ class KuramotoSDE(SDE):
 
     def attraction(self, t: float) -> float:
         """``K + K_ref`` at time ``t``, 1/time: how fast angles around the reference phase approach one another."""
-        rates = self.schedule.at(t)
-        return rates.reference + (rates.coupling if self.coupled else 0.0)
+        return number(self.schedule.reference(t)) + (number(self.schedule.coupling(t)) if self.coupled else 0.0)
 
     @property
     def breakpoints(self) -> tuple[float, ...] | None:

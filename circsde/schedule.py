@@ -140,34 +140,34 @@ class Schedule:
 
     def _check(self, name: str, rate: Rate) -> None:
         """Raise ValueError where a rate is negative, shorter than the schedule, or integrated wrongly."""
-        values = [_number(rate(self.horizon * i / 16)) for i in range(17)]
+        values = [number(rate(self.horizon * i / 16)) for i in range(17)]
         if not all(math.isfinite(value) and value >= 0 for value in values):
             raise ValueError(
                 f"the {name} rate must be finite and non-negative on [0, {self.horizon:g}], got {min(values):g};"
                 " to repel rather than attract, shift the reference phase by pi"
             )
         if isinstance(rate, Linear):
-            if rate.horizon < self.horizon * (1.0 - 1e-12) and _number(rate.start) != _number(rate.end):
+            if rate.horizon < self.horizon * (1.0 - 1e-12) and number(rate.start) != number(rate.end):
                 raise ValueError(
                     f"the {name} rate reaches its end at t = {rate.horizon:g}, before the horizon {self.horizon:g} of"
                     f" the schedule: give it the same, {type(rate).__name__}(start, end, {self.horizon:g})"
                 )
             return
         wrong = find_disagreement(
-            lambda t: _number(rate(t)),
-            lambda t0, t1: _number(rate.integral(t0, t1)),
+            lambda t: number(rate(t)),
+            lambda t0, t1: number(rate.integral(t0, t1)),
             self.horizon,
             rounding=torch.finfo(value.dtype).eps if isinstance(value := rate(0.0), Tensor) else 0.0,
         )
         if wrong is not None:
             raise ValueError(
                 f"the integral of the {name} rate is not that of its values from t = {wrong[0]:.6g} to {wrong[1]:.6g},"
-                f" where it is {_number(rate.integral(*wrong)):g}; an antiderivative has the rate as its slope"
+                f" where it is {number(rate.integral(*wrong)):g}; an antiderivative has the rate as its slope"
             )
 
     def at(self, t: float) -> Rates:
         """The three rates at time ``t``, as numbers: without gradients."""
-        return Rates(_number(self.coupling(t)), _number(self.reference(t)), _number(self.diffusion(t)))
+        return Rates(number(self.coupling(t)), number(self.reference(t)), number(self.diffusion(t)))
 
     @classmethod
     def constant(
@@ -260,14 +260,15 @@ def _check_rate(start: float | Tensor, end: float | Tensor, horizon: float) -> N
             )
         if isinstance(rate, Tensor) and rate.ndim:
             raise ValueError(f"a rate must be one number for all oscillators, got shape {tuple(rate.shape)}")
-    first, last = _number(start), _number(end)
+    first, last = number(start), number(end)
     if not (math.isfinite(first) and math.isfinite(last) and first >= 0 and last >= 0):
         raise ValueError(f"a rate must be finite and non-negative, got start={first:g} and end={last:g}")
     if not (math.isfinite(horizon) and horizon > 0):
         raise ValueError(f"horizon must be positive and finite, got {horizon:g}")
 
 
-def _number(x: float | Tensor) -> float:
+def number(x: float | Tensor) -> float:
+    """A rate as a plain number, without gradients."""
     return float(x.detach()) if isinstance(x, Tensor) else float(x)
 
 

@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 _WORTHWHILE = 1 << 15  # numbers below which a second thread costs more than it saves
 
@@ -32,6 +35,22 @@ def share(work: Callable[[int, int], object], count: int, grain: int, each: int)
     finally:
         for job in jobs:
             job.result()
+
+
+def array(x: Tensor) -> NDArray[Any] | None:
+    """The numbers of a tensor for numpy, which computes on one thread; None where it cannot have them.
+
+    torch's threads, once woken, wait for more in a busy loop of milliseconds, and take the cores that :func:`share`
+    needs: before compiled loops, whatever is done with all angles is done outside torch.
+
+    >>> array(torch.zeros(2))
+    array([0., 0.], dtype=float32)
+    """
+    plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    if not plain or torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return None
+    found: NDArray[Any] = x.detach().numpy()
+    return found
 
 
 @contextmanager

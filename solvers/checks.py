@@ -4,12 +4,14 @@ import math
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from circsde.sde import SDE, evaluate
 from circsde.solvers.methods import Method
 from circsde.solvers.stability import real_limit
+from circsde.threads import array
 from circsde.torus import TWO_PI, require_angles
 
 _MIDDLE = 0.61803  # of the time to be solved: where a drift is looked at, and at no special point
@@ -30,7 +32,8 @@ def check_angles(theta: Tensor, event_shape: Sequence[int] | None = None, name: 
         raise ValueError(f"{name} must have shape (batch, {event}), got {tuple(theta.shape)}")
     if not theta.numel():
         raise ValueError(f"{name} must hold at least one angle, got shape {tuple(theta.shape)}")
-    if not bool(theta.isfinite().all()):
+    numbers = array(theta)
+    if not bool(theta.isfinite().all() if numbers is None else np.isfinite(numbers).all()):
         where = tuple((~theta.isfinite()).nonzero()[0].tolist())
         raise ValueError(f"{name} must be finite, got {theta[where].item()} at index {where}")
 

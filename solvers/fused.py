@@ -116,9 +116,9 @@ class Fused:
 
     def start(self, theta0: Tensor) -> tuple[Tensor, Tensor]:
         """Lifted angles in float64, near zero, and the whole turns taken off, in memory of their own."""
-        theta = theta0.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
-        winding = torch.zeros(theta.shape, dtype=torch.int64, device=theta.device)
-        _reduce(theta, winding, theta, winding)
+        theta = torch.empty(theta0.shape, dtype=torch.float64, device=theta0.device)
+        winding = torch.empty(theta0.shape, dtype=torch.int64, device=theta0.device)
+        _reduce(theta0, None, theta, winding)
         return theta, winding
 
     def advance(self, theta: Tensor, winding: Tensor, a: int, b: int) -> Iterator[State]:
@@ -163,13 +163,13 @@ class Fused:
         return self.angles[:count], self.turns[:count]
 
 
-def _reduce(theta: Tensor, winding: Tensor, angles: Tensor, turns: Tensor) -> None:
-    """Write the same lifted angles with their first part in ``[-pi, pi)`` into ``angles`` and ``turns``."""
-    if theta.device.type == "cpu" and angles.dtype in (torch.float32, torch.float64):
+def _reduce(theta: Tensor, winding: Tensor | None, angles: Tensor, turns: Tensor) -> None:
+    """Write the same lifted angles with their first part in ``[-pi, pi)``; without a winding none was taken off yet."""
+    if theta.device.type == "cpu" and {theta.dtype, angles.dtype} <= {torch.float32, torch.float64}:
         from circsde.solvers.rows import write_reduced
 
         write_reduced(theta, winding, angles, turns)
         return
-    found = reduce(theta, winding, angles.dtype)
+    found = reduce(theta, 0 if winding is None else winding, angles.dtype)
     angles.copy_(found[0])
     turns.copy_(found[1])

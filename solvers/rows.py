@@ -127,16 +127,16 @@ class Rows:
         sde, coupling, path = self.sde, self.sde.coupling, self.path
         kinds = {NoCoupling: stages.FREE, GlobalCoupling: stages.MEAN, LocalCoupling: stages.WINDOW}
         listens = stages.GIVEN if coupling.lagged else kinds.get(type(coupling), stages.GIVEN)
-        psi = sde.reference_phase.detach().double()
+        psi = sde.reference_phase.detach().double().numpy()
         each = listens in (stages.WINDOW, stages.GIVEN) or bool(psi.ndim) or sde.rotates
         if each:
-            psi = psi.expand(self.shape[1:])
+            psi = np.broadcast_to(psi, self.shape[1:])
         return stages.Equation(
             n=self.n,
             listens=listens,
             each=each,
             window=self._window(),
-            psi=tuple(x.reshape(-1).numpy().astype(self.real) for x in (psi.cos(), psi.sin())),
+            psi=tuple(f(psi).reshape(-1).astype(self.real) for f in (np.cos, np.sin)),
             two=len(scheme.stages) == 2,
             early=scheme.early,
             area=scheme.area,
@@ -187,8 +187,17 @@ class Rows:
         return max(rows * (columns + 2 * radius), (rows + 2 * radius) * columns) if radius else 0
 
 
-def write_reduced(theta: Tensor, winding: Tensor, angles: Tensor, turns: Tensor) -> None:
-    """Write what :func:`circsde.solvers.lift.reduce` finds, in float32 or float64, perhaps into the same memory."""
+def write_reduced(theta: Tensor, winding: Tensor | None, angles: Tensor, turns: Tensor) -> None:
+    """Write what :func:`circsde.solvers.lift.reduce` finds, in float32 or float64; of angles alone, into float64."""
     low, high = half_open_bounds(angles.dtype)
-    x, y, z, w = (x.contiguous().view(-1).numpy() for x in (theta, winding, angles, turns))
-    share(lambda a, b: stages.reduce(x[a:b], y[a:b], z[a:b], w[a:b], low, high), theta.numel(), RUN, 1)
+    x, z, w = (x.detach().contiguous().view(-1).numpy() for x in (theta, angles, turns))
+    y = None if winding is None else winding.view(-1).numpy()
+
+    def part(a: int, b: int) -> None:
+        if y is None:  # as long as it is in the cache
+            np.copyto(z[a:b], x[a:b])
+            w[a:b] = 0
+        begin = (z, w) if y is None else (x, y)
+        stages.reduce(begin[0][a:b], begin[1][a:b], z[a:b], w[a:b], low, high)
+
+    share(part, theta.numel(), RUN, 1)

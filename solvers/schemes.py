@@ -6,12 +6,14 @@ method of one or two stages is
 ``theta_1 = theta + u_1 xi + v_1 eta``, ``theta_2 = theta + a f(t_1, theta_1) + u_2 xi + v_2 eta``,
 ``theta <- theta + b_1 f(t_1, theta_1) + b_2 f(t_2, theta_2) + u xi + v eta``.
 
-Every number is one of all steps at once, a float64 tensor over the steps, or the same for all.
+Every number is one of all steps at once, a float64 tensor over the steps, or the same for all. Square roots are taken
+outside torch, whose threads would be woken by more than 64 of them (:func:`circsde.threads.array`).
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,18 +52,18 @@ class Scheme(NamedTuple):
 
 def euler_maruyama(sde: SDE, t: Tensor, h: Tensor) -> Scheme:
     """That of :func:`~circsde.solvers.methods.euler_maruyama_step`."""
-    return Scheme((Stage(t),), (h, 0.0, sde.diffusion(t) * h**0.5, 0.0))
+    return Scheme((Stage(t),), (h, 0.0, _amplitude(sde, t) * _root(h), 0.0))
 
 
 def heun(sde: SDE, t: Tensor, h: Tensor) -> Scheme:
     """That of :func:`~circsde.solvers.methods.heun_step`."""
-    kick = sde.variance(t, t + h) ** 0.5
+    kick = _root(sde.variance(t, t + h))
     return Scheme((Stage(t), Stage(t + h, h, kick)), (0.5 * h, 0.5 * h, kick, 0.0))
 
 
 def sra1(sde: SDE, t: Tensor, h: Tensor) -> Scheme:
     """That of :func:`~circsde.solvers.methods.sra1_step`; ``dZ / h = sqrt(h) (xi / 2 + eta / sqrt(12))``."""
-    left, right, along, across = sde.diffusion(t), sde.diffusion(t + h), 0.5 * h**0.5, (h / 12.0) ** 0.5
+    left, right, along, across = _amplitude(sde, t), _amplitude(sde, t + h), 0.5 * _root(h), _root(h / 12.0)
     second = Stage(t + 0.75 * h, 0.75 * h, 1.5 * right * along, 1.5 * right * across)
     end = h / 3.0, 2.0 / 3.0 * h, (right + left) * along, (left - right) * across
     return Scheme((Stage(t), second), end, area=True)
@@ -69,7 +71,7 @@ def sra1(sde: SDE, t: Tensor, h: Tensor) -> Scheme:
 
 def leimkuhler_matthews(sde: SDE, t: Tensor, h: Tensor) -> Scheme:
     """That of :func:`~circsde.solvers.methods.leimkuhler_matthews_step`."""
-    kick = sde.variance(t, t + h) ** 0.5
+    kick = _root(sde.variance(t, t + h))
     return Scheme((Stage(t + 0.5 * h, u=0.5 * kick),), (h, 0.0, kick, 0.0), early=True)
 
 
@@ -91,6 +93,15 @@ def tables(sde: KuramotoSDE, scheme: Scheme) -> tuple[Tensor, Tensor, Tensor]:
         return torch.stack([torch.stack(row, -1) for row in filled], 1)
 
     return array(rates), array(weights), array(kicks)
+
+
+def _amplitude(sde: SDE, t: Tensor) -> Tensor:
+    """``g`` at the times of the steps."""
+    return torch.tensor([float(sde.diffusion(each)) for each in t.tolist()], dtype=torch.float64)
+
+
+def _root(x: Number) -> Tensor:
+    return torch.from_numpy(np.sqrt(np.asarray(x, np.float64)))
 
 
 SCHEMES: dict[Step, Callable[[SDE, Tensor, Tensor], Scheme]] = {

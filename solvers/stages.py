@@ -36,6 +36,9 @@ from circsde.solvers.windows import window_means
 FREE, MEAN, WINDOW, GIVEN = range(4)
 """What an oscillator listens to, which is nothing, all of its sample, a window, or what the caller has filled in."""
 
+_ONES = np.float64(1.5 * 2.0**52)  # where numbers of float64 are one apart, so that their bits count
+_ONES_BITS = _ONES.view(np.int64)
+
 _LOOK = 64  # angles that are looked at together for one that is far
 
 
@@ -228,12 +231,10 @@ def reduce(theta: Any, turns: Any, out: Any, winding: Any, low: float, high: flo
     for i in range(len(theta)):
         whole = np.rint(theta[i] * PER_TURN)
         out[i] = (theta[i] - whole * TURN_HEAD) - whole * TURN_TAIL
-        if out[i] > high:
-            out[i] = low
-            whole += 1.0
-        elif out[i] < low:
-            out[i] = low
-        winding[i] = turns[i] + np.int64(whole)
+        over = out[i] > high
+        out[i] = low if over or out[i] < low else out[i]
+        whole += 1.0 if over else 0.0
+        winding[i] = turns[i] + (np.float64(whole + _ONES).view(np.int64) - _ONES_BITS)  # as vectors do not convert
 
 
 @compiled()

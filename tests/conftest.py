@@ -21,7 +21,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 # what judges a change draws the same examples every time and finds nothing new in them: few will do; nights draw others
 settings.register_profile("default", deadline=None, derandomize=True, print_blob=True, max_examples=25)
 settings.register_profile("ci", settings.get_profile("default"), max_examples=50)
-settings.register_profile("explore", settings.get_profile("default"), max_examples=200, derandomize=False, database=None)
+settings.register_profile(
+    "explore", settings.get_profile("default"), max_examples=200, derandomize=False, database=None
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 ALWAYS, ONE_IN = 5, 50

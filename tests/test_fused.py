@@ -1,6 +1,7 @@
 """Compiled loops against the step-by-step solve: the same angles on the same noise, and where they are taken."""
 
 import math
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -169,3 +170,29 @@ def test_numba_keeps_its_index_where_that_is_looked_for() -> None:
     sdeint(KuramotoSDE((3,)), torch.zeros(2, 3), (0.0, 1.0), n_steps=1, generator=0)
     compiled: Any = stages.walk
     assert any(Path(compiled.stats.cache_path).glob("stages.walk-*.nbi"))
+
+
+WAKES = """
+import os, torch
+torch.set_num_threads(3)
+from circsde import GlobalCoupling, KuramotoSDE, LocalCoupling, Schedule, sdeint
+threads = lambda: len(os.listdir("/proc/self/task"))
+theta = torch.randn(64, 1024)
+sdes = [
+    KuramotoSDE((1024,), GlobalCoupling(), Schedule.published(100)),
+    KuramotoSDE((1024,), LocalCoupling(3), Schedule.published(100), natural_frequency=torch.ones(1024)),
+]
+for sde in sdes:
+    for method in ("euler_maruyama", "heun", "sra1"):
+        sdeint(sde, theta, (0.0, 0.5, 1.0), method=method, n_steps=100, generator=0)
+solved = threads()
+theta + 1.0
+print(threads() - solved)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc, which Linux has")
+def test_loops_wake_no_thread_of_torch() -> None:
+    """Woken, torch's threads wait in a busy loop of milliseconds on the cores that the loops need; a sum wakes two."""
+    said = subprocess.run([sys.executable, "-c", WAKES], check=True, capture_output=True, text=True).stdout
+    assert int(said) == 2, "a solve has woken them before"

@@ -29,7 +29,7 @@ def price(evaluations: float, n: int) -> float:
     tolerance=st.floats(1e-4, 0.5),
 )
 def test_one_candidate_is_found_to_a_tenth(scale: float, order: float, bend: float, tolerance: float) -> None:
-    """Errors ``c n^-p exp(-b p / n)``, which fall where ``b <= 1``: at most 1.1 times the least number, in few tries."""
+    """Errors ``c n^-p exp(-b p / n)``, which fall: the number found is at most 1.1 times the least, in few tries."""
 
     def error(n: int) -> float:
         return scale * math.exp(-order * (bend / n + math.log(n)))
