@@ -264,6 +264,21 @@ def adaptive(record: Result) -> list[str]:
     return said
 
 
+def expectation(record: Result) -> list[str]:
+    """Romberg weights against one number of steps, and multilevel against plain Monte Carlo."""
+    said = [
+        f"| {row['method']} | {row['evaluations']} | {row['error']:.1e} | {row['single_to_1e-4']} |"
+        for row in record["discretisation"]
+    ]
+    for row in record["cost"]:
+        plain = row["plain"]
+        said.append(
+            f"| {row['question']} | {row['tolerance']:g} | {row['evaluations']:.1e} | {plain['evaluations']:.1e},"
+            f" {plain['steps']} steps | {plain['evaluations'] / row['evaluations']:.2f} |"
+        )
+    return said
+
+
 def two_grids(record: Result) -> list[str]:
     """The path errors of as many steps, placed by a pilot and equal."""
     pilot, equal = (record["results"][way][-1] for way in ("pilot", "equal"))
@@ -286,6 +301,7 @@ CHECKED: list[tuple[str, str, Callable[[Result], list[str]]]] = [
     ("benchmarks/README.md", "training", training),
     ("benchmarks/README.md", "sampling", sampling),
     ("benchmarks/README.md", "adaptive", adaptive),
+    ("benchmarks/README.md", "expectation", expectation),
     ("docs/choosing.md", "adaptive", two_grids),
     ("docs/comparison.md", "forward", against_diffrax),
     ("docs/others.md", "others", others),
