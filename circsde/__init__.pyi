@@ -2,6 +2,7 @@ from . import models as models
 from . import solvers as solvers
 from . import studies as studies
 from .coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
+from .delay import DelayedSDE
 from .encoding import PhaseEncoding
 from .estimation import fit
 from .graph import DenseCoupling, GraphCoupling
@@ -12,7 +13,17 @@ from .laws.distributions import VonMises, WrappedNormal
 from .laws.gibbs import MeanFieldGibbs
 from .schedule import Schedule
 from .sde import SDE, reverse, transition
-from .solvers import LogProb, Solution, SolveError, log_prob, normalisation, odeint, sdeint, solve_inertial
+from .solvers import (
+    LogProb,
+    Solution,
+    SolveError,
+    log_prob,
+    normalisation,
+    odeint,
+    sdeint,
+    solve_delayed,
+    solve_inertial,
+)
 from .studies import expectation
 from .torus import (
     difference,
@@ -30,6 +41,7 @@ __all__ = [
     "SDE",
     "Coupling",
     "DaidoSDE",
+    "DelayedSDE",
     "DenseCoupling",
     "FieldSDE",
     "GlobalCoupling",
@@ -61,6 +73,7 @@ __all__ = [
     "probability_flow",
     "reverse",
     "sdeint",
+    "solve_delayed",
     "solve_inertial",
     "solvers",
     "studies",

@@ -4,6 +4,7 @@ if __name__ != "circsde.solvers":
     raise ImportError("import circsde.solvers, not solvers")
 
 from circsde.solvers.brownian import Brownian, BrownianPath, Noise, join
+from circsde.solvers.delay import solve_delayed
 from circsde.solvers.flow import odeint
 from circsde.solvers.grid import step_grid
 from circsde.solvers.inertia import InertialSolution, solve_inertial
@@ -36,6 +37,7 @@ __all__ = [
     "normalisation",
     "odeint",
     "sdeint",
+    "solve_delayed",
     "solve_inertial",
     "step_grid",
 ]

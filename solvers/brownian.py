@@ -132,3 +132,23 @@ def draw_seed(generator: torch.Generator | SupportsIndex | None) -> int:
         device = "cpu" if generator is None else generator.device
         return int(torch.randint(2**62, (), generator=generator, device=device).item())
     return operator.index(generator)
+
+
+def followed(
+    path: BrownianPath | None,
+    generator: torch.Generator | SupportsIndex | None,
+    first_sample: int,
+    points: Sequence[float],
+    like: Tensor,
+    dtype: torch.dtype,
+) -> BrownianPath:
+    """The path that a solve follows, the given one or a new one on the points of its grid, in a dtype.
+
+    Raises:
+        ValueError: If a path is given, and a generator or a first sample, too.
+    """
+    if path is None:
+        return Brownian(tuple(points), tuple(like.shape), draw_seed(generator), dtype, like.device, first_sample)
+    if generator is not None or first_sample:
+        raise ValueError("a given Brownian path has its own seed and samples: leave out generator and first_sample")
+    return path

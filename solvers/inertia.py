@@ -9,7 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from circsde.inertia import InertialSDE
-from circsde.solvers.brownian import Brownian, BrownianPath, draw_seed
+from circsde.solvers.brownian import BrownianPath, followed
 from circsde.solvers.checks import check_angles, check_equation
 from circsde.solvers.grid import Times, step_grid, until
 from circsde.solvers.integrate import noises
@@ -99,14 +99,10 @@ def solve_inertial(
             f" {tuple(velocity.shape)}"
         )
     points, marks = step_grid(until(ts, sde.horizon), n_steps=n_steps, dt=dt, grid=grid)
-    if brownian is not None and (generator is not None or first_sample):
-        raise ValueError("a given Brownian path has its own seed and samples: leave out generator and first_sample")
     dtype = field_dtype(sde, theta0.dtype)
-    if brownian is None:
-        shape = tuple(theta0.shape)
-        brownian = Brownian(tuple(points), shape, draw_seed(generator), dtype, theta0.device, first_sample)
+    path = followed(brownian, generator, first_sample, points, theta0, dtype)
     check_equation(sde, theta0.detach().to(dtype), points)
-    noise, view = noises(brownian, points, theta0, dtype), reading(sde, dtype)
+    noise, view = noises(path, points, theta0, dtype), reading(sde, dtype)
 
     def baoab(i: int, state: State) -> State:
         theta, v, push = state

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from circsde.contracts import first_few
 from circsde.sde import SDE
-from circsde.solvers.brownian import Brownian, BrownianPath, Noise, draw_seed
+from circsde.solvers.brownian import Brownian, BrownianPath, Noise, followed
 from circsde.solvers.checks import check_angles, check_equation, warn_of_instability
 from circsde.solvers.fused import Fused, Lost, State, fused
 from circsde.solvers.grid import Times, step_grid, until
@@ -103,18 +103,14 @@ def sdeint(
             raise ValueError("give exactly one of n_steps, dt, grid and atol, got atol and another")
         grid = adapted_grid(sde, theta0, ts, atol=atol, method=method)
     points, marks = step_grid(until(ts, sde.horizon), n_steps=n_steps, dt=dt, grid=grid)
-    if brownian is not None and (generator is not None or first_sample):
-        raise ValueError("a given Brownian path has its own seed and samples: leave out generator and first_sample")
     dtype = field_dtype(sde, theta0.dtype)
-    if brownian is None:
-        seed, shape = draw_seed(generator), tuple(theta0.shape)
-        brownian = Brownian(tuple(points), shape, seed, dtype, theta0.device, first_sample)
+    path = followed(brownian, generator, first_sample, points, theta0, dtype)
     if checkpoint:
-        _check_repeatable(method, brownian)
+        _check_repeatable(method, path)
     check_equation(sde, theta0.detach().to(dtype), points)
     warn_of_instability(sde, method, points)
-    loops = None if compile else fused(sde, dtype, theta0, points, method, brownian, len(marks))
-    solve = loops or _Steps(sde, theta0, dtype, points, method, brownian, compile, checkpoint)
+    loops = None if compile else fused(sde, dtype, theta0, points, method, path, len(marks))
+    solve = loops or _Steps(sde, theta0, dtype, points, method, path, compile, checkpoint)
     return _walk(sde, theta0, dtype, points, marks, method, solve, progress).or_raise(on_failure)
 
 
