@@ -73,7 +73,9 @@ def advice(
 
 def describe(candidate: xr.Dataset) -> str:
     """One solver and setting of a selection, in words."""
-    setting = (
-        f"{candidate['steps'].item()} steps" if "steps" in candidate.coords else f"atol {candidate['atol'].item():g}"
-    )
+    if "steps" in candidate.coords:
+        n = candidate["steps"].item()
+        setting = f"{n} steps" if n > 1 else "1 step"
+    else:
+        setting = f"atol {candidate['atol'].item():g}"
     return f"{candidate['solver'].item()}, {setting}"
