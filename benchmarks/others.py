@@ -3,11 +3,14 @@
     python benchmarks/others.py --quick
     python benchmarks/others.py --out benchmarks/results/others.json     # then docs/others.md is written anew
 
-Weak orders are of transfer operators, without sampling noise. Where paths are sampled the interval has confidence 0.95.
+Weak orders are of transfer operators, without sampling noise. Variances that samplers make of normal data are from
+single impulses; diffusers computes them in float32. Where paths are sampled the interval has confidence 0.95. The
+extras ``bench`` and ``samplers`` are needed; ``--quick`` leaves out what is missing.
 """
 
 import math
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,27 @@ import torchdiffeq
 import torchsde
 from report import Record, keep, options
 
-from circsde import KuramotoSDE, NoCoupling, Schedule
+from circsde import KuramotoSDE, NoCoupling, Schedule, reverse
+from circsde.solvers.peers import DIFFRAX
 from circsde.studies.exact import law_convergence
+from circsde.studies.impulses import affine_law, normal_law
 
 PAGE = Path(__file__).parents[1] / "docs" / "others.md"
 Claim = dict[str, Any]
+
+STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+DATA = 0.5  # the standard deviation of normal data
+MULTISTEP, UNIPC, HEUN = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "HeunDiscreteScheduler"
+SAMPLERS = {  # at any noise levels, by stochasticity
+    0.0: (
+        "diffusers:dpmsolver++2",
+        "diffusers:dpmsolver++3",
+        "diffusers:unipc2",
+        "k-diffusion:heun",
+        "k-diffusion:lms",
+    ),
+    1.0: ("diffusers:sde-dpmsolver++2", "diffusers:sde-dpmsolver++3", "k-diffusion:dpmpp_3m_sde"),
+}
 
 
 def claim(package: str, said: str, measured: str, numbers: list[float]) -> Claim:
@@ -88,6 +107,113 @@ def weak_orders(steps: tuple[int, int]) -> list[Claim]:
     return found
 
 
+def diffrax_orders(steps: tuple[int, int]) -> Claim:
+    """Weak orders of diffrax's methods at additive noise, of which it claims the strong ones."""
+    orders = {
+        name: law_convergence("von_mises_well", [f"diffrax:{name}"], steps).order[0, 1].item() for name in DIFFRAX
+    }
+    shown = ", ".join(f"`{name}` {order:.2f}" for name, order in orders.items())
+    text = f"On `von_mises_well` from {steps[0]} to {steps[1]} steps, without sampling: {shown}."
+    return claim(
+        "diffrax", "Of these only the strong orders are claimed; these are the weak ones.", text, [*orders.values()]
+    )
+
+
+def variance_error(name: str, n: int, **options: Any) -> float:
+    """The relative error of the variance that a scheduler of diffusers makes of normal data in ``n`` of its own steps.
+
+    Its times are its own, on the schedule of Stable Diffusion; the start and the estimate of the noise are exact.
+    """
+    import diffusers
+
+    scheduler = getattr(diffusers, name)(**STABLE_DIFFUSION, **options)
+    noisy, unscaled = "sde" in options.get("algorithm_type", ""), name == HEUN
+
+    def signal(level: float) -> float:
+        """The rate of the data in the state."""
+        return 1.0 if unscaled else (1.0 + level**2) ** -0.5
+
+    def run(x: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
+        scheduler.set_timesteps(n)
+        scheduler.set_begin_index(0)
+        for i, t in enumerate(scheduler.timesteps):
+            scheduler.scale_model_input(x, t)
+            level = float(scheduler.sigmas[scheduler.step_index or 0])
+            noise = level / (DATA**2 + level**2) * x / signal(level)
+            given = {"variance_noise": normals[i]} if noisy else {}
+            x = scheduler.step(noise, t, x, **given).prev_sample.double()
+        return x
+
+    scheduler.set_timesteps(n)
+    level = float(scheduler.sigmas[0])
+    return affine_law(run, n if noisy else 0, 0.0, signal(level) ** 2 * (DATA**2 + level**2))[1] / DATA**2 - 1.0
+
+
+def schedulers(steps: tuple[int, ...]) -> list[Claim]:
+    """What schedulers of diffusers do on the schedule of Stable Diffusion, with normal data and the exact estimate."""
+    import diffusers
+
+    def errors(name: str, **options: Any) -> list[float]:
+        return [variance_error(name, n, **options) for n in steps]
+
+    def shown(values: list[float]) -> str:
+        return ", ".join(f"{value:+.2g}" for value in values)
+
+    scheduler = diffusers.HeunDiscreteScheduler(**STABLE_DIFFUSION)
+    scheduler.set_timesteps(steps[-1])
+    last = -(float(scheduler.sigmas[-2]) ** 2) / (DATA**2 + float(scheduler.sigmas[-2]) ** 2)
+    third, second = (errors(MULTISTEP, solver_order=k, algorithm_type="sde-dpmsolver++") for k in (3, 2))
+    bh1, bh2 = (errors(UNIPC, solver_type=kind) for kind in ("bh1", "bh2"))
+    flow, heun = errors(MULTISTEP, solver_order=2), errors(HEUN)
+    order = math.log2(flow[-2] / flow[-1])
+    counts = f"{', '.join(map(str, steps[:-1]))} and {steps[-1]}"
+    where = f"Relative error of the variance with {counts} steps, data of standard deviation {DATA:g}:"
+    return [
+        claim(
+            "diffusers",
+            "`sde-dpmsolver++` of order 3 does not converge.",
+            f"{where} {shown(third)}; order 2 has {shown(second)}.",
+            third + second,
+        ),
+        claim(
+            "diffusers",
+            "UniPC with `bh1` ends at NaN by default: its last step is one to no noise.",
+            f"{where} {shown(bh1)}; `bh2` has {shown(bh2)}.",
+            bh1 + bh2,
+        ),
+        claim(
+            "diffusers",
+            "DPM-Solver++ 2M, its default, is not of order 2 on the schedule of Stable Diffusion.",
+            f"{where} {shown(flow)}, of order {order:.2f} at the end.",
+            flow,
+        ),
+        claim(
+            "diffusers",
+            "Heun's errors reach a floor: the last step, from the least noise to none, does not shrink.",
+            f"{where} {shown(heun)}. That step from the exact law alone leaves {last:+.2g}.",
+            [*heun, last],
+        ),
+    ]
+
+
+def sampler_orders(package: str, steps: tuple[int, int]) -> Claim:
+    """The orders of samplers on our noise levels, of equal times from the horizon to before the data."""
+    forward = KuramotoSDE((1,), NoCoupling(), Schedule.linear((0.0, 0.0, 0.0005), (0.0, 0.0, 0.01)))
+    noise, left = (float(forward.variance(0.0, t)) for t in (1.0, 0.3))
+    data, orders = 0.3 * noise, dict[str, float]()
+    for level, names in SAMPLERS.items():
+        sde = reverse(forward, lambda t, x: -x / (data + forward.variance(0.0, float(t))), level)
+        for name in (one for one in names if one.startswith(package)):
+            laws = [normal_law(name, sde, [0.7 * i / n for i in range(n + 1)], 0.0, data + noise) for n in steps]
+            few, many = (abs(variance / (data + left) - 1.0) for _, variance in laws)
+            orders[name.partition(":")[2]] = math.log2(few / many)
+    shown = ", ".join(f"`{name}` {order:.2f}" for name, order in orders.items())
+    text = f"On normal data from {steps[0]} to {steps[1]} steps, without sampling, by the variance: {shown}."
+    return claim(
+        package, "Weak orders at any noise levels, before the data, by our adapters.", text, [*orders.values()]
+    )
+
+
 def page(record: Record) -> str:
     """The page, from the numbers that were kept."""
     lines = ["| package | what | measured |", "| --- | --- | --- |"]
@@ -107,7 +233,14 @@ def main() -> None:
     quick = arguments.quick
     claims = [adams_on_uneven_steps(), reversible_heun(64 if quick else 1000)]
     claims += weak_orders((4, 8) if quick else (10, 20))
-    keep(arguments.out, "torchsde", "torchdiffeq", claims=claims)
+    peers = {"diffrax": "diffrax", "diffusers": "diffusers", "k-diffusion": "k_diffusion"}
+    there = [name for name, module in peers.items() if not quick or find_spec(module) is not None]
+    if "diffrax" in there:
+        claims.append(diffrax_orders((2, 4) if quick else (10, 20)))
+    if "diffusers" in there:
+        claims += schedulers((20, 40) if quick else (20, 40, 80, 160, 320, 640))
+    claims += [sampler_orders(name, (8, 16)) for name in there if name != "diffrax"]
+    keep(arguments.out, "torchsde", "torchdiffeq", *there, claims=claims)
     if arguments.out is not None and not quick:
         PAGE.write_text(page({"claims": claims}))
 

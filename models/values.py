@@ -8,7 +8,7 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
-from circsde.data_prediction import ExponentialStep
+from circsde.data_prediction import CorrectedStep, ExponentialStep
 from circsde.models.variance_preserving import VariancePreserving
 from circsde.streams import torch_stream
 from circsde.torus import require_finite
@@ -17,7 +17,7 @@ from circsde.typing import Angles, Field, Time
 Clip = Literal["never", "end", "always"]
 FLOWS = ("midpoint", "heun2", "rk4")
 """Samplers along the probability flow, by their names in torchdiffeq."""
-METHODS = ("ancestral", "multistep", "ddim", *FLOWS)
+METHODS = ("ancestral", "multistep", "multistep3", "ddim", *FLOWS)
 """All samplers."""
 Step: TypeAlias = Callable[[float, float, Angles], Angles]
 """From a time to an earlier one."""
@@ -87,7 +87,8 @@ def denoise(
 
     ``"ancestral"`` draws ``x_s`` from its law given ``x_t`` and the estimate of ``x_0`` (Ho et al.), at any times
     ``s < t``. ``"multistep"`` and ``"ddim"`` (Song et al. 2021, arXiv:2010.02502) are steps of the same kind towards
-    that estimate, see :class:`circsde.data_prediction.ExponentialStep`. The others follow the probability flow: with
+    that estimate, see :class:`circsde.data_prediction.ExponentialStep`, and ``"multistep3"`` those of
+    :class:`circsde.data_prediction.CorrectedStep`. The others follow the probability flow: with
     ``y = x / alpha`` and ``u = sigma / alpha`` it is ``dy / du = eps_hat``, whose Euler steps are those of DDIM.
 
     Args:
@@ -114,9 +115,10 @@ def denoise(
     times = process.horizon * torch.linspace(1, 0, n_steps + 1, dtype=torch.float64) ** spacing
     eps = _estimator(process, score, clip == "always")
     draw = noise or (lambda: torch.randn_like(x))
-    steps = {
+    steps: dict[str, ExponentialStep | CorrectedStep] = {
         "ancestral": ExponentialStep(1.0, slopes=False),
         "multistep": ExponentialStep(stochasticity),
+        "multistep3": CorrectedStep(stochasticity),
         "ddim": ExponentialStep(0.0, slopes=False),
     }
     step = _towards(process, eps, steps[method], draw) if method in steps else _flow(process, eps, method)
@@ -146,7 +148,9 @@ def _estimator(process: VariancePreserving, score: Field, clipped: bool) -> Fiel
     return eps
 
 
-def _towards(process: VariancePreserving, eps: Field, towards: ExponentialStep, draw: Callable[[], Tensor]) -> Step:
+def _towards(
+    process: VariancePreserving, eps: Field, towards: ExponentialStep | CorrectedStep, draw: Callable[[], Tensor]
+) -> Step:
     """In ``x / alpha``, whose noise level is ``sigma / alpha``."""
 
     def step(t: float, s: float, x: Angles) -> Angles:

@@ -147,7 +147,14 @@ def test_where_nothing_qualifies_nothing_is_chosen() -> None:
 
 def test_candidates_hold_few_steps_many_steps_sde_and_flow() -> None:
     offered = samplers(EXACT)
-    assert {one.method for one in offered} >= {"multistep", "ancestral", "heun", "sra1", "adams_bashforth2"}
+    assert {one.method for one in offered} >= {
+        "multistep",
+        "multistep3",
+        "ancestral",
+        "heun",
+        "sra1",
+        "adams_bashforth2",
+    }
     assert {one.flow for one in offered} >= {"heun2", "rk4", "dopri5"}
     assert {one.spacing for one in offered} == set(Spacing)
     for one in offered:

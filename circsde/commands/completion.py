@@ -5,7 +5,7 @@ from circsde.exact.catalogue import PROBLEMS
 METHODS = ("euler_maruyama", "heun", "sra1", "mobius_strang", "noise_flow_noise", "leimkuhler_matthews")
 """Names to complete and to list in the help, where importing ``circsde.solvers.METHODS`` would take a second."""
 
-BACK_IN_TIME = ("ancestral", "multistep")
+BACK_IN_TIME = ("ancestral", "multistep", "multistep3")
 """Methods for reversed equations only."""
 
 
@@ -22,7 +22,7 @@ def complete_step_back(incomplete: str) -> list[str]:
     """The same with those for reversed equations.
 
     >>> complete_step_back("m")
-    ['mobius_strang', 'multistep']
+    ['mobius_strang', 'multistep', 'multistep3']
     """
     return [name for name in (*METHODS, *BACK_IN_TIME) if name.startswith(incomplete)]
 

@@ -120,7 +120,7 @@ def sample(
         raise ValueError(f"{written} would be a table of angles, and {run} is a model of images: name it PATH.nc")
     few = images and not corrector  # Langevin steps need a method that remembers none
     method = method or ("multistep" if few else "heun")
-    steps = steps or (len(model.chain) if flow in ADAPTIVE else 25 if method == "multistep" else 100)
+    steps = steps or (len(model.chain) if flow in ADAPTIVE else 25 if method.startswith("multistep") else 100)
     batch, given = batch or samples_at_once(model), given | {"method": method, "steps": steps}
     denoise = images and not noisy
     how = Recipe(None if flow else method, steps, Spacing(spacing), stochasticity, corrector, denoise, flow)

@@ -10,13 +10,13 @@ from circsde.sde import reverse
 from circsde.solvers.registry import find_method
 from circsde.solvers.trajectory import ADAPTIVE, FIXED
 
-METHODS = ("multistep", "ancestral", "euler_maruyama", "heun", "sra1", "adams_bashforth2")
+METHODS = ("multistep", "multistep3", "ancestral", "euler_maruyama", "heun", "sra1", "adams_bashforth2")
 """Of the reverse SDE, by default."""
 
 FLOWS = ("midpoint", "heun2", "rk4", "dopri5", "bosh3")
 """Of the probability flow, by default."""
 
-NOISELESS = ("multistep", "ancestral")
+NOISELESS = ("multistep", "multistep3", "ancestral")
 """Methods of the SDE that are candidates without noise, too; others are then methods of the flow by another name."""
 
 STOCHASTICITY = (0.0, 1.0)
