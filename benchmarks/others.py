@@ -5,7 +5,7 @@
 
 Weak orders are of transfer operators, without sampling noise. Variances that samplers make of normal data are from
 single impulses; diffusers computes them in float32. Where paths are sampled the interval has confidence 0.95. The
-extras ``bench`` and ``samplers`` are needed; ``--quick`` leaves out what is missing.
+extra ``samplers`` is needed; ``--quick`` leaves out what is missing.
 """
 
 import math
@@ -20,7 +20,6 @@ import torchsde
 from report import Record, keep, options
 
 from circsde import KuramotoSDE, NoCoupling, Schedule, reverse
-from circsde.solvers.peers import DIFFRAX
 from circsde.studies.exact import law_convergence
 from circsde.studies.impulses import affine_law, normal_law
 
@@ -107,18 +106,6 @@ def weak_orders(steps: tuple[int, int]) -> list[Claim]:
     return found
 
 
-def diffrax_orders(steps: tuple[int, int]) -> Claim:
-    """Weak orders of diffrax's methods at additive noise, of which it claims the strong ones."""
-    orders = {
-        name: law_convergence("von_mises_well", [f"diffrax:{name}"], steps).order[0, 1].item() for name in DIFFRAX
-    }
-    shown = ", ".join(f"`{name}` {order:.2f}" for name, order in orders.items())
-    text = f"On `von_mises_well` from {steps[0]} to {steps[1]} steps, without sampling: {shown}."
-    return claim(
-        "diffrax", "Of these only the strong orders are claimed; these are the weak ones.", text, [*orders.values()]
-    )
-
-
 def variance_error(name: str, n: int, **options: Any) -> float:
     """The relative error of the variance that a scheduler of diffusers makes of normal data in ``n`` of its own steps.
 
@@ -156,9 +143,6 @@ def schedulers(steps: tuple[int, ...]) -> list[Claim]:
     def errors(name: str, **options: Any) -> list[float]:
         return [variance_error(name, n, **options) for n in steps]
 
-    def shown(values: list[float]) -> str:
-        return ", ".join(f"{value:+.2g}" for value in values)
-
     scheduler = diffusers.HeunDiscreteScheduler(**STABLE_DIFFUSION)
     scheduler.set_timesteps(steps[-1])
     last = -(float(scheduler.sigmas[-2]) ** 2) / (DATA**2 + float(scheduler.sigmas[-2]) ** 2)
@@ -166,8 +150,7 @@ def schedulers(steps: tuple[int, ...]) -> list[Claim]:
     bh1, bh2 = (errors(UNIPC, solver_type=kind) for kind in ("bh1", "bh2"))
     flow, heun = errors(MULTISTEP, solver_order=2), errors(HEUN)
     order = math.log2(flow[-2] / flow[-1])
-    counts = f"{', '.join(map(str, steps[:-1]))} and {steps[-1]}"
-    where = f"Relative error of the variance with {counts} steps, data of standard deviation {DATA:g}:"
+    where = f"Relative error of the variance with {listed(steps)} steps, data of standard deviation {DATA:g}:"
     return [
         claim(
             "diffusers",
@@ -196,22 +179,30 @@ def schedulers(steps: tuple[int, ...]) -> list[Claim]:
     ]
 
 
-def sampler_orders(package: str, steps: tuple[int, int]) -> Claim:
-    """The orders of samplers on our noise levels, of equal times from the horizon to before the data."""
+def any_levels(package: str, steps: tuple[int, ...]) -> Claim:
+    """Errors of samplers on our noise levels, of equal times from the horizon to before the data."""
     forward = KuramotoSDE((1,), NoCoupling(), Schedule.linear((0.0, 0.0, 0.0005), (0.0, 0.0, 0.01)))
     noise, left = (float(forward.variance(0.0, t)) for t in (1.0, 0.3))
-    data, orders = 0.3 * noise, dict[str, float]()
+    data, errors = 0.3 * noise, dict[str, list[float]]()
     for level, names in SAMPLERS.items():
         sde = reverse(forward, lambda t, x: -x / (data + forward.variance(0.0, float(t))), level)
         for name in (one for one in names if one.startswith(package)):
             laws = [normal_law(name, sde, [0.7 * i / n for i in range(n + 1)], 0.0, data + noise) for n in steps]
-            few, many = (abs(variance / (data + left) - 1.0) for _, variance in laws)
-            orders[name.partition(":")[2]] = math.log2(few / many)
-    shown = ", ".join(f"`{name}` {order:.2f}" for name, order in orders.items())
-    text = f"On normal data from {steps[0]} to {steps[1]} steps, without sampling, by the variance: {shown}."
-    return claim(
-        package, "Weak orders at any noise levels, before the data, by our adapters.", text, [*orders.values()]
-    )
+            errors[name.partition(":")[2]] = [variance / (data + left) - 1.0 for _, variance in laws]
+    found = "; ".join(f"`{name}` {shown(values)}" for name, values in errors.items())
+    text = f"Relative error of the variance of normal data with {listed(steps)} steps, without sampling: {found}."
+    said = "What its samplers err at noise levels of equal times, stopped before the data, by our adapters."
+    return claim(package, said, text, sum(errors.values(), []))
+
+
+def shown(values: list[float]) -> str:
+    """Errors with their signs."""
+    return ", ".join(f"{value:+.2g}" for value in values)
+
+
+def listed(steps: tuple[int, ...]) -> str:
+    """Numbers of steps in words."""
+    return f"{', '.join(map(str, steps[:-1]))} and {steps[-1]}"
 
 
 def page(record: Record) -> str:
@@ -233,13 +224,11 @@ def main() -> None:
     quick = arguments.quick
     claims = [adams_on_uneven_steps(), reversible_heun(64 if quick else 1000)]
     claims += weak_orders((4, 8) if quick else (10, 20))
-    peers = {"diffrax": "diffrax", "diffusers": "diffusers", "k-diffusion": "k_diffusion"}
+    peers = {"diffusers": "diffusers", "k-diffusion": "k_diffusion"}
     there = [name for name, module in peers.items() if not quick or find_spec(module) is not None]
-    if "diffrax" in there:
-        claims.append(diffrax_orders((2, 4) if quick else (10, 20)))
     if "diffusers" in there:
         claims += schedulers((20, 40) if quick else (20, 40, 80, 160, 320, 640))
-    claims += [sampler_orders(name, (8, 16)) for name in there if name != "diffrax"]
+    claims += [any_levels(name, (8, 16) if quick else (16, 32, 64)) for name in there]
     keep(arguments.out, "torchsde", "torchdiffeq", *there, claims=claims)
     if arguments.out is not None and not quick:
         PAGE.write_text(page({"claims": claims}))

@@ -184,7 +184,12 @@ def cheapest(case: Case, choice: Choice, tolerance: float) -> tuple[float, float
     if evidence.attrs["evidence"] == "Monte Carlo":
         return sampled_cheapest(case, choice, tolerance)
     error = exact_convergence(
-        case.subject, "weak", [choice.method], [choice.n_steps], power=choice.power or 1.0, resolution=1e-3 * tolerance
+        case.subject,
+        "weak",
+        [choice.method],
+        [choice.n_steps],
+        power=1.0 if choice.power is None else choice.power,
+        resolution=1e-3 * tolerance,
     )["error"].item()
     least = choice.nfe if error <= tolerance else math.inf
     for one in (evidence.isel(solver=i) for i in range(evidence.sizes["solver"])):

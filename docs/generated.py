@@ -34,6 +34,7 @@ def pages(results: Path) -> dict[str, str]:
         "methods_table.md": methods_table(),
         "orders_table.md": orders_table(measured("orders")),
         "costs_table.md": costs_table(measured("stiff")),
+        "backwards_table.md": backwards_table(measured("backwards")),
         "problems_table.md": problems_table(),
         **module_pages(),
     }
@@ -166,6 +167,21 @@ def costs_table(results: Sequence[dict[str, Any]]) -> str:
         for row in results
     )
     return table(["problem", "tolerance", *(f"`{method}`" for method in methods)], cells)
+
+
+def backwards_table(results: Sequence[dict[str, Any]]) -> str:
+    """Evaluations of the score that a weak tolerance costs back in time."""
+    tolerances = list(results[0]["evaluations"])
+    cells = (
+        [
+            f"`{row['problem'].replace(' without', '` without')}" + "`" * (" " not in row["problem"]),
+            f"`{row['method']}`",
+            row["grid"],
+            *("–" if n is None else f"{n:g}" for n in row["evaluations"].values()),
+        ]
+        for row in results
+    )
+    return table(["problem", "method", "steps", *(f"to {tolerance}" for tolerance in tolerances)], cells)
 
 
 def problems_table() -> str:

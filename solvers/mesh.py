@@ -84,7 +84,7 @@ def adapted_grid(sde: SDE, theta0: Angles, ts: Times, *, atol: float, method: st
         now = math.log(len(grid)), float(np.log(np.fmax(errors, _TINY)).mean())
         if before is not None and abs(now[0] - before[0]) > 0.1:
             order = min(max((before[1] - now[1]) / (now[0] - before[0]), 1.0), 6.0)
-        grid, before = _shared_out(times, grid, np.clip((errors / (_AIM * atol)) ** (1.0 / order), 0.125, 8.0)), now
+        grid, before = shared_out(times, grid, np.clip((errors / (_AIM * atol)) ** (1.0 / order), 0.125, 8.0)), now
         if best and len(grid) > _SETTLED * len(best):
             return best
         if len(grid) > _MOST:
@@ -123,7 +123,7 @@ def _pilot(theta0: Tensor) -> Tensor:
     return theta0.detach()[number * batch // count if count < batch else number % batch]
 
 
-def _shared_out(times: Sequence[float], grid: Sequence[float], parts: NDArray[np.float64]) -> list[float]:
+def shared_out(times: Sequence[float], grid: Sequence[float], parts: NDArray[np.float64]) -> list[float]:
     """A grid on which every step is as wide as a step of ``grid`` nearby, divided by its entry of ``parts``."""
     counted, points = np.concatenate([[0.0], parts.cumsum()]), [times[0]]
     for a, b in pairwise(times):

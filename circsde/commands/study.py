@@ -149,7 +149,7 @@ def select(
     ] = None,
     power: Annotated[
         str | None,
-        option(SOLVER, "Grids: 1 for equal steps, 2 for steps that shrink to the horizon.", metavar="A,B,..."),
+        option(SOLVER, "Grids: 1 for equal steps, 2 for steps that shrink, 0 for equal errors.", metavar="A,B,..."),
     ] = None,
     cost: Annotated[Cost, option(SOLVER, "What to be cheap in: drift evaluations, or time.")] = Cost.NFE,
     spacing: Annotated[

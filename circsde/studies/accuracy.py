@@ -15,8 +15,10 @@ from circsde.solvers.registry import find_method
 from circsde.studies.candidates import check_methods, default_methods
 from circsde.studies.content import digest
 from circsde.studies.convergence import STEPS, check_steps, strong_convergence, weak_convergence
+from circsde.studies.equal_errors import grading
 from circsde.studies.exact import stationary_convergence
 from circsde.studies.experiment import Experiment, as_problem, experiment
+from circsde.studies.grids import Grading
 from circsde.studies.markov import dimensions
 from circsde.studies.paths import method_name
 from circsde.studies.propagation import has_operator
@@ -92,7 +94,7 @@ def exact_convergence(
     methods: Sequence[str | Method] | None = None,
     steps: Sequence[int] = STEPS,
     *,
-    power: float = 1.0,
+    power: Grading = 1.0,
     resolution: float | None = None,
     runner: Runner | None = None,
 ) -> xr.Dataset:
@@ -106,7 +108,8 @@ def exact_convergence(
             error of a trigonometric moment under the stationary law.
         methods: Names or methods; by default all of ours that apply.
         steps: Numbers of steps over the horizon.
-        power: Weak errors: of the grids of times, ``t_i = T - T (1 - i/n)^p``; 1 for equal steps.
+        power: Weak errors: of the grids of times, ``t_i = T - T (1 - i/n)^p``; 1 for equal steps. 0 stands for the grid
+            of equal local errors of a reversed equation, or give the times that it was made of.
         resolution: Weak errors: refine until no low moment changes by more; by default 1e-9, on two angles 1e-4.
         runner: Where cells are computed and kept.
 
@@ -126,7 +129,8 @@ def exact_convergence(
         )
     methods = default_methods(subject, metric) if methods is None else methods
     chosen, ladder = check_methods(methods), check_steps(steps)
-    cells = [ExactCell(subject, metric, method, n, power, resolution) for method in methods for n in ladder]
+    times = power if isinstance(power, tuple) else grading(subject, power)
+    cells = [ExactCell(subject, metric, method, n, times, resolution) for method in methods for n in ladder]
     results = (runner or Runner()).map(cells)
     shape = len(chosen), len(ladder)
     signed = np.stack([result["bias"].to_numpy() for result in results]).reshape(*shape, -1)
@@ -157,12 +161,12 @@ class ExactCell:
     metric: str
     method: str | Method
     steps: int
-    power: float = 1.0
+    grading: Grading = 1.0
     resolution: float | None = None
 
     def key(self) -> str:
         """What determines the result, as text: in words, and the digest of its content."""
-        words = json.dumps([self.subject.name, self.metric, method_name(self.method), self.steps, self.power])
+        words = json.dumps([self.subject.name, self.metric, method_name(self.method), self.steps, self.grading])
         return f"exact {words} {digest((self, find_method(self.method)))}"
 
     def compute(self) -> xr.Dataset:
@@ -180,6 +184,6 @@ class ExactCell:
         tolerance = self.resolution
         if tolerance is None and dimensions(problem.sde) == 2:
             tolerance = 1e-4  # a finer grid takes three times as long
-        law = numerical_law(method, problem.sde, problem.start, self.steps, tolerance, self.power)
+        law = numerical_law(method, problem.sde, problem.start, self.steps, tolerance, self.grading)
         bias = [law.mean(observable.function) - observable.expected for observable in problem.observables]
         return xr.Dataset({"bias": ("observable", bias), "resolution": ((), law.resolution)})

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import xarray as xr
 
 from circsde.studies.advice import best, describe
-from circsde.studies.grids import graded_grid
+from circsde.studies.grids import EQUAL_ERRORS, graded_grid
 
 T = TypeVar("T", str, int, float)
 
@@ -61,7 +61,7 @@ class Choice:
 
     @property
     def power(self) -> float | None:
-        """That of the grid of times, 1 for equal steps; None on a flow with an adaptive method."""
+        """That of the grid of times, 1 for equal steps, 0 for equal errors; None on a flow with an adaptive method."""
         return None if self.atol is not None else self._chosen("power", float)
 
     @property
@@ -98,7 +98,9 @@ class Choice:
         if self.power in (None, 1.0):
             return {"method": self.method, "n_steps": self.n_steps}
         assert self.power is not None
-        grid = graded_grid(self.dataset.attrs["horizon"], self.n_steps, self.power)
+        attrs = self.dataset.attrs
+        grading = tuple(map(float, attrs["equal_errors"])) if self.power == EQUAL_ERRORS else self.power
+        grid = graded_grid(attrs["horizon"], self.n_steps, grading)
         return {"method": self.method, "grid": grid}
 
     def __str__(self) -> str:

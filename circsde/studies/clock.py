@@ -51,7 +51,7 @@ def clocks(offers: Sequence[Offer], seed: int) -> tuple[dict[str, Callable[[floa
     for turn, i, j in np.ndindex(*seconds.shape):
         _, offer, method = candidates[i]
         sde = offer.subject.sde
-        grid = graded_grid(sde.horizon, _STEPS[j], offer.power)
+        grid = graded_grid(sde.horizon, _STEPS[j], offer.grading)
         begin = time.perf_counter()
         solution = solve_on(sde, theta, find_method(method), grid, generator=key(seed, "timed", turn))
         solution.theta[-1].sum().item()  # waits for a device

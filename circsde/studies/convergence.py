@@ -15,6 +15,7 @@ from circsde.sde import SDE
 from circsde.solvers.methods import Method
 from circsde.studies.candidates import check_methods, check_start, default_methods, steepness
 from circsde.studies.experiment import Experiment, experiment
+from circsde.studies.grids import Grading, longest
 from circsde.studies.monte_carlo import Block, angles_per_path, simulate
 from circsde.studies.paths import PathBlock
 from circsde.studies.result import STRONG, WEAK
@@ -132,7 +133,7 @@ def plan(
     steps: Sequence[int],
     refinement: int,
     seed: int,
-    power: float = 1.0,
+    grading: Grading = 1.0,
 ) -> PathBlock:
     """What to simulate, its first path given; by default with all methods of ours that apply.
 
@@ -152,14 +153,14 @@ def plan(
     methods = default_methods(subject, metric) if methods is None else methods
     check_methods(methods)
     rate = steepness(subject)
-    least = math.ceil(2.0 * max(1.0, power) * rate * subject.sde.horizon)
+    least = math.ceil(2.0 * longest(subject.sde.horizon, grading) * rate * subject.sde.horizon)
     if max(least, refinement * ladder[-1]) > MOST_STEPS:
         raise ValueError(
             f"the reference would take {max(least, refinement * ladder[-1]):,} steps, more than {MOST_STEPS:,}: paths"
             f" approach or part at a rate of {rate:.3g} over a horizon of {subject.sde.horizon:g}, and the largest"
             f" number of steps is {ladder[-1]:,}; study a shorter horizon or fewer steps"
         )
-    return PathBlock(subject, metric, seed, 0, 0, tuple(methods), ladder, refinement, least, power)
+    return PathBlock(subject, metric, seed, 0, 0, tuple(methods), ladder, refinement, least, grading)
 
 
 def check_steps(steps: Sequence[int]) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import xarray as xr
 from circsde.solvers.methods import Method
 from circsde.solvers.registry import find_method
 from circsde.studies.experiment import Experiment, Variation
+from circsde.studies.grids import EQUAL_ERRORS, Grading
 from circsde.studies.paths import method_name
 
 _EVIDENCE = ("error", "lower", "upper", "standard_error", "floor", "nfe", "claimed_order")
@@ -21,19 +22,28 @@ class Offer:
     Attributes:
         subject: The equation, its start and its observables.
         methods: Names, or methods.
-        power: Of the grids, see :func:`~circsde.studies.grids.graded_grid`.
+        power: Of the grids, see :func:`~circsde.studies.grids.graded_grid`, or
+            :data:`~circsde.studies.grids.EQUAL_ERRORS`.
+        times: That the grids of equal errors are made of, empty for a power.
         clocks: The seconds of so many steps by candidate, where they are the cost.
     """
 
     subject: Experiment
     methods: tuple[str | Method, ...]
     power: float = 1.0
+    times: tuple[float, ...] = ()
     clocks: Mapping[str, Callable[[float], float]] | None = field(default=None, hash=False)
 
     def label(self, method: str | Method) -> str:
         """The candidate's name: the method, and the stochasticity and the power where they are to be chosen."""
         level = f", l = {self.subject.stochasticity:g}" if isinstance(self.subject, Variation) else ""
-        return f"{method_name(method)}{level}" + (f", power {self.power:g}" if self.power != 1.0 else "")
+        steps = {1.0: "", EQUAL_ERRORS: ", equal errors"}.get(self.power, f", power {self.power:g}")
+        return f"{method_name(method)}{level}{steps}"
+
+    @property
+    def grading(self) -> Grading:
+        """What the grids are made of."""
+        return self.times or self.power
 
     @property
     def solvers(self) -> dict[str, str | Method]:
@@ -91,11 +101,12 @@ def described(table: xr.Dataset, offers: Sequence[Offer]) -> xr.Dataset:
     }
     labels = [label for label in known if label in table["solver"]]
     methods, levels, powers = zip(*(known[label] for label in labels), strict=True)
-    subject = offers[0].subject
+    subject, times = offers[0].subject, next((list(offer.times) for offer in offers if offer.times), None)
     return (
         table.sel(solver=labels)
         .assign(
             method=("solver", list(methods)), stochasticity=("solver", list(levels)), power=("solver", list(powers))
         )
         .assign_attrs(problem=subject.base.name if isinstance(subject, Variation) else subject.name)
+        .assign_attrs({} if times is None else {"equal_errors": times})
     )

@@ -19,7 +19,7 @@ from circsde.solvers.methods import Method
 from circsde.solvers.registry import find_method
 from circsde.solvers.solution import Solution
 from circsde.studies.estimates import estimate
-from circsde.studies.grids import common_grid, graded_grid
+from circsde.studies.grids import Grading, common_grid, graded_grid
 from circsde.studies.monte_carlo import Block, End, Sample, Solved, angles_per_path
 from circsde.studies.result import assemble
 from circsde.typing import Angles
@@ -73,14 +73,14 @@ class PathBlock(Block):
         steps: Increasing numbers of steps.
         refinement: The reference takes at least this many times the largest of them.
         least: And at least as many as this.
-        power: Of the grids on which all of them step, see :func:`~circsde.studies.grids.graded_grid`.
+        grading: Of the grids on which all of them step, see :func:`~circsde.studies.grids.graded_grid`.
     """
 
     methods: tuple[str | Method, ...]
     steps: tuple[int, ...]
     refinement: int
     least: int = 0
-    power: float = 1.0
+    grading: Grading = 1.0
 
     @property
     def reference(self) -> int:
@@ -102,7 +102,7 @@ class PathBlock(Block):
 
     def describe(self) -> str:
         """The methods and steps, as text."""
-        return f"{self.solvers} {self.steps} {self.reference} {self.power:g}"
+        return f"{self.solvers} {self.steps} {self.reference} {self.grading}"
 
     def content(self) -> object:
         """The methods themselves, and that of the reference."""
@@ -143,15 +143,15 @@ class PathBlock(Block):
         """Every method and step count, and the reference, on the same starts and Brownian paths."""
         sde = self.subject.sde
         theta = self.starts()
-        common = common_grid(sde.horizon, self.steps, self.power)
-        fine = common_grid(sde.horizon, (*self.steps, self.reference), self.power)
+        common = common_grid(sde.horizon, self.steps, self.grading)
+        fine = common_grid(sde.horizon, (*self.steps, self.reference), self.grading)
         path = Brownian(fine, tuple(theta.shape), self.seed, theta.dtype, theta.device, self.first)
         fits = theta.numel() * len(fine) <= _REMEMBERED
         known = KnownPath.of(path, fine if fits else common)
         followed = known if fits else path
 
         def solve(method: str | Method, n: int, path: BrownianPath) -> End:
-            return end(sde, theta, method, graded_grid(sde.horizon, n, self.power), path)
+            return end(sde, theta, method, graded_grid(sde.horizon, n, self.grading), path)
 
         exact, coarse = (solve(REFERENCE, n, followed) for n in (self.reference, self.reference // 2))
         methods = [find_method(method) for method in self.methods]

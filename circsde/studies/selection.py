@@ -14,8 +14,10 @@ from circsde.studies.candidates import check_methods, default_methods
 from circsde.studies.choice import Choice
 from circsde.studies.clock import clocks
 from circsde.studies.convergence import check_steps, plan
+from circsde.studies.equal_errors import equal_errors
 from circsde.studies.experiment import Experiment, Variation, experiment
 from circsde.studies.flows import is_flow, plan_flow
+from circsde.studies.grids import EQUAL_ERRORS
 from circsde.studies.judgement import judged
 from circsde.studies.looks import Looks, Plans
 from circsde.studies.offers import Offer
@@ -73,8 +75,9 @@ def select(
             :func:`~circsde.studies.flows.flow_convergence`.
         stochasticity: On a reversed SDE: values of ``l`` on offer; by default only the equation's own.
         power: Grids on offer, by the exponent p of their times ``T - T (1 - i/n)^p``: 1 for equal steps, 2 for steps
-            that shrink towards the horizon. By default equal steps, and on a reversed SDE, where steps are searched
-            for, also 2.
+            that shrink towards the horizon; on a reversed SDE also 0, which stands for steps of equal local errors, see
+            :func:`~circsde.studies.equal_errors.equal_errors`. By default equal steps, and on a reversed SDE, where
+            steps are searched for, also 2 and 0.
         cost: ``"nfe"``: evaluations of the drift; ``"seconds"``: the time of a solve, measured here, see
             :func:`~circsde.studies.clock.clocks`.
         monte_carlo: Sample, even where the law is known.
@@ -125,12 +128,15 @@ def select(
 
     def law(offer: Offer, labels: Sequence[str], counts: Sequence[int]) -> xr.Dataset:
         some = [offer.solvers[label] for label in labels]
-        more = {} if metric == STATIONARY else {"power": offer.power, "resolution": _RESOLUTION * tolerance}
-        return offer.row(exact_convergence(offer.subject, metric, some, counts, runner=runner, **more))
+        if metric == STATIONARY:
+            return offer.row(exact_convergence(offer.subject, metric, some, counts, runner=runner))
+        fine, times = _RESOLUTION * tolerance, offer.grading
+        found = exact_convergence(offer.subject, metric, some, counts, power=times, resolution=fine, runner=runner)
+        return offer.row(found)
 
     def plans(offer: Offer, labels: Sequence[str], counts: Sequence[int]) -> Plans:
         some = [offer.solvers[label] for label in labels]
-        return [(offer, plan(offer.subject, metric, some, counts, refinement, seed, offer.power))]
+        return [(offer, plan(offer.subject, metric, some, counts, refinement, seed, offer.grading))]
 
     if ladder is None:
         table = search_by_law(by_law, tolerance, law)
@@ -154,13 +160,18 @@ def _offers(
 ) -> list[Offer]:
     """Everything on offer: methods on every equation and every kind of grid."""
     if power is None:
-        power = (1.0, 2.0) if searched and metric != STATIONARY and isinstance(subject.sde, ReverseSDE) else (1.0,)
-    if not power or not all(0.0 < p < math.inf for p in power):
-        raise ValueError(f"powers of grids must be positive, got {list(power)}; 1 is for equal steps")
+        backwards = searched and metric != STATIONARY and isinstance(subject.sde, ReverseSDE)
+        power = (1.0, 2.0, EQUAL_ERRORS) if backwards else (1.0,)
+    if not power or not all(0.0 <= p < math.inf for p in power):
+        raise ValueError(
+            f"powers of grids must be positive, or {EQUAL_ERRORS:g} for equal errors, got {list(power)}; 1 is for equal"
+            " steps"
+        )
     if metric == STATIONARY and tuple(power) != (1.0,):
         raise ValueError("a stationary law is that of equal steps: leave out power")
     subjects = [subject] if stochasticity is None else [Variation(subject, level) for level in stochasticity]
-    return [Offer(one, tuple(methods), float(p)) for one in subjects for p in power]
+    times = equal_errors(subject) if EQUAL_ERRORS in power else ()
+    return [Offer(one, tuple(methods), float(p), times if p == EQUAL_ERRORS else ()) for one in subjects for p in power]
 
 
 def _ways(offers: Sequence[Offer], metric: str, monte_carlo: bool) -> tuple[list[Offer], list[Offer]]:

@@ -18,7 +18,7 @@ from circsde.record import provenance
 from circsde.sde import SDE
 from circsde.solvers.methods import Method
 from circsde.solvers.registry import find_method
-from circsde.studies.grids import graded_grid
+from circsde.studies.grids import Grading, graded_grid
 from circsde.studies.markov import Array, Grid, dimensions, needs_two_noises, operator
 from circsde.studies.propagation import has_operator, noiseless, observe, propagate, refine
 from circsde.typing import Angles, PerSample
@@ -75,7 +75,7 @@ def numerical_law(
     start: Law | Sequence[Law],
     steps: int,
     tolerance: float | None = None,
-    power: float = 1.0,
+    grading: Grading = 1.0,
 ) -> NumericalLaw:
     """The law of a method's output at the horizon.
 
@@ -85,7 +85,7 @@ def numerical_law(
         start: The law at time 0, or one per phase.
         steps: The number of steps.
         tolerance: Refine the grid until no low moment changes by more, and its tail is negligible or no longer falls.
-        power: Of the grid of times, see :func:`~circsde.studies.grids.graded_grid`; 1 for equal steps.
+        grading: Of the grid of times, see :func:`~circsde.studies.grids.graded_grid`; 1 for equal steps.
 
     Raises:
         ValueError: For more than two phases, or a method that remembers earlier steps, unless on one phase the last
@@ -93,7 +93,7 @@ def numerical_law(
     """
     if not has_operator(method, sde):
         _check_memory(method)
-    times = graded_grid(sde.horizon, steps, power)
+    times = graded_grid(sde.horizon, steps, grading)
 
     def attempt(grid: Grid) -> Array:
         laws = [start] * grid.dimensions if isinstance(start, Law) else start
