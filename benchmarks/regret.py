@@ -212,8 +212,8 @@ def cheapest(case: Case, choice: Choice, tolerance: float) -> tuple[float, float
 
 def sampled_cheapest(case: Case, choice: Choice, tolerance: float) -> tuple[float, float]:
     """The same by other paths."""
-    counts = [*between(1, choice.n_steps or 1)]
-    again = select(case.subject, tolerance, steps=counts, power=POWERS, budget=2 * BUDGET, seed=77).dataset
+    counts, powers = [*between(1, choice.n_steps or 1)], sorted({*POWERS, *choice.dataset["power"].values.tolist()})
+    again = select(case.subject, tolerance, steps=counts, power=powers, budget=2 * BUDGET, seed=77).dataset
     least = float(again["nfe"].where(again["upper"] <= tolerance).min())
     i = [*zip(again["method"].values, again["power"].values, strict=True)].index((choice.method, choice.power))
     return least, again["error"].isel(solver=i).sel(steps=choice.n_steps).item()

@@ -27,8 +27,7 @@ def equal_errors(subject: Experiment) -> tuple[float, ...]:
 
     That error is of third order: where its cube root is twice as large, steps become half as long. It is the root mean
     square over at least 256 angles from the start, and four passes over 48 steps take some thousand evaluations of the
-    score. With noise the laws on the way are the same, and so is the grid: the local error of a path with noise would be
-    that of the noise.
+    score. With noise the laws on the way are the same, and so is the grid: a path with noise would tell of the noise.
 
     Raises:
         ValueError: If the equation is not a reversed one.
