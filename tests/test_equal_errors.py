@@ -36,15 +36,17 @@ def test_the_grid_is_the_same_with_noise() -> None:
 
 def test_along_the_flow_heun_errs_less_on_it_than_on_grids_of_a_power() -> None:
     errors = {
-        power: exact_convergence("probability_flow", methods=["heun"], steps=[8], power=power)["error"].item()
-        for power in (0.0, 1.0, 2.0, 3.0)
+        power: exact_convergence("probability_flow", methods=["heun"], steps=[6], power=power, resolution=1e-5)[
+            "error"
+        ].item()
+        for power in (0.0, 1.0, 1.5, 2.0, 3.0)
     }
-    assert errors[0.0] < 0.7 * min(errors[power] for power in (1.0, 2.0, 3.0))
+    assert errors[0.0] < 0.7 * min(errors[power] for power in errors if power)
 
 
 def test_a_selection_offers_it_and_its_settings_are_of_that_grid(tmp_path: Path) -> None:
-    choice = select("probability_flow", 3e-2, methods=["heun"])
-    assert choice.dataset["solver"].values.tolist() == ["heun", "heun, power 2", "heun, equal errors"]
+    choice = select("probability_flow", 3e-2, methods=["heun"], power=[2.0, 0.0])
+    assert choice.dataset["solver"].values.tolist() == ["heun, power 2", "heun, equal errors"]
     assert (choice.power, choice.verdict) == (0.0, "resolved")
     choice.dataset.to_netcdf(tmp_path / "choice.nc")
     for one in (choice, Choice(xr.load_dataset(tmp_path / "choice.nc"))):
@@ -58,6 +60,7 @@ def test_steps_are_shared_out_alike_on_every_grid_of_them() -> None:
     np.testing.assert_allclose(graded_grid(1.0, 6, times), (0.0, 0.05, 0.1, 0.2, 0.3, 0.65, 1.0), atol=1e-15)
 
 
+@pytest.mark.slow
 def test_paths_are_sampled_on_it_too() -> None:
     """The same number by coupled paths as by transfer operators, within its interval."""
     exact = exact_convergence("reverse", methods=["heun"], steps=[6], power=0.0)["error"].item()

@@ -18,8 +18,8 @@ def graded_grid(horizon: float, steps: int, grading: Grading = 1.0) -> tuple[flo
 
     Where times are given instead of a power, so many steps are shared out evenly among the intervals between them.
 
-    >>> graded_grid(1.0, 4), graded_grid(1.0, 4, 2.0), graded_grid(1.0, 4, (0.0, 0.2, 1.0))
-    ((0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.4375, 0.75, 0.9375, 1.0), (0.0, 0.1, 0.2, 0.6, 1.0))
+    >>> graded_grid(1.0, 4), graded_grid(1.0, 4, 2.0), graded_grid(2.0, 4, (0.0, 0.5, 2.0))
+    ((0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.4375, 0.75, 0.9375, 1.0), (0.0, 0.25, 0.5, 1.25, 2.0))
     """
     return _times(horizon, (Fraction(i, steps) for i in range(steps + 1)), grading)
 
