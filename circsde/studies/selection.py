@@ -77,7 +77,7 @@ def select(
         power: Grids on offer, by the exponent p of their times ``T - T (1 - i/n)^p``: 1 for equal steps, 2 for steps
             that shrink towards the horizon; on a reversed SDE also 0, which stands for steps of equal local errors, see
             :func:`~circsde.studies.equal_errors.equal_errors`. By default equal steps, and on a reversed SDE, where
-            steps are searched for, also 2 and 0.
+            steps are searched for, also 2, without noise also 0.
         cost: ``"nfe"``: evaluations of the drift; ``"seconds"``: the time of a solve, measured here, see
             :func:`~circsde.studies.clock.clocks`.
         monte_carlo: Sample, even where the law is known.
@@ -160,8 +160,9 @@ def _offers(
 ) -> list[Offer]:
     """Everything on offer: methods on every equation and every kind of grid."""
     if power is None:
-        backwards = searched and metric != STATIONARY and isinstance(subject.sde, ReverseSDE)
-        power = (1.0, 2.0, EQUAL_ERRORS) if backwards else (1.0,)
+        power = (1.0,)
+        if searched and metric != STATIONARY and isinstance(subject.sde, ReverseSDE):
+            power = (1.0, 2.0) if subject.sde.stochasticity else (1.0, 2.0, EQUAL_ERRORS)
     if not power or not all(0.0 <= p < math.inf for p in power):
         raise ValueError(
             f"powers of grids must be positive, or {EQUAL_ERRORS:g} for equal errors, got {list(power)}; 1 is for equal"
