@@ -11,6 +11,7 @@ from typing import Literal, Protocol, SupportsIndex
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from circsde.coupling import Coupling
 from circsde.delay import DelayedSDE
@@ -164,33 +165,34 @@ class _Past(_Heard):
 
 
 class _PastOfPairs(_Heard):
-    """A delay for each pair: a ring of ``e^{i theta}``, ``(slots, n, batch)``, of which each edge reads one entry."""
+    """A delay for each pair: a ring of cosines and sines, of which each edge reads one row, summed over its bag."""
 
     def __init__(self, coupling: Coupling, lags: Tensor, theta0: Angles, dtype: torch.dtype) -> None:
-        weights = _weights(coupling, theta0[0]).to(theta0.device)
+        weights, self.shape = _weights(coupling, theta0[0]).to(theta0.device), theta0.shape
         edges = torch.ones_like(weights, dtype=torch.bool) if weights.requires_grad else weights != 0
-        self.rows, self.columns = edges.nonzero(as_tuple=True)
-        self.lags = lags.to(theta0.device)[self.rows, self.columns]
+        rows, self.columns = edges.nonzero(as_tuple=True)
+        self.bags = torch.searchsorted(rows, torch.arange(len(weights), device=rows.device))
+        self.lags = lags.to(theta0.device)[edges]
         self.instant = bool((self.lags == 0).any())
-        self.kind = torch.complex64 if dtype == torch.float32 else torch.complex128
-        self.weights = weights[self.rows, self.columns].to(self.kind).unsqueeze(1)
+        self.parts = [part[edges].to(dtype) for part in (weights.real, weights.imag)]
         self.slots = int(lags.max()) + 1
-        self.shape = theta0.shape
-        self.ring = torch.zeros(self.slots, theta0[0].numel(), len(theta0), dtype=self.kind, device=theta0.device)
+        self.ring = torch.zeros(self.slots, len(weights), 2 * len(theta0), dtype=dtype, device=theta0.device)
         self.last: tuple[int, tuple[Tensor, Tensor]] | None = None
 
     def keep(self, i: int, theta: Angles) -> None:
-        self.ring[i % self.slots] = torch.complex(theta.cos(), theta.sin()).to(self.kind).flatten(1).mT
+        self.ring[i % self.slots] = torch.cat((theta.cos(), theta.sin())).flatten(1).mT
         if self.instant:
             self.last = None
 
     def heard(self, i: int) -> tuple[Tensor, Tensor]:
         if self.last is None or self.last[0] != i:
-            slots, n, batch = self.ring.shape
-            entries = (i - self.lags) % slots * n + self.columns
-            late = self.ring.reshape(slots * n, batch).index_select(0, entries) * self.weights
-            field = late.new_zeros(n, batch).index_add(0, self.rows, late).mT.reshape(self.shape)
-            self.last = i, (field.real, field.imag)
+            rows = (i - self.lags) % self.slots * self.ring.shape[1] + self.columns
+            ring = self.ring.clone() if self.parts[0].requires_grad else self.ring  # kept for the backward pass
+            (a, b), (c, d) = (
+                embedding_bag(rows, ring.flatten(0, 1), self.bags, mode="sum", per_sample_weights=part).mT.chunk(2)
+                for part in self.parts
+            )
+            self.last = i, ((a - d).reshape(self.shape), (b + c).reshape(self.shape))
         return self.last[1]
 
 
