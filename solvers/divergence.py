@@ -191,7 +191,8 @@ class Integrated:
     Attributes:
         drawn: What is integrated at every node of the quadrature, by each of k probes, ``(nodes, k, batch)``.
         weights: The weights of the nodes.
-        error: The errors of the quadrature plus the integrals of ``|score| |x' - v|``, summed over steps, ``(batch,)``.
+        error: The errors of the quadrature plus the integrals of ``(|score| + 2 doubt) |x' - v|``, summed over
+            steps, ``(batch,)``.
         nodes: Evaluations of the score.
     """
 
@@ -207,7 +208,13 @@ class Integrated:
 
 
 def integrate_divergence(
-    flow: FlowField, mesh: Vector, states: Tensor, dtype: torch.dtype, probes: Directions, tolerance: float
+    flow: FlowField,
+    mesh: Vector,
+    states: Tensor,
+    dtype: torch.dtype,
+    probes: Directions,
+    tolerance: float,
+    doubt: Tensor,
 ) -> "Integrated":
     """The integral of ``div v - score . (x' - v)`` along a numerical path, with its error.
 
@@ -222,8 +229,10 @@ def integrate_divergence(
         probes: The directions at a node, given its number: see :func:`jacobian_trace`. The same at all nodes, they
             have ``k`` integrals of their own; drawn afresh at each, their errors average out along the path.
         tolerance: Of the quadrature in each step and sample, nats.
-
+        doubt: How far the score may be from the gradient of the flow's own log-density, in every step and sample,
+            ``(steps, batch)``: see :mod:`circsde.solvers.adjoint`. It counts twice, as it is known crudely.
     """
+    steps = mesh[1:]
     if len(mesh) > 3 and (mesh[-1] - mesh[-2]) < _REMNANT * (mesh[-2] - mesh[-3]):
         mesh, states = np.delete(mesh, -2), torch.cat((states[:-2], states[-1:]))
     samples: dict[float, tuple[Tensor, Tensor]] = {}
@@ -234,7 +243,8 @@ def integrate_divergence(
         velocity = velocity.double()
         score, residual = score.double(), (velocity if speed is None else speed).sub(velocity)
         correction = (score * residual).flatten(1).sum(1)
-        size = score.flatten(1).norm(dim=1) * residual.flatten(1).norm(dim=1)
+        weight = score.flatten(1).norm(dim=1) + 2.0 * doubt[min(int(np.searchsorted(steps, t)), len(doubt) - 1)]
+        size = weight * residual.flatten(1).norm(dim=1)
         samples[t] = divergence - correction, size
         return velocity
 

@@ -30,6 +30,7 @@ def over_probes(
     states: Tensor,
     theta: Angles,
     kept: list[int],
+    doubt: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Mean over probes of the integrated divergence, its standard error, discretisation error, probes and nodes.
 
@@ -37,7 +38,7 @@ def over_probes(
     next are as many as there are angles.
     """
     number, visited = torch.zeros(2, len(kept), dtype=torch.int64)
-    mean, stderr, error = states.new_zeros(3, len(kept))
+    mean, stderr, error = (states.new_zeros(len(kept)) for _ in range(3))
     rows, draws, spreads = torch.arange(len(kept)), states.new_empty(0, len(kept)), states.new_empty(0, 2, len(kept))
     count = first_probes(probes, target, most)
     most -= 0 if law is None else most % law.colours
@@ -48,7 +49,7 @@ def over_probes(
         directions: Directions = lambda _: None  # noqa: E731
         if law is not None:
             directions = law.along(theta, [kept[i] for i in rows.tolist()], drawn, count)
-        found = integrate_divergence(flow, mesh, states[:, rows], theta.dtype, directions, tolerance)
+        found = integrate_divergence(flow, mesh, states[:, rows], theta.dtype, directions, tolerance, doubt[:, rows])
         error[rows] = found.error
         visited[rows] += found.nodes
         if law is None:
@@ -79,6 +80,7 @@ def first_probes(probes: int, target: float | None, most: int) -> int:
     return probes if target is None else min(max(ENOUGH, probes), most)
 
 
+@torch.no_grad()
 def standard_error(draws: Tensor, law: str, eps: float) -> PerSample:
     r"""The standard error of the mean of each column, as :class:`LogProb` has it.
 
@@ -105,6 +107,7 @@ def in_sets(draws: Tensor, colours: int) -> Tensor:
     return draws.reshape(-1, colours, *draws.shape[1:]).mean(1)
 
 
+@torch.no_grad()
 def spread(found: Integrated, colours: int) -> Tensor:
     """The sum over nodes of the variances of means over fresh probes, and of their squares over the freedom.
 
@@ -115,6 +118,7 @@ def spread(found: Integrated, colours: int) -> Tensor:
     return torch.stack((each.sum(0), each.square().sum(0) / max(1, len(sets) - 1)))
 
 
+@torch.no_grad()
 def fresh_standard_error(spreads: Tensor, draws: Tensor, nodes: int, law: str, eps: float) -> PerSample:
     """The standard error where every node has probes of its own: variances of many nodes make one that is known.
 

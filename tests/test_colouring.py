@@ -121,11 +121,11 @@ def exact_value() -> tuple[Tensor, Tensor]:
     return theta, log_prob(FIELD, score, theta, atol=1e-6).value
 
 
-@pytest.mark.parametrize(("law", "probes"), [("lattice", 4), ("lattice", 16), ("rademacher", 2)])
+@pytest.mark.parametrize(("law", "probes"), [("probing", 4), ("probing", 16), ("hutchinson", 2)])
 def test_fresh_probes_are_unbiased_with_an_error_that_covers(law: str, probes: int) -> None:
     """200 repetitions: two sets of probes are enough for a standard error, as there are many nodes."""
     theta, exact = exact_value()
-    ask = partial(log_prob, FIELD, score, divergence="hutchinson", probes=probes, probe_law=law, fresh_probes=True)
+    ask = partial(log_prob, FIELD, score, divergence=law, probes=probes, fresh_probes=True)
     result = ask(theta.expand(200, 6, 6), atol=1e-4, generator=3)
     z = (result.value - exact) / result.stderr
     assert abs(z.mean()) < 4.2 / math.sqrt(200)  # of a Student law of 15 or more degrees of freedom; false alarm 1e-4
@@ -136,13 +136,13 @@ def test_fresh_probes_are_unbiased_with_an_error_that_covers(law: str, probes: i
 
 def test_coloured_probes_are_fresh_and_add_up_to_a_target() -> None:
     theta, exact = exact_value()
-    ask = partial(log_prob, FIELD, score, theta.expand(6, 6, 6), divergence="hutchinson", atol=1e-4, generator=2)
-    default, fresh = (ask(probes=8, probe_law="lattice", fresh_probes=fresh) for fresh in (None, True))
+    ask = partial(log_prob, FIELD, score, theta.expand(6, 6, 6), divergence="probing", atol=1e-4, generator=2)
+    default, fresh = (ask(probes=8, fresh_probes=fresh) for fresh in (None, True))
     assert torch.equal(default.value, fresh.value)
-    assert not torch.equal(default.value, ask(probes=8, probe_law="lattice", fresh_probes=False).value)
-    few = ask(probes=2, probe_law="lattice").stderr
-    result = ask(probes=2, probe_law="lattice", stderr_target=float(few.min()), max_probes=35)
+    assert not torch.equal(default.value, ask(probes=8, fresh_probes=False).value)
+    few = ask(probes=2).stderr
+    result = ask(probes=2, stderr_target=float(few.min()), max_probes=35)
     assert set(result.probes.tolist()) == {32}
     assert bool((result.stderr < few.min()).all())
     assert bool(((result.value - exact).abs() < 4.5 * result.stderr).all())
-    assert bool(ask(probes=1, probe_law="lattice").stderr.isnan().all())
+    assert bool(ask(probes=1).stderr.isnan().all())

@@ -158,6 +158,6 @@ def test_what_a_solver_had_left_for_the_last_step_does_no_harm(last: float) -> N
     )
     mesh = np.append(np.linspace(0.0, 1.0 - last, 30), 1.0)
     path = 2.0 * torch.from_numpy(0.7 * np.exp(-2.0 * mesh)).atan()[:, None, None]
-    found = integrate_divergence(flow, mesh, path, torch.float64, lambda _: None, 1e-9)
+    found = integrate_divergence(flow, mesh, path, torch.float64, lambda _: None, 1e-9, torch.zeros(len(mesh) - 1, 1))
     assert found.values.item() == pytest.approx(math.log(path[-1].sin() / path[0].sin()), abs=1e-11)
     assert found.error.item() < 1e-9

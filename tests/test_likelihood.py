@@ -205,23 +205,6 @@ def test_the_tolerance_and_the_error_estimate_hold_for_a_wrong_score_too(atol: f
     assert result.error.median() < 10 * atol
 
 
-WRONG: dict[str, Callable[[Field], Field]] = {
-    "too small": lambda score: lambda t, x: 0.7 * score(t, x),
-    "in waves": lambda score: lambda t, x: score(t, x) * (1.0 + 0.3 * torch.sin(x + 3.0 * torch.as_tensor(t).to(x))),
-}
-
-
-@pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.slow) if f == "in waves" else f for f in WRONG])
-def test_the_error_estimate_of_a_score_that_is_wrong_by_a_third_is_seldom_too_small(fault: str) -> None:
-    (sde, law), theta = circle("published"), grid(40)[:, None] + 0.05
-    exact = log_prob(sde, WRONG[fault](law.score), theta, prior=At(law), atol=1e-10).value
-    result = log_prob(sde, WRONG[fault](law.score), theta, prior=At(law), atol=1e-4)
-    true = (result.value - exact).abs()
-    assert true.max() > 1e-5  # there is an error to estimate
-    assert (true > result.error).double().mean() <= 0.1
-    assert bool((true < 5.0 * result.error).all())
-
-
 def test_a_pulse_of_noise_is_seen_by_the_likelihood() -> None:
     still = Linear(0.0, 0.0)
     schedule = Schedule(still, Linear(1.0, 1.0), pulse(1e-3, 0.5, 0.37))
@@ -291,7 +274,7 @@ def test_a_fixed_step_method_estimates_its_error() -> None:
     for n in (20, 40):
         result = log_prob(sde, law.score, theta, prior=At(law), method="rk4", n_steps=n)
         true = (result.value - exact).abs()
-        assert result.nfe.tolist() == [4 * n + 4 * n + 1] * 32
+        assert result.nfe.tolist() == [4 * n + 4 * n + 1 + n] * 32
         assert bool((true < result.error).all())
         errors.append(true.max())
     assert errors[0] / errors[1] > 2**4
@@ -625,7 +608,8 @@ PLAIN = SDE(lambda t, x: -x.sin(), lambda t: 1.0, 1.0)
 BAD: dict[str, tuple[Callable[[], object], str]] = {
     "prior": (lambda: log_prob(PLAIN, lambda t, x: -x, ONE), "give prior="),
     "shape": (lambda: log_prob(SDE_D, tangled, torch.zeros(2, 3)), r"shape \(batch, \*\(8,\)\), got \(2, 3\)"),
-    "divergence": (lambda: log_prob(SDE_D, tangled, torch.zeros(2, D), divergence="trace"), '"exact" or "hutchinson"'),
+    "divergence": (lambda: log_prob(SDE_D, tangled, torch.zeros(2, D), divergence="trace"), '"exact", "hutchinson" or'),
+    "law": (lambda: log_prob(SDE_D, tangled, torch.zeros(2, D), probe_law="uniform"), '"rademacher" or "gaussian"'),
     "target": (lambda: log_prob(SDE_D, tangled, torch.zeros(2, D), stderr_target=0.1), "drop stderr_target"),
     "probes": (lambda: log_prob(SDE_D, tangled, torch.zeros(2, D), probes=0), "probes must be at least 1"),
     "most": (

@@ -94,9 +94,8 @@ class OfImages:
             self.model.sde,
             self.model.network,
             prior=self.prior,
-            divergence="hutchinson",
+            divergence="probing",
             probes=self.how.probes,
-            probe_law="lattice",
             atol=self.how.atol,
             first_sample=self.first,
         )
