@@ -1,6 +1,7 @@
 from . import models as models
 from . import solvers as solvers
 from . import studies as studies
+from .calculus import as_ito, as_stratonovich
 from .coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
 from .delay import DelayedSDE
 from .encoding import PhaseEncoding
@@ -11,8 +12,9 @@ from .inertia import InertialSDE
 from .kuramoto import KuramotoSDE
 from .laws.distributions import VonMises, WrappedNormal
 from .laws.gibbs import MeanFieldGibbs
+from .one_step import transition
 from .schedule import Schedule
-from .sde import SDE, reverse, transition
+from .sde import SDE, reverse
 from .solvers import (
     LogProb,
     Solution,
@@ -59,6 +61,8 @@ __all__ = [
     "SolveError",
     "VonMises",
     "WrappedNormal",
+    "as_ito",
+    "as_stratonovich",
     "difference",
     "distance",
     "expectation",

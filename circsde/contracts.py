@@ -109,7 +109,8 @@ def check_arguments(name: str, arguments: tuple[str, ...], function: object) -> 
     """
     expected = {
         2: "the time and the angles, f(t, theta)",
-        1: "the time alone, g(t), as the noise is additive",
+        1: 'the time alone, g(t), as the noise is additive; if it depends on the angles, give noise="diagonal" or'
+        " another kind",
     }[len(arguments)]
     if not callable(function):
         raise TypeError(f"{name} must be a function of {expected}, got {function!r}")

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from circsde.sde import SDE, transition
+from circsde.one_step import transition
+from circsde.sde import SDE
 from circsde.torus import require_finite
 
 Parameters = Mapping[str, Tensor]

@@ -11,8 +11,9 @@ from torch import Tensor
 from circsde.contracts import check_arguments, is_periodic
 from circsde.coupling import Coupling, GlobalCoupling, as_lag
 from circsde.kuramoto import KuramotoSDE
+from circsde.noise import evaluate
 from circsde.schedule import Schedule
-from circsde.sde import SDE, evaluate
+from circsde.sde import SDE
 from circsde.typing import Amplitude, Angles, PerSample, Tangent, Time
 
 

@@ -12,8 +12,9 @@ from circsde.contracts import check_arguments
 from circsde.coupling import Coupling, GlobalCoupling
 from circsde.laws.distributions import VonMises
 from circsde.laws.settled import SettledLaw, mean_field_law, settled_law
+from circsde.noise import evaluate
 from circsde.schedule import Rates, Schedule, number
-from circsde.sde import SDE, evaluate
+from circsde.sde import SDE
 from circsde.typing import Amplitude, Angles, PerSample, Tangent, Time
 
 _GAUSS = [(0.5 + 0.5 * float(x), 0.5 * float(w)) for x, w in zip(*np.polynomial.legendre.leggauss(4), strict=True)]

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from circsde.sde import SDE, evaluate
+from circsde.noise import ito_drift, spreading
+from circsde.sde import SDE
 from circsde.typing import Angles, Field, Tangent, Time
 
 
@@ -15,8 +16,7 @@ class ProbabilityFlow:
 
     def __call__(self, t: Time, theta: Angles) -> Tangent:
         """The velocity, rad/time."""
-        g = evaluate(self.sde.diffusion, t, theta)
-        return self.sde.drift(t, theta) - 0.5 * g**2 * self.score(t, theta)
+        return ito_drift(self.sde, t, theta) - spreading(self.sde, t, theta, self.score(t, theta), 0.5)
 
     @property
     def breakpoints(self) -> tuple[float, ...] | None:
@@ -26,6 +26,8 @@ class ProbabilityFlow:
 
 def probability_flow(sde: SDE, score: Field) -> ProbabilityFlow:
     """The velocity ``v = f - g^2 score / 2`` whose flow carries the laws of ``sde`` forward in time (eq. 4).
+
+    Of noise that depends on the angles, ``g^2 score`` is ``div(g g^T) + g g^T score``, and ``f`` is Ito's drift.
 
     Returns:
         A field ``(t, theta) -> rad/time`` in forward time, for an ODE solver.

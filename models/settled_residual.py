@@ -5,7 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from circsde.contracts import is_periodic
-from circsde.sde import SDE, evaluate
+from circsde.noise import evaluate
+from circsde.sde import SDE
 from circsde.typing import Angles, Tangent, Time
 
 

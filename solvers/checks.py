@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circsde.sde import SDE, evaluate
+from circsde.noise import evaluate
+from circsde.sde import SDE
 from circsde.solvers.methods import Method
+from circsde.solvers.noise_checks import check_commutes, check_diffusion, turned
 from circsde.solvers.stability import real_limit
 from circsde.threads import array
-from circsde.torus import TWO_PI, require_angles
+from circsde.torus import require_angles
+from circsde.typing import Amplitude
 
 _MIDDLE = 0.61803  # of the time to be solved: where a drift is looked at, and at no special point
 
@@ -39,7 +42,7 @@ def check_angles(theta: Tensor, event_shape: Sequence[int] | None = None, name: 
 
 
 @torch.no_grad()
-def check_equation(sde: SDE, theta: Tensor, points: Sequence[float]) -> None:
+def check_equation(sde: SDE, theta: Tensor, points: Sequence[float], method: Method | None = None) -> None:
     """Refuse a drift or a diffusion of a wrong shape, and a drift that is not a 2 pi-periodic function of the angles.
 
     The drift is evaluated at one time within the solve, at the angles given and again with whole turns added that
@@ -50,23 +53,35 @@ def check_equation(sde: SDE, theta: Tensor, points: Sequence[float]) -> None:
     """
     t = points[0] + _MIDDLE * (points[-1] - points[0])
     event = theta.shape[1:]
-    g = evaluate(sde.diffusion, t, theta)
+    if sde.noise == "additive":
+        _check_amplitude(evaluate(sde.diffusion, t, theta), event)
+    else:
+        check_diffusion(sde, t, theta)
+    if method is not None and method.commutative:
+        check_commutes(sde, t, theta, method.name)
+    if not sde.periodic:
+        _check_drift(sde, t, theta, points[-1] - points[0])
+
+
+def _check_amplitude(g: Amplitude, event: torch.Size) -> None:
+    """Refuse an amplitude of additive noise that is no number and does not have the shape of a sample."""
     if isinstance(g, Tensor) and g.numel() != 1 and not _fits(g.shape, event):
         raise ValueError(
             f"the diffusion must be a number or have the shape of one sample, {tuple(event)}, got {tuple(g.shape)};"
-            " noise that mixes angles or depends on them is not supported"
+            ' noise that mixes angles or depends on them is another kind: noise="diagonal", "scalar" or "general"'
         )
-    if sde.periodic:
-        return
+
+
+def _check_drift(sde: SDE, t: float, theta: Tensor, span: float) -> None:
+    """Refuse a drift of a wrong shape or that is not 2 pi-periodic at that time."""
     drift = sde.drift(t, theta)
     if not isinstance(drift, Tensor) or drift.shape != theta.shape:
         got = tuple(drift.shape) if isinstance(drift, Tensor) else type(drift).__name__
         raise ValueError(
             f"the drift must have the shape of theta, {tuple(theta.shape)}, got {got}; build it from theta"
         )
-    turns = 1 + (torch.arange(event.numel(), device=theta.device) * _MIDDLE % 1.0 > 0.5).reshape(event)
-    gap = (sde.drift(t, theta + TWO_PI * turns.to(theta.dtype)) - drift).abs().amax().item()
-    seen = torch.finfo(theta.dtype).eps ** 0.5 * (drift.abs().amax().item() + 1.0 / (points[-1] - points[0]))
+    gap = (sde.drift(t, turned(theta)) - drift).abs().amax().item()
+    seen = torch.finfo(theta.dtype).eps ** 0.5 * (drift.abs().amax().item() + 1.0 / span)
     if gap <= seen or not math.isfinite(gap):
         return
     again = (sde.drift(t, theta) - drift).abs().amax().item()

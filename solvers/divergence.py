@@ -5,13 +5,15 @@ It is integrated along a path that was found before, at nodes of its own.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from circsde.sde import SDE, evaluate
+from circsde.noise import evaluate, ito_drift, spreading
+from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian
 from circsde.solvers.colouring import colour_signs
 from circsde.solvers.derivatives import check_derivative
@@ -44,7 +46,7 @@ class FlowField:
 
     def __init__(self, sde: SDE, score: Field) -> None:
         self.sde, self.score = sde, score
-        self._drift_divergence = getattr(sde, "divergence", None)
+        self._drift_divergence = getattr(sde, "divergence", None) if sde.noise == "additive" else None
 
     @property
     def breakpoints(self) -> tuple[float, ...] | None:
@@ -60,12 +62,12 @@ class FlowField:
         """
         check_derivative(self.score, t, theta, "score")
         if self._drift_divergence is None:
-            check_derivative(self.sde.drift, t, theta, "drift")
+            check_derivative(partial(ito_drift, self.sde), t, theta, "drift")
 
     def __call__(self, t: Time, theta: Angles) -> Tangent:
         """The velocity, rad/time."""
         self.latest = self.score(t, theta)
-        return self.sde.drift(t, theta) - self._half_variance(t, theta) * self.latest
+        return ito_drift(self.sde, t, theta) - spreading(self.sde, t, theta, self.latest, 0.5)
 
     def linearise(self, t: Time, theta: Angles, probes: Tensor | None) -> tuple[Tangent, Tangent, Tensor]:
         """Velocity, score, and divergence: one row, exact, or one per probe; shape ``(rows, batch)``, 1/time."""
@@ -78,8 +80,8 @@ class FlowField:
 
         def unknown(x: Tensor) -> tuple[Tensor, Tensor]:
             score = self.score(t, x)
-            against = self._half_variance(t, x) * score
-            return (against if known else against - self.sde.drift(t, x)), score
+            against = spreading(self.sde, t, x, score, 0.5)
+            return (against if known else against - ito_drift(self.sde, t, x)), score
 
         against, traces, score = jacobian_trace(unknown, theta, probes)
         if known is None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from circsde.contracts import first_few
+from circsde.noise import wieners
 from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian, BrownianPath, Noise, followed
 from circsde.solvers.checks import check_angles, check_equation, warn_of_instability
@@ -96,7 +97,7 @@ def sdeint(
     >>> solution.theta.shape, solution.stats.nfe
     (torch.Size([2, 2, 4]), 20)
     """
-    method = find_method(method)
+    method = find_method(method, sde)
     check_angles(theta0, sde.event_shape)
     if atol is not None:
         if any(given is not None for given in (n_steps, dt, grid)):
@@ -104,10 +105,10 @@ def sdeint(
         grid = adapted_grid(sde, theta0, ts, atol=atol, method=method)
     points, marks = step_grid(until(ts, sde.horizon), n_steps=n_steps, dt=dt, grid=grid)
     dtype = field_dtype(sde, theta0.dtype)
-    path = followed(brownian, generator, first_sample, points, theta0, dtype)
+    check_equation(sde, theta0.detach().to(dtype), points, method)
+    path = followed(brownian, generator, first_sample, points, wieners(sde, theta0, dtype), dtype)
     if checkpoint:
         _check_repeatable(method, path)
-    check_equation(sde, theta0.detach().to(dtype), points)
     warn_of_instability(sde, method, points)
     loops = None if compile else fused(sde, dtype, theta0, points, method, path, len(marks))
     solve = loops or _Steps(sde, theta0, dtype, points, method, path, compile, checkpoint)
@@ -185,7 +186,7 @@ class _Steps:
         self.number: Callable[[float], float | Tensor] = _tensor_time if compile else float
         self.sde, self.points, self.limit = reading(sde, dtype), points, 1.0 / torch.finfo(dtype).eps
         self.noises: Callable[[int, int], Iterator[Noise]] = lambda a, b: noises(
-            path, points[a : b + 1], theta0, dtype, method if method.levy_area else None
+            path, points[a : b + 1], wieners(sde, theta0, dtype), dtype, method if method.levy_area else None
         )
         self.in_order = self.noises(0, len(points) - 1)
         self.at_once = math.isqrt(len(points) - 1) if checkpoint else None
@@ -258,15 +259,15 @@ class _Steps:
 
 
 def noises(
-    path: BrownianPath, points: Sequence[float], theta0: Tensor, dtype: torch.dtype, areas_for: Method | None = None
+    path: BrownianPath, points: Sequence[float], like: Tensor, dtype: torch.dtype, areas_for: Method | None = None
 ) -> Iterator[Noise]:
     """The noise of every step as the angles need it, with areas where a method reads them."""
     given, expected = 0, len(points) - 1
     for given, noise in enumerate(path.increments(points, levy_area=areas_for is not None), 1):  # noqa: B007
-        if noise.dW.shape != theta0.shape or noise.dW.dtype not in (theta0.dtype, dtype):
+        if noise.dW.shape != like.shape or noise.dW.dtype not in (like.dtype, dtype):
             raise ValueError(
                 f"the Brownian path has shape {tuple(noise.dW.shape)} and dtype {noise.dW.dtype}, "
-                f"theta0 has {tuple(theta0.shape)} and {theta0.dtype}; make them alike"
+                f"that of theta0 has {tuple(like.shape)} and {like.dtype}; make them alike"
             )
         if areas_for is not None and noise.dZ is None:
             raise ValueError(f"{areas_for.name} reads dZ, which this Brownian path does not have; use another method")

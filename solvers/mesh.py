@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from circsde.noise import wiener_shape
 from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian, join
 from circsde.solvers.checks import check_angles, check_equation
@@ -66,14 +67,14 @@ def adapted_grid(sde: SDE, theta0: Angles, ts: Times, *, atol: float, method: st
     >>> sum(t < 0.9 for t in grid) < sum(t >= 0.9 for t in grid)
     True
     """
-    method, times = find_method(method), until(ts, sde.horizon)
+    method, times = find_method(method, sde), until(ts, sde.horizon)
     if not 0.0 < atol < math.inf:
         raise ValueError(f"atol must be positive and finite, got {atol}")
     if method.strong_order is None or method.begin is not None:
         why = "does not follow the path" if method.begin is None else "remembers earlier steps"
         raise ValueError(f"{method.name} {why}, so that a step has no local error: take heun or sra1, or give n_steps")
     check_angles(theta0, sde.event_shape)
-    check_equation(sde, theta0.to(field_dtype(sde, theta0.dtype)), times)
+    check_equation(sde, theta0.to(field_dtype(sde, theta0.dtype)), times, method)
     pilot, order = _pilot(theta0), method.strong_order + 0.5
     grid, _ = step_grid(times, n_steps=max(_FIRST, len(times) - 1))
     best, before = list[float](), None
@@ -106,7 +107,7 @@ def local_errors(sde: SDE, theta: Angles, grid: Sequence[float], method: Method)
     dtype = field_dtype(sde, theta.dtype)
     view, theta = reading(sde, dtype), theta.double()
     halves = [x for a, b in pairwise(grid) for x in (a, 0.5 * (a + b))] + [grid[-1]]
-    path = Brownian(tuple(halves), tuple(theta.shape), _SEED, dtype, theta.device, purpose="pilot")
+    path = Brownian(tuple(halves), wiener_shape(view, theta), _SEED, dtype, theta.device, purpose="pilot")
     noises, errors = path.increments(halves, levy_area=method.levy_area), list[float]()
     for (t, end), first, second in zip(pairwise(grid), noises, noises, strict=False):
         h = 0.5 * (end - t)

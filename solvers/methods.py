@@ -45,6 +45,9 @@ class Method:
             first step.
         parts: Step functions whose composition is ``step``, each with a ``dW`` of variance ``h`` of its own that is
             independent of the others': then the operator of a step is the product of theirs.
+        noises: The kinds of noise that it is for, of :data:`circsde.noise.NOISES`.
+        calculus: How the equation must be read, ``"ito"`` or ``"stratonovich"``; None where it follows both.
+        commutative: Whether the vector fields of general noise must commute.
 
     >>> from circsde.solvers import Method, sdeint
     >>> euler = Method("euler", lambda sde, t, h, theta, noise: theta + h * sde.drift(t, theta), None, 1.0, 1.0, nfe=1)
@@ -69,6 +72,9 @@ class Method:
     observe: Step | None = None
     begin: Callable[[], Step] | None = None
     parts: tuple[Step, ...] = ()
+    noises: tuple[str, ...] = ("additive",)
+    calculus: str | None = None
+    commutative: bool = False
 
     def first_step(self) -> Step:
         """The step function of one solution, which has not remembered anything yet."""

@@ -43,7 +43,8 @@ def reading(sde: SDE, dtype: torch.dtype) -> SDE:
 
     view = copy.copy(sde)
     view._modules = sde._modules.copy()
-    for name in ("drift", "impulse", "remainder"):
+    amplitude = () if sde.noise == "additive" else ("diffusion",)
+    for name in ("drift", "impulse", "remainder", *amplitude):
         object.__setattr__(view, name, narrow(getattr(sde, name)))
     if isinstance(sde, ReverseSDE):
         view._modules.pop("score", None)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import VonMises, WrappedNormal
 from circsde.matching.chain import Chain
+from circsde.one_step import transition
 from circsde.schedule import Schedule
-from circsde.sde import SDE, reverse, transition
+from circsde.sde import SDE, reverse
 from circsde.solvers import sdeint
 from circsde.typing import Time
 from circsde.velocity import probability_flow

@@ -4,8 +4,7 @@ Each objective makes pairs with ``E[target | theta] = grad log p_t(theta)``: the
 They differ in how much the target varies around that mean.
 
 * :func:`denoising` uses the law of ``theta_t`` given ``theta_0``, which is known for pure diffusion only.
-* :func:`one_step` uses the law of one step of a chain, for any drift. Its target varies like one over the noise of that
-  step, so the more the shorter the steps.
+* :func:`one_step` uses the law of a step of a chain, for any drift: its target varies like one over the step's noise.
 * :func:`pathwise` uses all the noise of a path, for any smooth drift, at the cost of a Jacobian per step.
 """
 
@@ -24,7 +23,8 @@ from circsde.kuramoto import has_closed_form
 from circsde.laws.distributions import WrappedNormal
 from circsde.matching.jacobian import spread
 from circsde.matching.steps import euler, kick, normal, transport, wrapped
-from circsde.sde import SDE, transition
+from circsde.one_step import transition
+from circsde.sde import SDE
 from circsde.typing import Amplitude, Angles, Field, Labels, PerSample, Tangent, Time
 
 NARROW = 0.15

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from circsde.coupling import GlobalCoupling, Structure
 from circsde.kuramoto import KuramotoSDE, has_closed_form
-from circsde.sde import SDE, evaluate
+from circsde.noise import evaluate
+from circsde.sde import SDE
 from circsde.typing import Angles, Tangent, Time
 
 DENSE = 256

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from circsde.kuramoto import has_closed_form
 from circsde.matching.jacobian import drift_step, kuramoto_drift, spread
-from circsde.sde import SDE, evaluate
+from circsde.noise import evaluate
+from circsde.sde import SDE
 from circsde.torus import TWO_PI, half_open_bounds
 from circsde.typing import Angles, PerSample, Tangent, Time
 

@@ -71,7 +71,7 @@ def study(
     if metric not in METRICS:
         raise ValueError(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
     if methods is not None:
-        check_methods(methods)
+        check_methods(methods, subject.sde)
     steps = tuple(steps) if steps is not None else subject.steps if isinstance(subject, Problem) else STEPS
     if metric == STATIONARY or (metric == WEAK and has_law(subject, methods) and not monte_carlo):
         return exact_convergence(subject, metric, methods, steps, runner=runner)
@@ -81,7 +81,7 @@ def study(
 
 def has_law(subject: Experiment, methods: Sequence[str | Method] | None = None) -> bool:
     """Whether the laws that methods make of this problem are quickly computed, and compared with the exact one."""
-    if not all(has_operator(find_method(method), subject.sde) for method in methods or ()):
+    if not all(has_operator(find_method(method, subject.sde), subject.sde) for method in methods or ()):
         return False
     problem = as_problem(subject)
     return problem is not None and problem.target is not None
@@ -128,7 +128,7 @@ def exact_convergence(
             " angles that start from a law" + (" at constant rates" if metric == STATIONARY else "")
         )
     methods = default_methods(subject, metric) if methods is None else methods
-    chosen, ladder = check_methods(methods), check_steps(steps)
+    chosen, ladder = check_methods(methods, subject.sde), check_steps(steps)
     times = power if isinstance(power, tuple) else grading(subject, power)
     cells = [ExactCell(subject, metric, method, n, times, resolution) for method in methods for n in ladder]
     results = (runner or Runner()).map(cells)
@@ -167,11 +167,11 @@ class ExactCell:
     def key(self) -> str:
         """What determines the result, as text: in words, and the digest of its content."""
         words = json.dumps([self.subject.name, self.metric, method_name(self.method), self.steps, self.grading])
-        return f"exact {words} {digest((self, find_method(self.method)))}"
+        return f"exact {words} {digest((self, find_method(self.method, self.subject.sde)))}"
 
     def compute(self) -> xr.Dataset:
         """``bias`` over observable, and ``resolution``."""
-        problem, method = as_problem(self.subject), find_method(self.method)
+        problem, method = as_problem(self.subject), find_method(self.method, self.subject.sde)
         assert problem is not None
         if self.metric == STATIONARY:
             result = stationary_convergence(problem, [method], [self.steps]).isel(solver=0, steps=0)

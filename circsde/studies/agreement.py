@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from circsde.studies.candidates import default_methods
 from circsde.studies.monte_carlo import simulate
-from circsde.studies.paths import REFERENCE, PathBlock
+from circsde.studies.paths import PathBlock
 from circsde.studies.runner import Runner
 
 _APPROACHES = 0.75
@@ -14,10 +14,11 @@ _APPROACHES = 0.75
 def witness(block: PathBlock) -> PathBlock:
     """Another method with a quarter and half of the reference's steps, beside the same reference.
 
-    It is the splitting method where the drift has a Mobius flow, which is stable at any step, and else Heun's.
+    It is the splitting method where the drift has a Mobius flow, which is stable at any step, and else Heun's; where
+    the noise depends on the angles, Milstein's.
     """
-    splits = "mobius_strang" in default_methods(block.subject, block.metric)
-    reference, method = block.reference, "mobius_strang" if splits else "heun"
+    known = default_methods(block.subject, block.metric)
+    reference, method = block.reference, next(name for name in ("mobius_strang", "milstein", "heun") if name in known)
     return replace(block, methods=(method,), steps=(reference // 4, reference // 2), refinement=2)
 
 
@@ -33,7 +34,7 @@ def disagreement(block: PathBlock, paths: int, tolerance: float, confidence: flo
     if float(table["lower"][-1]) <= 0.5 * tolerance or last <= _APPROACHES * before:
         return ""
     return (
-        f"the reference, {REFERENCE} with {block.reference} steps, is not confirmed: {other.solvers[0]} with"
+        f"the reference, {block.standard} with {block.reference} steps, is not confirmed: {other.solvers[0]} with"
         f" {other.steps[-1]} steps is {last:.2g} from it, with {other.steps[0]} steps {before:.2g}, and does not"
         " approach it; take a larger refinement"
     )

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from circsde.sde import SDE
 from circsde.solvers.brownian import Noise
 from circsde.solvers.methods import METHODS, Method
-from circsde.solvers.registry import find_method
+from circsde.solvers.registry import find_method, forms
 from circsde.solvers.trajectory import ADAPTIVE, FIXED
 from circsde.streams import torch_stream
 from circsde.studies.experiment import Experiment
@@ -27,6 +28,8 @@ def default_methods(subject: Experiment, metric: str) -> list[str]:
     Raises:
         TypeError: If none can, with what the last one says.
     """
+    if subject.sde.noise != "additive":
+        return [form.name for form in forms(subject.sde) if not (form.commutative and subject.sde.noise == "general")]
     theta = subject.sample(1, torch_stream(0, "checks"))
     found, reason = list[str](), TypeError("no method applies")
     for name, method in METHODS.items():
@@ -45,11 +48,11 @@ def default_methods(subject: Experiment, metric: str) -> list[str]:
     return found
 
 
-def check_methods(methods: Sequence[str | Method]) -> list[Method]:
-    """The methods of these names.
+def check_methods(methods: Sequence[str | Method], sde: SDE) -> list[Method]:
+    """The methods of these names, in their forms for an equation.
 
     Raises:
-        ValueError: If there are none, one is not known, or it is one of torchdiffeq's.
+        ValueError: If there are none, one is not known, is not for the equation, or is one of torchdiffeq's.
     """
     if not methods:
         raise ValueError("a study needs at least one method, got none; leave methods out for all that apply")
@@ -60,7 +63,7 @@ def check_methods(methods: Sequence[str | Method]) -> list[Method]:
                 f" ({', '.join(ADAPTIVE)}), which are studied over their tolerance, or only ours"
                 f" ({', '.join(METHODS)}), which are studied over their steps"
             )
-    return [find_method(method) for method in methods]
+    return [find_method(method, sde) for method in methods]
 
 
 @torch.no_grad()

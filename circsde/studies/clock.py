@@ -53,7 +53,7 @@ def clocks(offers: Sequence[Offer], seed: int) -> tuple[dict[str, Callable[[floa
         sde = offer.subject.sde
         grid = graded_grid(sde.horizon, _STEPS[j], offer.grading)
         begin = time.perf_counter()
-        solution = solve_on(sde, theta, find_method(method), grid, generator=key(seed, "timed", turn))
+        solution = solve_on(sde, theta, find_method(method, sde), grid, generator=key(seed, "timed", turn))
         solution.theta[-1].sum().item()  # waits for a device
         seconds[turn, i, j] = time.perf_counter() - begin
     few, many = np.median(seconds[1:], axis=0).T

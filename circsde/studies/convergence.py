@@ -151,7 +151,7 @@ def plan(
         raise ValueError(f"a study needs a refinement of at least 2, got {refinement}")
     check_start(subject)
     methods = default_methods(subject, metric) if methods is None else methods
-    check_methods(methods)
+    check_methods(methods, subject.sde)
     rate = steepness(subject)
     least = math.ceil(2.0 * longest(subject.sde.horizon, grading) * rate * subject.sde.horizon)
     if max(least, refinement * ladder[-1]) > MOST_STEPS:

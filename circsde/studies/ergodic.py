@@ -18,6 +18,7 @@ import torch
 from scipy import stats
 
 from circsde.contracts import SampledLaw
+from circsde.noise import wiener_shape
 from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian
 from circsde.solvers.grid import step_grid
@@ -104,12 +105,12 @@ def ergodic_average(
     """
     if not 0.0 <= settling < 1.0 or paths < 1:
         raise ValueError(f"settling must lie in [0, 1) and paths be positive, got {settling} and {paths}")
-    method, subject = find_method(method), Simulation(sde, start)
+    method, subject = find_method(method, sde), Simulation(sde, start)
     order = method.invariant_order
     theta = subject.sample(paths, torch_stream(seed, "ergodic average"))
     fine, _ = step_grid((0.0, sde.horizon), n_steps=2 * n_steps)
     number, dtype = key(seed, "ergodic average"), field_dtype(sde, theta.dtype)
-    path = Brownian(tuple(fine), tuple(theta.shape), number, dtype, theta.device)
+    path = Brownian(tuple(fine), wiener_shape(sde, theta), number, dtype, theta.device)
     apart = math.floor((1.0 - settling) * n_steps / (_BATCHES * _LOOKS))  # steps from look to look
     if apart < 1:
         raise ValueError(f"{n_steps} steps are too few for {_BATCHES} batches of {_LOOKS} looks: give more")

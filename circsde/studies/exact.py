@@ -9,8 +9,9 @@ from circsde.contracts import Law
 from circsde.exact import problems
 from circsde.exact.problems import Problem
 from circsde.record import provenance
+from circsde.sde import SDE
 from circsde.solvers.methods import METHODS, Method
-from circsde.solvers.registry import find_method
+from circsde.solvers.registry import find_method, forms
 from circsde.studies.transfer import NumericalLaw, numerical_law, stationary_law
 
 DISTANCES = {
@@ -22,7 +23,7 @@ DISTANCES = {
 
 def law_convergence(
     problem: str | Problem,
-    methods: Sequence[str | Method] = tuple(METHODS),
+    methods: Sequence[str | Method] | None = None,
     steps: Sequence[int] | None = None,
     *,
     tolerance: float | None = None,
@@ -31,7 +32,7 @@ def law_convergence(
 
     Args:
         problem: A problem with a ``target``, or its name.
-        methods: Methods, or their names.
+        methods: Methods, or their names; by default all of ours for the kind of noise.
         steps: Step counts, by default the problem's.
         tolerance: See :func:`circsde.studies.transfer.numerical_law`.
 
@@ -47,24 +48,24 @@ def law_convergence(
     problem = problems.get(problem) if isinstance(problem, str) else problem
     if problem.target is None:
         raise ValueError(f"the law of {problem.name!r} is not known; use the Monte-Carlo studies")
-    counts = problem.steps if steps is None else tuple(steps)
+    chosen, counts = _chosen(problem.sde, methods), problem.steps if steps is None else tuple(steps)
 
     def solve(method: Method, n: int) -> NumericalLaw:
         return numerical_law(method, problem.sde, problem.start, n, tolerance)
 
-    data, laws = _table(problem, problem.target, methods, counts, solve)
+    data, laws = _table(problem, problem.target, chosen, counts, solve)
     names = [observable.name for observable in problem.observables]
     exact = np.array([observable.expected for observable in problem.observables])
     bias = np.array([[[law.mean(o.function) for o in problem.observables] for law in row] for row in laws]) - exact
     data["bias"] = (("solver", "steps", "observable"), bias, {"units": "1", "long_name": "numerical minus exact mean"})
     data = data.assign_coords(observable=names)
-    data["claimed_order"] = ("solver", [find_method(method).weak_order for method in methods], {"units": "1"})
+    data["claimed_order"] = ("solver", [method.weak_order for method in chosen], {"units": "1"})
     return data
 
 
 def stationary_convergence(
     problem: str | Problem,
-    methods: Sequence[str | Method] = tuple(METHODS),
+    methods: Sequence[str | Method] | None = None,
     steps: Sequence[int] | None = None,
     *,
     tolerance: float | None = None,
@@ -73,7 +74,7 @@ def stationary_convergence(
 
     Args:
         problem: A problem with a ``stationary`` law, or its name.
-        methods: Methods, or their names.
+        methods: Methods, or their names; by default all of ours for the kind of noise.
         steps: Steps per horizon, by default the problem's.
         tolerance: See :func:`circsde.studies.transfer.stationary_law`.
 
@@ -86,25 +87,31 @@ def stationary_convergence(
     problem = problems.get(problem) if isinstance(problem, str) else problem
     if problem.stationary is None:
         raise ValueError(f"{problem.name!r} has no known stationary law: its rates change, or it never settles")
-    counts = problem.steps if steps is None else tuple(steps)
+    chosen, counts = _chosen(problem.sde, methods), problem.steps if steps is None else tuple(steps)
 
     def solve(method: Method, n: int) -> NumericalLaw:
         return stationary_law(method, problem.sde, problem.sde.horizon / n, tolerance)
 
-    data, _ = _table(problem, problem.stationary, methods, counts, solve)
-    data["claimed_order"] = ("solver", [find_method(method).invariant_order for method in methods], {"units": "1"})
+    data, _ = _table(problem, problem.stationary, chosen, counts, solve)
+    data["claimed_order"] = ("solver", [method.invariant_order for method in chosen], {"units": "1"})
     return data
+
+
+def _chosen(sde: SDE, methods: Sequence[str | Method] | None) -> list[Method]:
+    """Methods in their forms for an equation; by default all of ours for its kind of noise."""
+    if methods is None:
+        return list(METHODS.values()) if sde.noise == "additive" else forms(sde)
+    return [find_method(method, sde) for method in methods]
 
 
 def _table(
     problem: Problem,
     exact: Law,
-    methods: Sequence[str | Method],
+    chosen: Sequence[Method],
     counts: Sequence[int],
     solve: Callable[[Method, int], NumericalLaw],
 ) -> tuple[xr.Dataset, list[list[NumericalLaw]]]:
     """The distances of every law from the exact one, and the laws."""
-    chosen = [find_method(method) for method in methods]
     laws = [[solve(method, n) for n in counts] for method in chosen]
     distances = np.array([[law.against(exact) for law in row] for row in laws])
     grid = ("solver", "steps")

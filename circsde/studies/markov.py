@@ -22,6 +22,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from numpy.typing import NDArray
 from torch import Tensor
 
+from circsde.noise import wiener_shape
 from circsde.sde import SDE
 from circsde.solvers.brownian import Noise
 from circsde.solvers.methods import Method, Step
@@ -85,6 +86,21 @@ def dimensions(sde: SDE) -> int:
     return count
 
 
+def processes(sde: SDE) -> int:
+    """How many Wiener processes drive a sample: one per phase, one, or those of general noise.
+
+    Raises:
+        ValueError: For more than two.
+    """
+    event = (1,) if sde.event_shape is None else tuple(sde.event_shape)
+    count = torch.Size(wiener_shape(sde, torch.zeros(1, *event, dtype=torch.float64))[1:]).numel()
+    if count > 2:
+        raise ValueError(
+            f"transfer operators exist for one or two Wiener processes, got {count}; use Monte-Carlo studies"
+        )
+    return count
+
+
 def markov_matrix(
     step: Step, sde: SDE, t: float, h: float, grid: Grid, *, levy_area: bool, nodes: float = 1.0
 ) -> Array:
@@ -103,9 +119,10 @@ def markov_matrix(
     highest = grid.points // 2
     image, noises = _noises(step, sde, t, h, grid, levy_area)
     rules = [_normal_rule(highest * steepest, _ACCURACY[grid.dimensions], nodes) for steepest, _ in noises]
-    axes = [torch.from_numpy(x) for x, _ in rules for _ in range(grid.dimensions)]
-    xi = torch.cartesian_prod(*axes).reshape(-1, len(rules), grid.dimensions)
-    weights = torch.cartesian_prod(*[torch.from_numpy(w) for _, w in rules for _ in range(grid.dimensions)])
+    count = processes(sde)
+    axes = [torch.from_numpy(x) for x, _ in rules for _ in range(count)]
+    xi = torch.cartesian_prod(*axes).reshape(-1, len(rules), count)
+    weights = torch.cartesian_prod(*[torch.from_numpy(w) for _, w in rules for _ in range(count)])
     weight = weights.reshape(len(xi), -1).prod(1)
     rows = max(1, _CHUNK // (len(xi) * (grid.points if grid.dimensions == 2 else 1)))
     blocks = [wave_means(image(block, xi), weight, highest) for block in torch.split(grid.theta, rows)]
@@ -130,22 +147,22 @@ def operator(method: Method, sde: SDE, t: float, h: float, grid: Grid, *, nodes:
 def image_of(
     step: Step, sde: SDE, t: float, h: float, levy_area: bool, theta: Tensor, xi: Tensor, turn: float = 0.0
 ) -> Tensor:
-    """``Phi``, shape ``(n, q, d)``, of angles ``(n, d)`` and standard normals ``(q, 1 or 2, d)``.
+    """``Phi``, shape ``(n, q, d)``, of angles ``(n, d)`` and standard normals ``(q, 1 or 2, m)``.
 
-    One normal per phase makes dW, and the second, where there is levy_area, what dZ has besides; both turned by an
-    angle, rad.
+    One normal per Wiener process makes dW, and the second, where there is levy_area, what dZ has besides; both turned
+    by an angle, rad.
     """
     event, (n, d), q = (1,) if sde.event_shape is None else tuple(sde.event_shape), theta.shape, len(xi)
 
     def spread(normals: Tensor) -> Tensor:
-        return (math.sqrt(h) * normals).repeat(n, 1).reshape(-1, *event)
+        return (math.sqrt(h) * normals).repeat(n, 1).reshape(wiener_shape(sde, start))
 
+    start = theta.repeat_interleave(q, 0).reshape(-1, *event)
     noise = Noise(spread(xi[:, 0]))
     if levy_area:
         first, second = spread(xi[:, 0]), spread(xi[:, 1])
         dW, rest = math.cos(turn) * first - math.sin(turn) * second, math.sin(turn) * first + math.cos(turn) * second
         noise = Noise(dW, h * (0.5 * dW + rest / 12.0**0.5))
-    start = theta.repeat_interleave(q, 0).reshape(-1, *event)
     return step(sde, t, h, start, noise).reshape(n, q, d)
 
 
@@ -159,7 +176,7 @@ def _noises(
     """
     for turn in (math.pi / 6, 0.0)[0 if levy_area else 1 :]:
         image = partial(image_of, step, sde, t, h, levy_area, turn=turn)
-        noises = [_slopes(image, grid, kind, 1 + levy_area) for kind in range(1 + levy_area)]
+        noises = [_slopes(image, grid, processes(sde), kind, 1 + levy_area) for kind in range(1 + levy_area)]
         if noises[-1][0] == 0.0:
             break
     return image, noises
@@ -173,17 +190,17 @@ def needs_two_noises(method: Method, sde: SDE) -> bool:
     return all(steepest > 0.0 for steepest, _ in noises)
 
 
-def _slopes(image: Image, grid: Grid, kind: int, kinds: int) -> tuple[float, Array]:
+def _slopes(image: Image, grid: Grid, count: int, kind: int, kinds: int) -> tuple[float, Array]:
     """How steep Phi is along a kind of noise, between -6 and 6 standard deviations.
 
     Where the slopes ``d Phi_i / d xi_j`` are the same everywhere, the answer is 0 and those slopes; else it is the
     steepest, and slopes of 0.
     """
     ladder, found = torch.arange(-6.0, 7.0, dtype=torch.float64), []
-    elsewhere = _ELSEWHERE[:kinds, : grid.dimensions]
-    for phase in range(grid.dimensions):
+    elsewhere = _ELSEWHERE[:kinds, :count]
+    for process in range(count):
         xi = torch.stack((torch.zeros_like(elsewhere), elsewhere)).repeat_interleave(len(ladder), 0)
-        xi[:, kind, phase] = ladder.repeat(2)
+        xi[:, kind, process] = ladder.repeat(2)
         found.append(image(grid.theta, xi).reshape(-1, 2, len(ladder), grid.dimensions).diff(dim=2))
     slopes = torch.stack(found, -1)
     constant = slopes[0, 0, 0]
@@ -196,7 +213,7 @@ def _damping(slopes: Array, highest: int) -> Array:
     """``E e^{ik . A xi}`` of a noise that is only added with these slopes A, in the shape of :func:`wave_means`."""
     k = np.arange(highest + 1)
     if len(slopes) == 1:
-        return np.asarray(np.exp(-0.5 * (slopes[0, 0] * k) ** 2))
+        return np.asarray(np.exp(-0.5 * (slopes[0] ** 2).sum() * k**2))
     a = np.fft.fftfreq(2 * highest + 1, 1.0 / (2 * highest + 1))
     along = np.multiply.outer(a, slopes[0])[:, None] + np.multiply.outer(k, slopes[1])
     return np.asarray(np.exp(-0.5 * (along**2).sum(-1)))

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from circsde.contracts import SampledLaw
+from circsde.noise import wiener_shape
 from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian
 from circsde.solvers.grid import step_grid
@@ -158,7 +159,7 @@ def expectation(
     """
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise ValueError(f"tolerance must be positive and finite, got {tolerance}")
-    method, subject = find_method(method), Simulation(sde, start)
+    method, subject = find_method(method, sde), Simulation(sde, start)
     if method.strong_order is None:
         raise ValueError(f"{method.name} does not follow the path that two levels share: take sra1, heun or kutta3")
     coarsest = steps or max(2, math.ceil(0.5 * steepness(subject) * sde.horizon))
@@ -216,8 +217,8 @@ class _Paths:
         sde, first = self.subject.sde, level.paths
         theta = self.subject.sample(count, torch_stream(self.seed, "expectation", i, first))
         points, _ = step_grid((0.0, sde.horizon), n_steps=level.steps)
-        seed, shape, dtype = key(self.seed, "expectation", i), tuple(theta.shape), field_dtype(sde, theta.dtype)
-        path = Brownian(tuple(points), shape, seed, dtype, theta.device, first)
+        seed, dtype = key(self.seed, "expectation", i), field_dtype(sde, theta.dtype)
+        path = Brownian(tuple(points), wiener_shape(sde, theta), seed, dtype, theta.device, first)
 
         def at_end(grid: Sequence[float]) -> Array:
             end = sdeint(sde, theta, (0.0, sde.horizon), grid=grid, method=self.method, brownian=path).theta[-1]

@@ -54,7 +54,8 @@ class Offer:
         """What so many steps of a candidate cost."""
         if self.clocks is not None:
             return self.clocks[label](steps)
-        return float(find_method(self.solvers[label]).work(self.subject.sde, steps))
+        sde = self.subject.sde
+        return float(find_method(self.solvers[label], sde).work(sde, steps))
 
     def row(self, table: xr.Dataset) -> xr.Dataset:
         """The evidence of a study of some of the methods, its solvers named as the candidates are."""

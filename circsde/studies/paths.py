@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from circsde.noise import wiener_shape
 from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian, BrownianPath, Noise
 from circsde.solvers.grid import places
@@ -24,8 +25,9 @@ from circsde.studies.monte_carlo import Block, End, Sample, Solved, angles_per_p
 from circsde.studies.result import assemble
 from circsde.typing import Angles
 
-REFERENCE = "sra1"
-"""The method that stands in for the exact solution; of those here it follows the path most closely."""
+REFERENCE = {"additive": "sra1", "diagonal": "sri1w1", "scalar": "sri1w1", "general": "milstein"}
+"""The method that stands in for the exact solution, by the kind of noise: of those here that follow the path at order
+one or more the closest. Of general noise whose vector fields do not commute there is none."""
 
 _REMEMBERED = 1 << 22  # angles times steps of a path that is drawn once and remembered; longer ones are drawn anew
 
@@ -91,6 +93,15 @@ class PathBlock(Block):
         return multiple if multiple <= 2 * wanted else 2 * math.ceil(wanted / 2)
 
     @property
+    def standard(self) -> str:
+        """The method of the reference."""
+        return REFERENCE[self.subject.sde.noise]
+
+    def method(self, method: str | Method) -> Method:
+        """The form of a method for the equation."""
+        return find_method(method, self.subject.sde)
+
+    @property
     def solvers(self) -> list[str]:
         """The names of the methods."""
         return [method_name(method) for method in self.methods]
@@ -106,12 +117,12 @@ class PathBlock(Block):
 
     def content(self) -> object:
         """The methods themselves, and that of the reference."""
-        return [find_method(method) for method in (*self.methods, REFERENCE)]
+        return [self.method(method) for method in (*self.methods, self.standard)]
 
     def cost(self) -> float:
         """Evaluations of the drift of one angle that a path takes, in all solves."""
-        sde, reference = self.subject.sde, find_method(REFERENCE)
-        solves = sum(find_method(method).evaluations(sde) for method in self.methods) * sum(self.steps)
+        sde, reference = self.subject.sde, self.method(self.standard)
+        solves = sum(self.method(method).evaluations(sde) for method in self.methods) * sum(self.steps)
         again = reference.evaluations(sde) * (self.reference + self.reference // 2)
         return float(angles_per_path(self.subject) * (solves + again))
 
@@ -127,7 +138,7 @@ class PathBlock(Block):
         return assemble(
             self.metric,
             self.subject,
-            [find_method(method) for method in self.methods],
+            [self.method(method) for method in self.methods],
             self.steps,
             sample.nfe,
             errors,
@@ -136,7 +147,7 @@ class PathBlock(Block):
             paths=sample.moments.count,
             seed=self.seed,
             confidence=confidence,
-            reference=f"{REFERENCE}, {self.reference} steps",
+            reference=f"{self.standard}, {self.reference} steps",
         )
 
     def solve(self) -> Solved:
@@ -145,7 +156,7 @@ class PathBlock(Block):
         theta = self.starts()
         common = common_grid(sde.horizon, self.steps, self.grading)
         fine = common_grid(sde.horizon, (*self.steps, self.reference), self.grading)
-        path = Brownian(fine, tuple(theta.shape), self.seed, theta.dtype, theta.device, self.first)
+        path = Brownian(fine, wiener_shape(sde, theta), self.seed, theta.dtype, theta.device, self.first)
         fits = theta.numel() * len(fine) <= _REMEMBERED
         known = KnownPath.of(path, fine if fits else common)
         followed = known if fits else path
@@ -153,8 +164,8 @@ class PathBlock(Block):
         def solve(method: str | Method, n: int, path: BrownianPath) -> End:
             return end(sde, theta, method, graded_grid(sde.horizon, n, self.grading), path)
 
-        exact, coarse = (solve(REFERENCE, n, followed) for n in (self.reference, self.reference // 2))
-        methods = [find_method(method) for method in self.methods]
+        exact, coarse = (solve(self.standard, n, followed) for n in (self.reference, self.reference // 2))
+        methods = [self.method(method) for method in self.methods]
         return Solved([[solve(method, n, known) for n in self.steps] for method in methods], exact, coarse)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from circsde.sde import SDE
 from circsde.solvers.methods import Method
-from circsde.studies.markov import Array, Grid, from_waves, image_of, markov_matrix, operator, wave_means
+from circsde.studies.markov import Array, Grid, from_waves, image_of, markov_matrix, operator, processes, wave_means
 from circsde.studies.memory import propagate_pairs, remembers_one_state
 from circsde.torus import TWO_PI
 
@@ -18,7 +18,7 @@ _ALIKE = 1e-13  # rad, between the images of two steps that are the same but for
 
 def noiseless(sde: SDE) -> bool:
     """Whether the equation is an ODE."""
-    return not np.any(np.asarray(sde.variance(0.0, sde.horizon)))
+    return sde.noise == "additive" and not np.any(np.asarray(sde.variance(0.0, sde.horizon)))
 
 
 def has_operator(method: Method, sde: SDE) -> bool:
@@ -35,7 +35,7 @@ def propagate(method: Method, sde: SDE, density: Array, grid: Grid, times: Seque
         return _compose(method, sde, density, grid, times)
     if method.begin is not None:
         return propagate_pairs(method, sde, density, grid, times)
-    probe = torch.tensor([[[0.0]], [[1.3]]], dtype=torch.float64).expand(2, 1 + method.levy_area, grid.dimensions)
+    probe = torch.tensor([[[0.0]], [[1.3]]], dtype=torch.float64).expand(2, 1 + method.levy_area, processes(sde))
     matrix, seen = np.empty(0), torch.empty(0)
     for t, end in pairwise(times):
         image = image_of(method.step, sde, t, end - t, method.levy_area, grid.theta, probe)

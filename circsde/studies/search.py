@@ -43,7 +43,7 @@ def search_by_law(offers: Sequence[Offer], tolerance: float, law: Law) -> xr.Dat
         for offer in offers:
             for label, method in offer.solvers.items():
                 most = most_within(partial(offer.cost, label), limit)
-                n = following(seen[label], most, tolerance, find_method(method).weak_order)
+                n = following(seen[label], most, tolerance, find_method(method, offer.subject.sde).weak_order)
                 if n is not None:
                     tries.append((offer.cost(label, n), offer, label, n))
         if not tries:

@@ -117,7 +117,7 @@ def select(
         assert table is not None
         return Choice(judged(table, offers, looks, strict=True))
     chosen = default_methods(subject, metric) if methods is None else list(methods)
-    check_methods(chosen)
+    check_methods(chosen, subject.sde)
     ladder = None if steps is None else check_steps(steps)
     offers = _offers(subject, metric, chosen, stochasticity, power, searched=ladder is None)
     about: dict[str, object] = {}

@@ -61,7 +61,7 @@ def stability(method: str | Method, sde: SDE, states: Angles | Solution | None =
     >>> round(found.longest.item(), 6), found.least_steps.item(), round(found.step[0].item(), 6)
     (0.04, 25.0, 0.5)
     """
-    chosen = find_method(method)
+    chosen = find_method(method, sde)
     if isinstance(states, Solution):
         at = [(float(t), theta[:MOST_STATES]) for t, theta in zip(states.ts, states.theta, strict=True)]
     else:

@@ -150,7 +150,7 @@ def transfer_operator(
     >>> bool(abs(operator.sum("theta_next") - 1).max() < 1e-12)
     True
     """
-    method, d = find_method(method), dimensions(sde)
+    method, d = find_method(method, sde), dimensions(sde)
     _check_memory(method)
     if points is not None and points % 2 == 0:
         raise ValueError(f"the number of points must be odd, so that every wave has its partner; got {points}")
