@@ -95,7 +95,8 @@ def along(g: Diffusion, theta: Angles) -> Tensor:
 
 def derivative(g: Diffusion, theta: Angles, direction: Tangent) -> Tensor:
     """``(v . grad) g``, of the shape of ``g``, along a direction ``v``."""
-    slope: Tensor = torch.func.jvp(g, (theta,), (direction.to(theta.dtype),))[1]
+    where, direction = theta.contiguous(), direction.to(theta.dtype).contiguous()  # jvp refuses expanded tensors
+    slope: Tensor = torch.func.jvp(g, (where,), (direction,))[1]
     return slope
 
 
