@@ -1,6 +1,7 @@
 r"""Oscillators that hear one another late: the Kuramoto equation with delays, of all pairs or of each."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class DelayedSDE:
 
     sde: KuramotoSDE
     delay: float | Tensor
+    solved_by: ClassVar[str] = "circsde.solve_delayed"
 
     def __post_init__(self) -> None:
         """Refuse what is no delay, and an equation whose drift reads the angles in another way."""

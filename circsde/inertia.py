@@ -2,7 +2,7 @@ r"""Oscillators with inertia: the second-order Kuramoto model, the swing equatio
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,6 +52,7 @@ class InertialSDE:
     sde: SDE
     inertia: float | Tensor = 1.0
     damping: float | Tensor = 1.0
+    solved_by: ClassVar[str] = "circsde.solve_inertial"
 
     def __post_init__(self) -> None:
         """Refuse what is no inertia or no damping."""

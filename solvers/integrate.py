@@ -86,7 +86,8 @@ def sdeint(
             that are not finite or do not have the equation's event shape, an unknown method, a path of another
             shape, dtype or length, a path or a method that ``checkpoint`` cannot repeat, or an equation that
             :func:`~circsde.solvers.checks.check_equation` refuses.
-        TypeError: If the angles are not floating-point, or the method needs a structure that the equation lacks.
+        TypeError: If that is no SDE, the angles are not floating-point, or the method needs a structure that the
+            equation lacks.
 
     Warns:
         RuntimeWarning: If a method takes steps beyond its stability on an equation that knows its rates; of any other
@@ -97,6 +98,9 @@ def sdeint(
     >>> solution.theta.shape, solution.stats.nfe
     (torch.Size([2, 2, 4]), 20)
     """
+    if not isinstance(sde, SDE):
+        by = getattr(sde, "solved_by", "")
+        raise TypeError(f"sdeint takes an SDE, got a {type(sde).__name__}" + (f", which {by} solves" if by else ""))
     method = find_method(method, sde)
     check_angles(theta0, sde.event_shape)
     if atol is not None:

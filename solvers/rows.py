@@ -22,6 +22,7 @@ from circsde.threads import share
 from circsde.torus import half_open_bounds
 
 _LONG = 1 << 16  # oscillators from which on threads share one sample
+_BESIDE_TORCH = 32  # times as many as usual, where torch's threads wait on their cores for milliseconds in between
 
 
 @cache
@@ -107,10 +108,9 @@ class Rows:
             rows = (self.rows, a, b, 0, self.n) if samples > 1 else (1, 0, 1, a, b)
             far.append(stages.sweep_rows(theta, own, self.equation, number, numbers, i, *rows, sample, step))
 
-        if samples > 1:
-            share(part, samples, self.rows, self.n)
-        else:
-            share(part, self.n, RUN, 1)
+        count, grain = (samples, self.rows) if samples > 1 else (self.n, RUN)
+        beside_torch = self.equation.listens == stages.GIVEN
+        share(part, count, grain, len(theta) // count, least=_BESIDE_TORCH if beside_torch else 1)
         return sum(far)
 
     def _listen(self, room: Any, number: int, rates: Any) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from inspect import unwrap
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from circsde.coupling import GlobalCoupling, NoCoupling
+from circsde.delay import DelayedSDE
+from circsde.inertia import InertialSDE
 from circsde.kuramoto import KuramotoSDE
 from circsde.schedule import Schedule
 from circsde.sde import SDE, reverse
@@ -466,3 +469,17 @@ def test_a_dataset_says_how_it_was_made() -> None:
     assert data["time"].attrs["units"] == "1"
     assert json.loads(data.attrs["versions"])["torch"] == torch.__version__
     assert json.loads(data.attrs["options"]) == {"seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("equation", "by"),
+    [(InertialSDE(KuramotoSDE(3)), "solve_inertial"), (DelayedSDE(KuramotoSDE(3), delay=0.5), "solve_delayed")],
+)
+def test_equations_that_others_solve_are_sent_to_them(equation: Any, by: str) -> None:
+    with pytest.raises(TypeError, match=f"^sdeint takes an SDE, got a .*, which circsde.{by} solves$"):
+        unwrap(sdeint)(equation, torch.zeros(2, 3), (0.0, 1.0), n_steps=4)
+
+
+def test_what_is_no_equation_is_refused() -> None:
+    with pytest.raises(TypeError, match="^sdeint takes an SDE, got a function$"):
+        unwrap(sdeint)(still, torch.zeros(2, 3), (0.0, 1.0), n_steps=4)
