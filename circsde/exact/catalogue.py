@@ -29,6 +29,11 @@ PROBLEMS = {
     "mean_field_1000": (
         "A thousand globally coupled oscillators that start independent: the mean-field limit with its 1/N correction."
     ),
+    "theta_neuron": (
+        "A theta neuron that only noise makes fire, its noise gated by the phase and read as Stratonovich's."
+    ),
+    "phase_response": "A phase oscillator that hears noise through its response sin(theta), as Stratonovich reads it.",
+    "common_noise": "Two phase oscillators with the same noise, which synchronises them: the exact law on the torus.",
     "reverse": (
         "The reverse SDE of published_doubled from the law at the horizon back to two modes, with the exact score."
     ),

@@ -16,7 +16,7 @@ from circsde.coupling import GlobalCoupling, NoCoupling
 from circsde.exact.catalogue import PROBLEMS
 from circsde.exact.finite_size import finite_size
 from circsde.exact.fokker_planck import CircleLaw, fokker_planck
-from circsde.exact.fokker_planck_torus import fokker_planck_torus
+from circsde.exact.fokker_planck_torus import TorusLaw, fokker_planck_torus
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import VonMises
 from circsde.laws.gibbs import MeanFieldGibbs
@@ -187,12 +187,10 @@ def _mean_field(name: str) -> Problem:
     return Problem(name, describe(name), "many coupled", sde, start, observables, uncertainty=uncertainty)
 
 
-def _reverse(name: str) -> Problem:
-    return _reversed(name, 1.0)
+def _phase_model(name: str) -> Problem:
+    from circsde.exact.phase_problems import build  # only here, as it makes problems
 
-
-def _probability_flow(name: str) -> Problem:
-    return _reversed(name, 0.0)
+    return build(name)
 
 
 _BUILDERS: dict[str, Callable[[str], Problem]] = {
@@ -208,8 +206,11 @@ _BUILDERS: dict[str, Callable[[str], Problem]] = {
     "mean_field_10": _mean_field,
     "mean_field_100": _mean_field,
     "mean_field_1000": _mean_field,
-    "reverse": _reverse,
-    "probability_flow": _probability_flow,
+    "theta_neuron": _phase_model,
+    "phase_response": _phase_model,
+    "common_noise": _phase_model,
+    "reverse": lambda name: _reversed(name, 1.0),
+    "probability_flow": lambda name: _reversed(name, 0.0),
 }
 
 
@@ -232,7 +233,7 @@ def _circle(
         regime,
         KuramotoSDE((1,), NoCoupling(), schedule, natural_frequency=natural_frequency),
         start,
-        _moments(law, schedule.horizon),
+        circle_moments(law, schedule.horizon),
         target=law.at(schedule.horizon),
         stationary=VonMises(0.0, first.reference / first.diffusion) if still else None,
         steps=steps,
@@ -244,14 +245,8 @@ def _pair(name: str, schedule: Schedule, frequency: tuple[float, float], gibbs: 
     start = normal(2.0, 0.5), normal(-1.0, 0.6)
     law = fokker_planck_torus(schedule, start, natural_frequency=frequency)
     sde = KuramotoSDE((2,), schedule=schedule, natural_frequency=torch.tensor(frequency, dtype=torch.float64))
-    waves = ((1, 0), (0, 1), (1, -1), (1, 1), (2, 0), (2, -1), (2, -2))
-    observables = [
-        Observable(f"E {wave} ({a} theta_1 + {b} theta_2)", _wave(wave, torch.tensor((a, b))), part)
-        for a, b in waves
-        for wave, part in _parts(law.moment(schedule.horizon, a, b))
-    ]
-    target = law.at(schedule.horizon)
-    return Problem(name, describe(name), "coupled", sde, start, tuple(observables), target=target, stationary=gibbs)
+    observables, target = torus_moments(law, schedule.horizon), law.at(schedule.horizon)
+    return Problem(name, describe(name), "coupled", sde, start, observables, target=target, stationary=gibbs)
 
 
 def _reversed(name: str, stochasticity: float) -> Problem:
@@ -259,15 +254,25 @@ def _reversed(name: str, stochasticity: float) -> Problem:
     law = fokker_planck(schedule, TWO_MODES, mean_field=False)
     sde = reverse(KuramotoSDE((1,), NoCoupling(), schedule), law.score, stochasticity)
     regime = "reverse time: the score grows as t falls to 0"
-    observables = _moments(law, 0.0)
+    observables = circle_moments(law, 0.0)
     return Problem(name, describe(name), regime, sde, law.at(schedule.horizon), observables, target=law.at(0.0))
 
 
-def _moments(law: CircleLaw, t: float) -> tuple[Observable, ...]:
+def circle_moments(law: CircleLaw, t: float) -> tuple[Observable, ...]:
+    """The first five moments of one phase at a time."""
     return tuple(
         Observable(f"E {wave} {m} theta", _wave(wave, torch.tensor(m)), part)
         for m in ORDERS
         for wave, part in _parts(law.moment(t, m))
+    )
+
+
+def torus_moments(law: TorusLaw, t: float) -> tuple[Observable, ...]:
+    """Low moments of two phases at a time."""
+    return tuple(
+        Observable(f"E {wave} ({a} theta_1 + {b} theta_2)", _wave(wave, torch.tensor((a, b))), part)
+        for a, b in ((1, 0), (0, 1), (1, -1), (1, 1), (2, 0), (2, -1), (2, -2))
+        for wave, part in _parts(law.moment(t, a, b))
     )
 
 
