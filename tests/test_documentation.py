@@ -294,6 +294,47 @@ def expectation(record: Result) -> list[str]:
     return said
 
 
+def oscillators(record: Result) -> list[str]:
+    """Times per step and path beside packages for oscillators, weak errors, and solves without noise."""
+    rows = {(row["case"], row["contender"], row["paths"]): row for row in record["results"]}
+    said = []
+    for (case, name, paths), row in rows.items():
+        if case in ("global", "matrix") and paths == 1:
+            batch = rows.get((case, name, 64), {}).get("us")
+            times = f"{row['us']:.0f} | {f'{batch:.1f}' if batch else ''}"
+            error = f"{row['error'][0]:.4f} ± {row['error'][1]:.4f}" if "error" in row else ""
+            said.append(" ".join(f"| {case} | {name} | {row['steps']} | {times} | {error} |".split()))
+        elif case == "without noise, solve":
+            said.append(f"| {name} | {row['us'] / 1e3:.0f} | {row['error']:.1e} |")
+    own = {(case, n): rows[case, "circsde, euler_maruyama", n]["us"] for case in ("global", "matrix") for n in (1, 64)}
+
+    def solve(method: str, paths: int = 1) -> float:
+        row = rows["global", f"circsde, {method}", paths]
+        return float(row["us"] * row["steps"] / 1e3)
+
+    heun = solve("heun", 64) / solve("euler_maruyama", 64)
+    step, field = (
+        rows["global", f"oscillatools, its {name}", 1]["us"] for name in ("step and a numpy force", "mean field")
+    )
+    matrices = [rows["matrix", f"oscillatools, matrix in {name}", 1]["us"] for name in ("JAX", "numpy")]
+    for case, n, form in (
+        ("global", 64, "{:.0f} (JAX) and {:.0f} (numpy) times"),
+        ("matrix", 64, "{:.0f} and {:.0f} times in a batch"),
+        ("matrix", 1, "{:.0f} and {:.0f} times alone"),
+    ):
+        said.append(form.format(*(us / own[case, n] for us in matrices)))
+    return [
+        *said,
+        f"takes {step / own['global', 64]:.1f} times as long as a path of a batch here",
+        f"and {step / own['global', 1]:.1f} times as long as one path alone",
+        f"its own mean field {field / own['global', 64]:.0f} times",
+        f"in {heun:.2f} of the time",
+        f"5 steps of Heun's method take {solve('heun'):.1f} ms",
+        f"50 of Euler–Maruyama {solve('euler_maruyama'):.1f} ms",
+        f"250 oscillators, {rows['without noise, step of Euler', 'XGI, 250 oscillators', 1]['us'] / 1e3:.0f} ms a step",
+    ]
+
+
 def two_grids(record: Result) -> list[str]:
     """The path errors of as many steps, placed by a pilot and equal."""
     pilot, equal = (record["results"][way][-1] for way in ("pilot", "equal"))
@@ -318,6 +359,7 @@ CHECKED: list[tuple[str, str, Callable[[Result], list[str]]]] = [
     ("benchmarks/README.md", "adaptive", adaptive),
     ("benchmarks/README.md", "expectation", expectation),
     ("benchmarks/README.md", "regret", regret),
+    ("benchmarks/README.md", "oscillators", oscillators),
     ("docs/choosing.md", "adaptive", two_grids),
     ("docs/comparison.md", "forward", against_diffrax),
     ("docs/others.md", "others", others),
