@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 import circsde
-from circsde.exact import problems
+from circsde.exact import phase_problems, problems
 from circsde.exact.problems import Problem
 from circsde.kuramoto import KuramotoSDE
 from circsde.schedule import Linear, Rate
@@ -195,10 +195,20 @@ def problems_table() -> str:
 
 def state(name: str) -> Problem:
     """The problem without its exact law, for which ``problems.get`` solves, 40 s for all of them."""
-    with mock.patch.multiple(
-        problems, fokker_planck=mock.DEFAULT, fokker_planck_torus=mock.DEFAULT, finite_size=mock.DEFAULT
+    solving = {"fokker_planck": mock.DEFAULT, "fokker_planck_torus": mock.DEFAULT}
+    with (
+        mock.patch.multiple(problems, finite_size=mock.DEFAULT, **solving),
+        mock.patch.multiple(phase_problems, stationary=mock.DEFAULT, **solving),
     ):
         return problems._builder(name)(name)
+
+
+DRIVEN = {
+    "theta_neuron": r"$d\theta = [1-\cos\theta - 0.2\,(1+\cos\theta)]\,dt + 0.5\,(1+\cos\theta)\circ dW$",
+    "phase_response": r"$d\theta = 3\,dt + 0.8\sin\theta\circ dW$",
+    "common_noise": r"$d\theta_i = 2\,dt + 0.5\sin\theta_i\circ dW$ with one $W$ for both",
+}
+"""The equations whose noise depends on the phase."""
 
 
 def equation(problem: Problem) -> str:
@@ -211,6 +221,8 @@ def equation(problem: Problem) -> str:
     """
     if isinstance(problem.sde, ReverseSDE):
         return f"{{eq}}`eq-4-reverse` of `published_doubled`, $\\ell = {problem.sde.stochasticity:g}$"
+    if problem.name in DRIVEN:
+        return DRIVEN[problem.name]
     sde = problem.sde
     assert isinstance(sde, KuramotoSDE)
     n = sde.event_shape.numel()
