@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from circsde.one_step import transition
+from circsde.contracts import Law
+from circsde.one_step import transition as one_step
 from circsde.sde import SDE
 from circsde.torus import require_finite
 
@@ -73,13 +74,15 @@ def fit(
     start: Mapping[str, float | Tensor],
     *,
     positive: Collection[str] = (),
+    transition: Callable[[SDE, Tensor, Tensor, Tensor], Law] = one_step,
     most: int = 200,
 ) -> Fit:
     r"""Estimate the parameters of an equation from phases that were observed at many times.
 
     The drift of a step is that at its beginning, so that the time between observations has to be short: near a phase
     that attracts at the rate ``k``, the estimate of ``k`` tends to ``(1 - e^{-h k}) / h``, 2.5 % too small at
-    ``h k = 0.05``.
+    ``h k = 0.05``. For one or two angles at any distance in time there is
+    :func:`circsde.exact.transition.spectral_transition`.
 
     Args:
         theta: Observed angles, radians, ``(time, sample, *event)``, wrapped or not.
@@ -88,6 +91,7 @@ def fit(
             Schedule.constant(p["K"], 0.0, p["D"]))``; its horizon is not read.
         start: Where to begin, by name. Of several maxima that nearest to it is found.
         positive: Which parameters are positive; they are sought by their logarithms.
+        transition: The law after a step, ``(sde, t, h, theta) -> law``; by default that of one Euler-Maruyama step.
         most: Iterations at most.
 
     Raises:
