@@ -188,7 +188,7 @@ def test_steps_of_any_length_have_the_law_that_fokker_planck_gives() -> None:
 
 
 def test_coarse_observations_are_read_by_exact_steps() -> None:
-    """At half a time between observations a wrapped normal misses by ten standard errors, exact steps by 3.3 at most."""
+    """Half a time apart a wrapped normal misses by ten standard errors, exact steps by at most 3.3."""
     truth = {"w": torch.tensor(0.5).double(), "K": torch.tensor(2.0).double(), "g": torch.tensor(1.0).double()}
     ts = torch.linspace(0.0, 10.0, 21, dtype=torch.float64)
     theta = sdeint(attracted(truth), random_angles(100, 1), ts, n_steps=1000, generator=0).theta
@@ -207,7 +207,11 @@ def test_coarse_observations_are_read_by_exact_steps() -> None:
         (SDE(lambda t, theta: -theta.sin(), 1.0, event_shape=(3,)), 3, "one or two angles"),
         (SDE(lambda t, theta: -theta.sin(), 0.01, event_shape=(1,)), 1, "too narrow for 32 waves"),
         (SDE(lambda t, theta: -float(t) * theta.sin(), 1.0, event_shape=(1,)), 1, "do not change in time"),
-        (SDE(torch.zeros_like, lambda t, theta: theta.sin(), event_shape=(1,), noise="diagonal"), 1, "additive noise"),
+        (
+            SDE(lambda t, theta: 0.0 * theta, lambda t, theta: theta.sin(), event_shape=(1,), noise="diagonal"),
+            1,
+            "additive noise",
+        ),
     ],
 )
 def test_exact_steps_are_refused_where_they_are_none(sde: SDE, angles: int, message: str) -> None:

@@ -109,12 +109,13 @@ def _generator(sde: SDE, span: tuple[float, float], waves: Tensor, modes: int) -
     line = torch.arange(points, dtype=torch.float64) * (2.0 * math.pi / points)
     grid = torch.cartesian_prod(*[line] * angles).reshape(-1, angles)
     drifts = [sde.drift(t, grid) for t in (span[0], 0.5 * (span[0] + span[1]), span[1])]
-    noises = [torch.as_tensor(sde.diffusion(t), dtype=torch.float64).expand(angles) for t in span]
-    if any(not torch.allclose(x, drifts[0]) for x in drifts) or not torch.allclose(*noises):
+    noise, last = (torch.as_tensor(sde.diffusion(t), dtype=torch.float64).expand(angles) for t in span)
+    if any(not torch.allclose(x, drifts[0]) for x in drifts) or not torch.allclose(noise, last):
         raise ValueError("exact steps are those of rates that do not change in time; leave out transition")
     shape, axes = (points,) * angles, tuple(range(angles))
     fourier = torch.fft.fftn(drifts[0].reshape(*shape, angles), dim=axes, norm="forward")
     places = (waves[None] - waves[:, None]).long() % points  # of f_{l - k}
     coefficients = fourier[tuple(places.unbind(-1))]
-    decay = 0.5 * (noises[0] * waves).square().sum(-1)
-    return 1j * (waves[:, None] * coefficients).sum(-1) - torch.diag(decay).to(torch.complex128)
+    decay = 0.5 * (noise * waves).square().sum(-1)
+    advection: Tensor = 1j * (waves[:, None] * coefficients).sum(-1)
+    return advection - torch.diag(decay).to(torch.complex128)
