@@ -37,7 +37,9 @@ class Converted(SDE):
 
 
 def as_ito(sde: SDE) -> SDE:
-    r"""The equation with the same solutions read as Ito's: its drift is ``f + (1/2) sum_j (g_j . grad) g_j``.
+    r"""The equation with the same solutions read as Ito's, whose drift has a term of the noise.
+
+    It is ``f + (1/2) sum_j (g_j . grad) g_j``, with ``g_j`` the amplitude of Wiener process ``j``.
 
     Args:
         sde: An equation read as Stratonovich's, or one of Ito, which is returned. Its diffusion must be made of torch

@@ -12,7 +12,7 @@ from circsde.typing import Angles, Tangent, Time
 
 @dataclass(frozen=True)
 class DelayedSDE:
-    r"""Eq. (1) with signals that take time: ``K sum_j c_ij sin(theta_j(t - tau_ij) - theta_i(t) - alpha_ij)``.
+    r"""Oscillators whose signals take time: ``K sum_j c_ij sin(theta_j(t - tau_ij) - theta_i(t) - alpha_ij)``.
 
     Everything else, the reference phase, the frequencies and the noise, is that of the equation without delays.
 
