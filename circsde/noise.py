@@ -29,7 +29,7 @@ CALCULI = ("ito", "stratonovich")
 """How a stochastic integral may be read."""
 
 Diffusion = Callable[[Angles], Tensor]
-"""``g`` at one time: angles ``(batch, *event)`` to what the kind of noise asks for, rad per square-root time."""
+"""``g`` at one time, from angles ``(batch, *event)`` to what the kind of noise asks for, rad per square-root time."""
 
 
 @runtime_checkable

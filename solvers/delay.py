@@ -26,7 +26,7 @@ from circsde.solvers.walk import State, walk
 from circsde.typing import Angles
 
 History = Tensor | Callable[[float], Angles]
-"""Angles until the first time: at rest ``(batch, *event)``, at steps ``(steps, batch, *event)``, or a function."""
+"""Angles until the first time, at rest ``(batch, *event)``, at steps ``(steps, batch, *event)``, or a function."""
 
 _ADVISED = 20  # times as many steps as were asked for, among which a number is looked for that fits the delays
 

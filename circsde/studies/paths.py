@@ -26,7 +26,7 @@ from circsde.studies.result import assemble
 from circsde.typing import Angles
 
 REFERENCE = {"additive": "sra1", "diagonal": "sri1w1", "scalar": "sri1w1", "general": "milstein"}
-"""The method that stands in for the exact solution, by the kind of noise: of those here that follow the path at order
+"""The method that stands in for the exact solution, by the kind of noise. Of those here that follow the path at order
 one or more the closest. Of general noise whose vector fields do not commute there is none."""
 
 _REMEMBERED = 1 << 22  # angles times steps of a path that is drawn once and remembered; longer ones are drawn anew
