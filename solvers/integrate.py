@@ -28,7 +28,8 @@ from circsde.solvers.solution import OnFailure, Solution, Stats, Status
 from circsde.solvers.tree import BrownianTree
 from circsde.typing import Angles
 
-_CHECK_EVERY = 8  # steps between looks at the angles: each look waits for the device
+CHECK_EVERY = 8
+"""Steps between looks at the state; each look waits for the device."""
 
 
 def sdeint(
@@ -232,7 +233,7 @@ class _Steps:
             self.last = next(noises)
             theta = self.step(self.sde, self.number(t), self.number(h), theta, self.last)
             ends.append(torch.stack(theta.detach().aminmax()))
-            if i + 1 == b or len(ends) == _CHECK_EVERY:
+            if i + 1 == b or len(ends) == CHECK_EVERY:
                 farthest = torch.stack(ends).abs().amax(1).tolist()
                 if not all(far < self.limit for far in farthest):
                     yield theta, winding, i + 1, self._lost(theta, i + 1 - len(ends), farthest)

@@ -107,17 +107,8 @@ HEUN = Method(
     note="Stratonovich; any noise, of strong order 1/2 where its fields do not commute",
     source=_KLOEDEN_PLATEN,
 )
-EULER_HEUN = Method(
-    "euler_heun",
-    euler_heun_step,
-    strong_order=1.0,
-    weak_order=1.0,
-    invariant_order=1.0,
-    nfe=1,
-    noises=_ALIKE,
-    calculus="stratonovich",
-    note="the same with one evaluation of the drift",
-    source=_KLOEDEN_PLATEN,
+EULER_HEUN = replace(
+    HEUN, name="euler_heun", step=euler_heun_step, nfe=1, note="the same with one evaluation of the drift"
 )
 MILSTEIN = Method(
     "milstein",

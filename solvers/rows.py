@@ -191,13 +191,12 @@ def write_reduced(theta: Tensor, winding: Tensor | None, angles: Tensor, turns: 
     """Write what :func:`circsde.solvers.lift.reduce` finds, in float32 or float64; of angles alone, into float64."""
     low, high = half_open_bounds(angles.dtype)
     x, z, w = (x.detach().contiguous().view(-1).numpy() for x in (theta, angles, turns))
-    y = None if winding is None else winding.view(-1).numpy()
+    before, taken = (z, w) if winding is None else (x, winding.view(-1).numpy())
 
     def part(a: int, b: int) -> None:
-        if y is None:  # as long as it is in the cache
+        if winding is None:  # reduced in place, as long as it is in the cache
             np.copyto(z[a:b], x[a:b])
             w[a:b] = 0
-        begin = (z, w) if y is None else (x, y)
-        stages.reduce(begin[0][a:b], begin[1][a:b], z[a:b], w[a:b], low, high)
+        stages.reduce(before[a:b], taken[a:b], z[a:b], w[a:b], low, high)
 
     share(part, theta.numel(), RUN, 1)

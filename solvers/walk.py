@@ -8,15 +8,13 @@ import torch
 from torch import Tensor
 
 from circsde.solvers.fused import Lost
-from circsde.solvers.integrate import failure
+from circsde.solvers.integrate import CHECK_EVERY, failure
 from circsde.solvers.lift import FAR, reduce, unwind
 from circsde.solvers.solution import Stats
 from circsde.typing import Winding
 
 State = tuple[Tensor, ...]
 """Lifted angles, and real numbers beside them, all ``(batch, *event)`` and in float64."""
-
-_CHECK_EVERY = 8  # steps between looks at the state: each look waits for the device
 
 
 class Walk(NamedTuple):
@@ -67,7 +65,7 @@ def walk(
     for i in range(steps):
         state = step(i, state)
         far += [torch.linalg.vector_norm(x.detach(), math.inf) for x in state]
-        if i + 1 in wanted or len(far) == _CHECK_EVERY * len(state):
+        if i + 1 in wanted or len(far) == CHECK_EVERY * len(state):
             farthest = torch.stack(far).reshape(-1, len(state)).tolist()
             if (lost := _lost(state, farthest, i + 1 - len(farthest), limit)) is not None:
                 stats = failure(lost, points, limit, evaluations(lost.step + 1), "an angle or a velocity")
