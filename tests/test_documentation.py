@@ -43,9 +43,11 @@ def orders(record: Result) -> list[str]:
     rows = [row for row in record["results"] if row["method"] in METHODS and row["strong"]]
     measured = {kind: joined([row[kind][0] for row in rows]) for kind in ("strong", "weak")}
     claimed = {kind: joined([row["claimed"][kind] for row in rows], "g") for kind in ("strong", "weak")}
-    said = f"strong {measured['strong']} of {claimed['strong']}; weak {measured['weak']} of {claimed['weak']}"
     names = ", ".join(f"`{row['method']}`" for row in rows)
-    return [said, f"Orders are of {names}."]
+    return [
+        f"strong orders are {measured['strong']} (claimed: {claimed['strong']}) and the weak orders {measured['weak']}"
+        f" (claimed: {claimed['weak']}), for {names}."
+    ]
 
 
 def stiff(record: Result) -> list[str]:
@@ -193,26 +195,25 @@ def distance(data: str, model: str, sampler: str, evaluations: int, measure: str
     return [sum(value) / len(value), min(low), max(high)]
 
 
+CELLS = {
+    "local coupling": [("local-Wiener", "multistep")],
+    "global coupling": [("global-Wiener", "multistep")],
+    "standard, best sampler": [("vp", "multistep"), ("vp", "multistep flow")],
+    "standard, ancestral": [("vp", "ancestral")],
+    "no drift": [("diffusion", "multistep")],
+    "all as published": [("local-one-step", "published")],
+}
+
+
 def images(record: Result) -> list[str]:
-    """Local coupling against the standard model by its best and by ancestral sampling, and all that was published."""
+    """The table of the start page: coupled phases, the standard model, phases without drift, and all as published."""
     assert record["cell"] == "socofing/vp"
-
-    def against(n: int) -> list[str]:
-        ours, *standard = (
-            [distance(data, model, sampler, n)[0] for data in DATA]
-            for model, sampler in (("local-Wiener", "multistep"), ("vp", "multistep"), ("vp", "multistep flow"))
-        )
-        return [f"{x:.1f} against {min(peers):.1f}" for x, *peers in zip(ours, *standard, strict=True)]
-
-    few, more = against(10), against(25)
-    ancestral = [f"{distance(data, 'vp', 'ancestral', 10)[0]:.1f}" for data in DATA]
-    published = [f"{distance(data, 'local-one-step', 'published', 25)[0]:.1f}" for data in DATA]
-    return [
-        f"with 10 evaluations {few[0]} on fingerprints and {few[1]} on Brodatz textures",
-        f"(ancestral: {ancestral[0]}, {ancestral[1]})",
-        f"with 25 {more[0]} and {more[1]}",
-        f"by the published rates, objective and sampler {published[0]} and {published[1]}",
-    ]
+    rows = [f"| data, evaluations | {' | '.join(CELLS)} |"]
+    for data, name in zip(DATA, ("fingerprints (SOCOFing)", "textures (Brodatz)"), strict=True):
+        for n in (10, 25):
+            least = [min(distance(data, *one, n)[0] for one in cell) for cell in CELLS.values()]
+            rows.append(f"| {name}, {n} | {' | '.join(f'{value:.1f}' for value in least)} |")
+    return rows
 
 
 def image_table(record: Result) -> list[str]:
