@@ -16,7 +16,7 @@ from circsde.kuramoto import KuramotoSDE
 from circsde.schedule import Linear, Rate
 from circsde.sde import ReverseSDE
 from circsde.solvers import METHODS, Method
-from circsde.solvers.registry import ON_REQUEST
+from circsde.solvers.registry import BACK_IN_TIME, ON_REQUEST
 from circsde.studies.plots import stability_regions
 
 INTERNAL = ("catalogue", "cli", "commands", "record", "special", "unimodal", "gpu")
@@ -134,7 +134,7 @@ def methods_table() -> str:
                 evaluations(method),
                 f"{method.note} ({linked(method.source)})",
             ]
-            for name, method in METHODS.items()
+            for name, method in (METHODS | ON_REQUEST | BACK_IN_TIME).items()
         ),
     )
 
