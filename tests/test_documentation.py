@@ -163,6 +163,40 @@ def backwards(record: Result) -> list[str]:
     ]
 
 
+def order_table(record: Result) -> list[str]:
+    """Measured orders, of what is claimed."""
+    kinds = ("strong", "weak", "stationary")
+    said = []
+    for row in record["results"]:
+        cells = (f"{row[kind][0]:.2f} of {row['claimed'][kind]:g}" if row[kind] else "" for kind in kinds)
+        said.append(" ".join(f"| {row['method']} | {' | '.join(cells)} |".split()))
+    return said
+
+
+def cost_table(record: Result) -> list[str]:
+    """Drift evaluations that a weak error of 0.01 costs."""
+    rows = [row for row in record["results"] if row["tolerance"] == 0.01]
+    return [f"| {row['problem']} | {' | '.join(f'{n:g}' for n in row['drift_evaluations'].values())} |" for row in rows]
+
+
+def backwards_table(record: Result) -> list[str]:
+    """Evaluations of the exact score that a weak error costs."""
+    said = []
+    for row in record["results"]:
+        cells = ("–" if n is None else f"{n:g}" for n in row["evaluations"].values())
+        said.append(f"| {row['problem']} | {row['method']} | {row['grid']} | {' | '.join(cells)} |")
+    return said
+
+
+def mean_field_table(record: Result) -> list[str]:
+    """Distances from the limit, beside what theory says."""
+    return [
+        f"| {row['oscillators']} | {row['difference']:.3g} ({row['lower']:.3g} to {row['upper']:.3g})"
+        f" | {row['theory']:.3g} |"
+        for row in record["results"]
+    ]
+
+
 SAMPLERS = {
     "standard model, multistep": ("vp", "multistep"),
     "standard model, multistep flow": ("vp", "multistep flow"),
@@ -354,6 +388,10 @@ CHECKED: list[tuple[str, str, Callable[[Result], list[str]]]] = [
     ("README.md", "likelihood_speed", likelihood),
     ("README.md", "images/socofing-vp-0", images),
     ("benchmarks/README.md", "forward", speed_table),
+    ("benchmarks/README.md", "orders", order_table),
+    ("benchmarks/README.md", "stiff", cost_table),
+    ("benchmarks/README.md", "backwards", backwards_table),
+    ("benchmarks/README.md", "mean_field", mean_field_table),
     ("benchmarks/README.md", "images/socofing-vp-0", image_table),
     ("benchmarks/README.md", "training", training),
     ("benchmarks/README.md", "sampling", sampling),
