@@ -211,8 +211,8 @@ def page(record: Record) -> str:
     lines += [f"| {row['package']} | {row['claim']} | {row['measured']} |" for row in record["claims"]]
     return (
         "# Others, measured\n\n"
-        "What follows was measured with the versions named, by `python benchmarks/others.py`, which writes this page."
-        " Faults are told so that a user can go round them; what each package does better is in"
+        "The command `python benchmarks/others.py` measured what follows, with the versions named, and wrote this page."
+        " Faults are listed so that users can avoid them; what each package does better is in"
         " [Comparison](comparison.md).\n\n" + "\n".join(lines) + "\n"
     )
 
