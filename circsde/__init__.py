@@ -7,6 +7,6 @@ Equations (:class:`SDE`, :class:`KuramotoSDE`, :func:`reverse`, :func:`probabili
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)  # torch is imported when a name is used
