@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.signal import correlate2d
 from torch import Tensor
 
+from circsde.metrics.comparison import bootstrap
 from circsde.metrics.gabor import (
     GREY_LEVEL,
     N_ORIENTATIONS,
@@ -24,7 +25,6 @@ from circsde.metrics.gabor import (
 )
 from circsde.metrics.images import (
     MEASURES,
-    bootstrap,
     compare,
     copy_share,
     grey_distance,

@@ -25,7 +25,8 @@ from circsde.data.image_sources import SOURCES, Found, ImageSource, Options, Pic
 from circsde.graph import GraphCoupling
 from circsde.kuramoto import KuramotoSDE
 from circsde.matching.chain import Chain
-from circsde.metrics.images import MEASURES, Measure, compare
+from circsde.metrics.comparison import Measure
+from circsde.metrics.images import MEASURES, compare
 from circsde.models import checkpoint
 from circsde.models.mlp import ScoreMLP
 from circsde.models.processes import Process, angle_process

@@ -5,34 +5,22 @@ distance. So all sets are cut to one size ``n``, each measure comes with its flo
 and training images at the same ``n``, and numbers compare only at the same ``n``.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
 
-import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
-from scipy.stats import wasserstein_distance
 from torch import Tensor
 
+from circsde.metrics.comparison import Interval, Measure, bootstrap, columns, distances, positive, wasserstein
 from circsde.metrics.gabor import GREY_LEVEL, Images, gabor_features, gabor_frechet, grey
 from circsde.metrics.texture import ROUNDING, coherence, grey_levels, nearness, radial_power, ridge_frequency
-
-Interval: TypeAlias = tuple[float, float, float]
-"""A value, the lower and the upper end of its interval."""
 
 NEAR_QUANTILE = 0.05
 """This share of held-out images is called near to the training images."""
 
 COPY = 0.5
 """An image is called a copy where the nearest training image is this much nearer than the 50 nearest on average."""
-
-
-def wasserstein(x: Float[Tensor, " n"], y: Float[Tensor, " m"]) -> float:
-    """The Wasserstein-1 distance of two samples of numbers, in their unit."""
-    return float(wasserstein_distance(x.cpu().numpy(), y.cpu().numpy()))
 
 
 def log_power(powers: Float[Tensor, "n bins"]) -> Float[Tensor, " bins"]:
@@ -72,21 +60,6 @@ def copy_share(samples: Float[Tensor, " n"]) -> float:
     return float((samples < COPY).double().mean())
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One comparison of two sets of images.
-
-    Attributes:
-        describe: A row per image.
-        distance: Of two sets of rows, the real one first.
-        units: Of the distance.
-    """
-
-    describe: Callable[[Tensor], Tensor]
-    distance: Callable[[Tensor, Tensor], float]
-    units: str
-
-
 MEASURES: dict[str, Measure] = {
     "gabor_frechet": Measure(gabor_features, gabor_frechet, "1"),
     "coherence": Measure(coherence, wasserstein, "1"),
@@ -95,41 +68,6 @@ MEASURES: dict[str, Measure] = {
     "grey": Measure(grey_levels, grey_distance, "1"),
 }
 """By name."""
-
-
-def bootstrap(
-    statistic: Callable[..., float],
-    *sets: Float[Tensor, "n ..."],
-    resamples: int = 200,
-    confidence: float = 0.95,
-    generator: torch.Generator,
-) -> Interval:
-    r"""A statistic of sets and its bootstrap interval, resampling the rows of each set.
-
-    Resampling raises a distance once more by the bias that it has at this size. The percentiles are therefore moved
-    by the estimate less the mean of the resamples: the interval is of the expected distance at this size, its
-    bias included, and the floor's is on the same footing.
-
-    Args:
-        statistic: Of as many tensors as there are sets.
-        *sets: A row per independent member.
-        resamples: How many.
-        confidence: Of the interval, for instance 0.95.
-        generator: Draws the resamples.
-
-    Returns:
-        The statistic, and the lower and the upper end of the interval.
-
-    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, sections 10.2 and 13.3.
-    """
-    value = statistic(*sets)
-    again = []
-    for _ in range(resamples):
-        rows = [torch.randint(len(rows), (len(rows),), generator=generator).to(rows.device) for rows in sets]
-        again.append(statistic(*(one[row] for one, row in zip(sets, rows, strict=True))))
-    tails = (1.0 - confidence) / 2.0
-    low, high = np.quantile(again, [tails, 1.0 - tails]) + value - np.mean(again)
-    return value, float(low), float(high)
 
 
 def compare(
@@ -170,16 +108,15 @@ def compare(
     interval = partial(bootstrap, resamples=resamples, confidence=confidence, generator=generator)
 
     def judged(name: str) -> dict[str, Interval]:
-        pairs = {key: (described["real"][key], described[name][key]) for key in MEASURES}
-        return {key: _positive(interval(measure.distance, *pairs[key])) for key, measure in MEASURES.items()}
+        return distances(MEASURES, described["real"], described[name], interval)
 
     found, floors = judged("samples"), {}
     units = [measure.units for measure in MEASURES.values()]
     if train is not None:
         floors = judged("train") | {"near": (NEAR_QUANTILE,) * 3}
         held_out, near = (nearness(kept[name], train) for name in ("real", "samples"))
-        found["near"] = _positive(interval(near_share, held_out, near))
-        found["copies"], floors["copies"] = (_positive(interval(copy_share, x)) for x in (near, held_out))
+        found["near"] = positive(interval(near_share, held_out, near))
+        found["copies"], floors["copies"] = (positive(interval(copy_share, x)) for x in (near, held_out))
         units += ["1", "1"]
     return _dataset(found, floors, units, described, radial_power(kept["real"][:1])[0]).assign_attrs(
         n=len(kept["real"]), resamples=resamples, confidence=confidence
@@ -216,7 +153,7 @@ def margin(
 
         rows = [measure.describe(images) for images in kept.values()]
         found[key] = bootstrap(nearer, *rows, resamples=resamples, confidence=confidence, generator=generator)
-    return _columns(found, ("value", "low", "high"), [measure.units for measure in MEASURES.values()]).assign_attrs(
+    return columns(found, ("value", "low", "high"), [measure.units for measure in MEASURES.values()]).assign_attrs(
         n=len(kept["real"]), resamples=resamples, confidence=confidence
     )
 
@@ -237,19 +174,6 @@ def _alike(sets: dict[str, Tensor], generator: torch.Generator) -> dict[str, Ten
     return kept
 
 
-def _positive(interval: Interval) -> Interval:
-    value, low, high = interval
-    return value, max(0.0, low), max(0.0, high)
-
-
-def _columns(intervals: dict[str, Interval], names: tuple[str, str, str], units: list[str]) -> xr.Dataset:
-    columns = zip(names, zip(*intervals.values(), strict=True), strict=True)
-    return xr.Dataset(
-        {name: ("measure", list(column)) for name, column in columns},
-        coords={"measure": list(intervals), "units": ("measure", units)},
-    )
-
-
 def _dataset(
     found: dict[str, Interval],
     floors: dict[str, Interval],
@@ -257,9 +181,9 @@ def _dataset(
     described: dict[str, dict[str, Tensor]],
     frequency: Tensor,
 ) -> xr.Dataset:
-    result = _columns(found, ("value", "low", "high"), units)
+    result = columns(found, ("value", "low", "high"), units)
     if floors:
-        result = result.assign(_columns(floors, ("floor", "floor_low", "floor_high"), units).data_vars)
+        result = result.assign(columns(floors, ("floor", "floor_low", "floor_high"), units).data_vars)
     result = result.assign_coords(
         set=list(described), frequency=("frequency", frequency.numpy(), {"units": "cycles/pixel"})
     )

@@ -1,0 +1,102 @@
+"""What distances between two sets share: the measures, their bootstrap intervals, and a table of both."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from scipy.stats import wasserstein_distance
+from torch import Tensor
+
+Interval: TypeAlias = tuple[float, float, float]
+"""A value, the lower and the upper end of its interval."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One comparison of two sets, of images or of fields of phases.
+
+    Attributes:
+        describe: A row per member of a set.
+        distance: Of two sets of rows, the real one first.
+        units: Of the distance.
+    """
+
+    describe: Callable[[Tensor], Tensor]
+    distance: Callable[[Tensor, Tensor], float]
+    units: str
+
+
+def wasserstein(x: Float[Tensor, " n"], y: Float[Tensor, " m"]) -> float:
+    """The Wasserstein-1 distance of two samples of numbers, in their unit."""
+    return float(wasserstein_distance(x.cpu().numpy(), y.cpu().numpy()))
+
+
+def bootstrap(
+    statistic: Callable[..., float],
+    *sets: Float[Tensor, "_ ..."],
+    resamples: int = 200,
+    confidence: float = 0.95,
+    generator: torch.Generator,
+) -> Interval:
+    r"""A statistic of sets and its bootstrap interval, resampling the rows of each set.
+
+    Resampling raises a distance once more by the bias that it has at this size. The percentiles are therefore moved
+    by the estimate less the mean of the resamples: the interval is of the expected distance at this size, its
+    bias included, and the floor's is on the same footing.
+
+    Args:
+        statistic: Of as many tensors as there are sets.
+        *sets: A row per independent member.
+        resamples: How many.
+        confidence: Of the interval, for instance 0.95.
+        generator: Draws the resamples.
+
+    Returns:
+        The statistic, and the lower and the upper end of the interval.
+
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, sections 10.2 and 13.3.
+    """
+    value = statistic(*sets)
+    again = []
+    for _ in range(resamples):
+        rows = [torch.randint(len(rows), (len(rows),), generator=generator).to(rows.device) for rows in sets]
+        again.append(statistic(*(one[row] for one, row in zip(sets, rows, strict=True))))
+    tails = (1.0 - confidence) / 2.0
+    low, high = np.quantile(again, [tails, 1.0 - tails]) + value - np.mean(again)
+    return value, float(low), float(high)
+
+
+def distances(
+    measures: Mapping[str, Measure],
+    real: Mapping[str, Tensor],
+    others: Mapping[str, Tensor],
+    interval: Callable[..., Interval],
+) -> dict[str, Interval]:
+    """Every measure between two sets that are described already.
+
+    Args:
+        measures: By name.
+        real: What each measure describes the real set by.
+        others: The other set, likewise.
+        interval: As :func:`bootstrap`, with its resamples and its generator.
+    """
+    return {key: positive(interval(one.distance, real[key], others[key])) for key, one in measures.items()}
+
+
+def positive(interval: Interval) -> Interval:
+    """An interval of what cannot be negative."""
+    value, low, high = interval
+    return value, max(0.0, low), max(0.0, high)
+
+
+def columns(intervals: Mapping[str, Interval], names: tuple[str, str, str], units: Sequence[str]) -> xr.Dataset:
+    """Values and the ends of their intervals by these names, along ``measure``, which has a coordinate ``units``."""
+    found = zip(names, zip(*intervals.values(), strict=True), strict=True)
+    return xr.Dataset(
+        {name: ("measure", list(column)) for name, column in found},
+        coords={"measure": list(intervals), "units": ("measure", list(units))},
+    )
