@@ -37,7 +37,7 @@ class Converted(SDE):
 
 
 def as_ito(sde: SDE) -> SDE:
-    r"""The equation with the same solutions read as Ito's, whose drift has a term of the noise.
+    r"""Rewrite an equation in Ito's reading, with the same solutions; the drift then contains a term from the noise.
 
     It is ``f + (1/2) sum_j (g_j . grad) g_j``, with ``g_j`` the amplitude of Wiener process ``j``.
 
@@ -56,7 +56,7 @@ def as_ito(sde: SDE) -> SDE:
 
 
 def as_stratonovich(sde: SDE) -> SDE:
-    """The equation with the same solutions read as Stratonovich's; the opposite of :func:`as_ito`.
+    """Rewrite an equation in Stratonovich's reading, with the same solutions; this inverts :func:`as_ito`.
 
     >>> sde = SDE(lambda t, theta: 0.0 * theta, lambda t, theta: theta.sin(), 1.0, noise="diagonal")
     >>> as_stratonovich(sde).drift(0.0, torch.tensor([[0.3]]))

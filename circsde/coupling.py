@@ -32,7 +32,7 @@ class Structure(Enum):
 
 
 class Coupling:
-    """A local mean over the oscillators of each sample; one of your own overrides :meth:`mean`, and is complete.
+    """A local mean over the oscillators of each sample; to write your own, override :meth:`mean`.
 
     The other methods have defaults that follow from the mean, some at the cost of one mean per oscillator. Override
     them where there is a formula. What a checkpoint keeps are the :attr:`arguments`.
@@ -192,7 +192,7 @@ class NoCoupling(Coupling):
 
 @dataclass(frozen=True)
 class GlobalCoupling(Coupling):
-    """Every oscillator of a sample listens to the mean over all of them, itself included: ``c_ij = 1/N`` in eq. (1).
+    """The mean over all oscillators of a sample, to which each of them listens: ``c_ij = 1/N`` in eq. (1).
 
     Attributes:
         lag: The phase lag alpha, radians: ``sin(theta_j - theta_i - alpha_i)``; a number, or one for each oscillator. A

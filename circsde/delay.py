@@ -17,7 +17,7 @@ class DelayedSDE:
     Everything else, the reference phase, the frequencies and the noise, is that of the equation without delays.
 
     Attributes:
-        sde: That equation.
+        sde: The equation without delays.
         delay: ``tau``, not negative, in units of time: a number, or a matrix over the oscillators in flattened order,
             whose row ``i`` says how late oscillator ``i`` hears each other one.
 

@@ -38,9 +38,9 @@ class Fit:
     Attributes:
         estimates: Values by name.
         stderr: Their standard errors, from the observed information; of positive parameters to first order.
-        log_likelihood: At the estimates, nats.
+        log_likelihood: The log-likelihood at the estimates, nats.
         steps: How many steps of how many angles were seen, in all.
-        covariance: Of all parameters in a row, positive ones by their logarithms.
+        covariance: The covariance of all parameters in a row; positive ones by their logarithms.
         positive: The names of these.
     """
 
@@ -89,8 +89,8 @@ def fit(
         ts: Times, increasing, in the units of the equation.
         model: The equation of given parameters, such as ``lambda p: KuramotoSDE(n, GlobalCoupling(p["lag"]),
             Schedule.constant(p["K"], 0.0, p["D"]))``; its horizon is not read.
-        start: Where to begin, by name. Of several maxima that nearest to it is found.
-        positive: Which parameters are positive; they are sought by their logarithms.
+        start: The values to begin from, by name. Of several maxima the nearest one is found.
+        positive: The parameters that are positive; the search is for their logarithms.
         transition: The law after a step, ``(sde, t, h, theta) -> law``; by default that of one Euler-Maruyama step.
         most: Iterations at most.
 

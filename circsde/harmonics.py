@@ -19,7 +19,7 @@ from circsde.typing import Amplitude, Angles, PerSample, Tangent, Time
 
 @dataclass(frozen=True)
 class SimplicialCoupling(Coupling):
-    r"""Pairs, triangles and tetrahedra of oscillators, through means: never a sum over triads.
+    r"""Interactions of pairs, triangles and tetrahedra of oscillators, computed from means, without sums over triads.
 
     The field is ``p z_1 + q z_2 conj(z_1) + r |z_1|^2 z_1``, ``z_m`` the inner coupling's mean of ``e^{i m theta}``,
     so that the drift is ``K`` times the weighted mean of
@@ -106,7 +106,7 @@ class DaidoSDE(KuramotoSDE):
     which ``mobius_strang`` and ``noise_flow_noise`` follow exactly.
 
     Args:
-        event_shape: As in :class:`~circsde.KuramotoSDE`.
+        event_shape: The same as in :class:`~circsde.KuramotoSDE`.
         coupling: Who listens to whom; its lag is that of the first harmonic.
         schedule: The rates.
         reference_phase: psi, radians.
@@ -191,14 +191,14 @@ class DaidoSDE(KuramotoSDE):
 
 
 class FieldSDE(SDE):
-    r"""Oscillators in any field: ``d theta = [w + Im(z(t, theta) e^{-i theta})] dt + g(t) dW``.
+    r"""Oscillators in a field that you give: ``d theta = [w + Im(z(t, theta) e^{-i theta})] dt + g(t) dW``.
 
     Where the field is frozen the flow is a Mobius map, so ``mobius_strang`` and ``noise_flow_noise`` hold for it; they
     read the field in the middle of a step.
 
     Args:
         field: ``(t, theta) -> z``, complex or as the pair ``(Re z, Im z)``, 1/time, 2 pi-periodic in every angle.
-        diffusion: As in :class:`~circsde.SDE`.
+        diffusion: The same as in :class:`~circsde.SDE`.
         horizon: The last time.
         natural_frequency: w, rad/time, a number or a tensor like one sample.
 

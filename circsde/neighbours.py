@@ -15,9 +15,9 @@ def nearest(theta: Angles, k: int, *, power: float = 2.0) -> tuple[Tensor, Tenso
     """Distances to the k nearest other samples, ascending, and the indices of these, each ``(n, k)``.
 
     Args:
-        theta: Samples ``(n, d)`` of more than k rows, radians; whole turns are of no consequence.
+        theta: Samples ``(n, d)`` of more than k rows, radians; whole turns do not change the result.
         k: How many neighbours.
-        power: Of Minkowski's distance of the angles' differences: 2, or infinity for the largest of them.
+        power: The power of Minkowski's distance of the angles' differences: 2, or infinity for the largest of them.
 
     Raises:
         ValueError: If there are not more than k samples.

@@ -7,13 +7,13 @@ from circsde.typing import Angles, Time
 
 
 def transition(sde: SDE, t: Time, h: Time, theta: Angles) -> WrappedNormal:
-    """The law of one Euler-Maruyama step of length ``h``: ``WN(theta + f h, g sqrt(h))`` per angle (eq. 6).
+    """Compute the law of one Euler-Maruyama step of length ``h``, ``WN(theta + f h, g sqrt(h))`` per angle (eq. 6).
 
     Args:
         sde: The equation.
-        t: When the step begins, one time or one per sample.
+        t: The time at which the step begins, one time or one per sample.
         h: How long it is, positive, likewise.
-        theta: Where it begins, radians.
+        theta: The angles at which it begins, radians.
 
     Raises:
         ValueError: If there is no noise.

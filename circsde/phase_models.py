@@ -26,7 +26,7 @@ def theta_neuron(
         current: I; below 0 the neuron rests and only noise makes it fire.
         strength: sigma.
         horizon: The last time.
-        event_shape: Of one sample's neurons, which do not feel one another.
+        event_shape: The event shape of one sample's neurons, which do not feel one another.
         common: Whether they all have the same noise.
 
     >>> neuron = theta_neuron(-0.2, 0.5)
@@ -60,7 +60,7 @@ def phase_oscillators(
         frequency: omega, rad/time; a tensor for one of each oscillator.
         strength: sigma.
         horizon: The last time.
-        event_shape: Of one sample's oscillators, which do not feel one another.
+        event_shape: The event shape of one sample's oscillators, which do not feel one another.
         common: Whether they all have the same noise.
 
     >>> pair = phase_oscillators(torch.sin, 2.0, 0.5, event_shape=(2,), common=True)

@@ -27,7 +27,7 @@ def replacing(path: str | Path, *, force: bool = False) -> Iterator[Path]:
     permissions of any new file, whatever the library that writes it prefers.
 
     Args:
-        path: Where the result goes.
+        path: The file to which the result is written.
         force: Whether it may replace a file.
 
     Yields:

@@ -273,7 +273,7 @@ class ReverseSDE(SDE):
 
 
 def reverse(sde: SDE, score: Field, stochasticity: float = 1.0) -> ReverseSDE:
-    r"""The reverse-time SDE in ``s = T - t``, again an SDE that runs forwards (eq. 4).
+    r"""Reverse an SDE in time: the result is an SDE in ``s = T - t``, which runs forwards (eq. 4).
 
     ``d theta = [-f + (1 + l^2)/2 g^2 score] ds + l g dW`` has, with the exact score, the marginal laws of the
     forward SDE at ``t = T - s`` for every stochasticity ``l``. Of noise that depends on the angles, ``g^2 score`` is

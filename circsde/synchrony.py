@@ -22,7 +22,7 @@ _WINDOW = 5.0  # autocorrelation times that are summed over (Sokal)
 
 
 def module_order_parameter(theta: Series, modules: Int[Tensor, "..."]) -> Float[Tensor, "time sample module"]:
-    """The order parameter ``R = |mean e^{i theta}|`` of each module, a set of oscillators.
+    """Compute the order parameter ``R = |mean e^{i theta}|`` of each module, which is a set of oscillators.
 
     Args:
         theta: Angles, radians.
@@ -49,7 +49,7 @@ def module_order_parameter(theta: Series, modules: Int[Tensor, "..."]) -> Float[
 
 
 def local_order(theta: Series, coupling: Coupling) -> Series:
-    """``|z_i|``, the modulus of the mean of ``e^{i theta}`` that each oscillator hears, over whatever coupling.
+    """Compute ``|z_i|``, the modulus of the mean of ``e^{i theta}`` that each oscillator feels, for any coupling.
 
     With a :class:`~circsde.LocalCoupling` it is 1 in coherent parts of a chimera and less in incoherent ones.
 
@@ -62,7 +62,7 @@ def local_order(theta: Series, coupling: Coupling) -> Series:
 
 
 def metastability(order: Float[Tensor, "time sample module"]) -> Float[Tensor, " sample"]:
-    """The variance over time of the order parameter of each module, averaged over modules.
+    """Compute the variance over time of the order parameter of each module, averaged over modules.
 
     It is 0 for modules that stay as they are, and large where they come and go.
 
@@ -75,7 +75,7 @@ def metastability(order: Float[Tensor, "time sample module"]) -> Float[Tensor, "
 
 
 def chimera_index(order: Float[Tensor, "time sample module"]) -> Float[Tensor, " sample"]:
-    """The variance over modules of their order parameters, averaged over time: how unlike modules are at one time.
+    """Compute the variance over modules of their order parameters, averaged over time.
 
     Source: Shanahan, 2010, doi:10.1063/1.3305451.
 
@@ -86,7 +86,7 @@ def chimera_index(order: Float[Tensor, "time sample module"]) -> Float[Tensor, "
 
 
 def phase_locking_value(theta: Series) -> Float[Tensor, "sample i j"]:
-    """``|mean_t e^{i (theta_i - theta_j)}|`` over all times, for each pair of oscillators: 1 where they are locked.
+    """Compute ``|mean_t e^{i (theta_i - theta_j)}|`` for each pair of oscillators, which is 1 if they are locked.
 
     Of n independent times it is about ``sqrt(pi / (4 n))`` for oscillators that have nothing to do with one another.
 
@@ -101,7 +101,7 @@ def phase_locking_value(theta: Series) -> Float[Tensor, "sample i j"]:
 
 
 def phase_slips(lifted: Series) -> Int[Tensor, "sample i j"]:
-    """How often the difference of two oscillators has moved on by a whole turn, forwards or back, since the last time.
+    """Count the whole turns by which the difference of two oscillators has moved since the last time, either way.
 
     A slip is counted where the difference is a turn away from where it last was counted, so that a difference that
     trembles about a threshold counts once.
@@ -124,14 +124,14 @@ def phase_slips(lifted: Series) -> Int[Tensor, "sample i j"]:
 
 
 def autocorrelation_time(theta: Series, dt: float) -> Float[Tensor, "*event"]:
-    r"""The integral of the autocorrelation of ``e^{i theta}`` about its mean, for each oscillator, in units of time.
+    r"""Integrate the autocorrelation of ``e^{i theta}`` about its mean, for each oscillator, in units of time.
 
     The sum over lags ends at five times what it has reached (Sokal's window); samples are averaged before it. A
     wrapped Brownian motion has ``1 / D``. A series shorter than about fifty of these times gives too little.
 
     Args:
         theta: Angles at equal distances in time, radians.
-        dt: That distance.
+        dt: The time between two of them.
 
     Raises:
         ValueError: If the distance is not positive or there are fewer than two times.
@@ -156,7 +156,7 @@ def autocorrelation_time(theta: Series, dt: float) -> Float[Tensor, "*event"]:
 def measured(
     dataset: xr.Dataset, *, modules: Int[Tensor, "..."] | None = None, coupling: Coupling | None = None
 ) -> xr.Dataset:
-    """The Dataset of a solution with the measures of this page, each with its name and unit.
+    """Add the measures of synchrony to the Dataset of a solution, each with its name and unit.
 
     Args:
         dataset: As :meth:`circsde.Solution.to_xarray` makes it.

@@ -19,7 +19,7 @@ def share(work: Callable[[int, int], object], count: int, grain: int, each: int,
 
     Args:
         work: What releases the interpreter's lock while it computes.
-        count: Of things, in order.
+        count: The number of things, which are in order.
         grain: Things that stay together.
         each: Numbers that one thing costs.
         least: How many times the usual a thread must have to do.

@@ -20,7 +20,7 @@ Axes = int | tuple[int, ...] | None
 
 
 def wrap(theta: Tensor) -> Tensor:
-    r"""The representative of ``theta`` in ``[-pi, pi)``.
+    r"""Wrap angles to their representatives in ``[-pi, pi)``, radians.
 
     Half-open exactly: for every floating dtype the result ``w`` satisfies ``-pi <= w < pi`` both as real numbers
     and against pi rounded to that dtype; angles already there come back unchanged. Computed in float64: beside
@@ -114,7 +114,7 @@ def require_finite(x: Tensor, what: str) -> None:
 
 
 def difference(a: Tensor, b: Tensor) -> Tensor:
-    """The geodesic from ``b`` to ``a``: ``wrap(a - b)``, in ``[-pi, pi)``, radians.
+    """Compute the signed difference ``wrap(a - b)``, the geodesic from ``b`` to ``a``, in ``[-pi, pi)``, radians.
 
     The difference is taken in float64, so that it is as exact as the angles are, also across the seam.
 
@@ -131,7 +131,7 @@ def difference(a: Tensor, b: Tensor) -> Tensor:
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
-    """The geodesic distance ``|wrap(a - b)|``, in ``[0, pi]``, radians.
+    """Compute the geodesic distance ``|wrap(a - b)|``, in ``[0, pi]``, radians.
 
     Raises:
         TypeError: If the angles are not floating-point.
@@ -190,7 +190,7 @@ def _checked_weights(weights: Tensor) -> Tensor:
 
 
 def order_parameter(theta: Tensor, dim: Axes = None, *, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    r"""The Kuramoto order parameter ``R e^{i psi} = mean_j e^{i theta_j}`` as ``(R, psi)``.
+    r"""Compute the Kuramoto order parameter ``R e^{i psi} = mean_j e^{i theta_j}`` as ``(R, psi)``.
 
     Args:
         theta: Angles in radians, any shape.
@@ -241,7 +241,7 @@ def circular_variance(theta: Tensor, dim: Axes = None) -> Tensor:
 
 
 def mean_direction(theta: Tensor, dim: Axes = None, *, weights: Tensor | None = None) -> Tensor:
-    """The circular mean, the argument ``psi`` of :func:`order_parameter`, radians in ``[-pi, pi)``.
+    """Compute the circular mean, the argument ``psi`` of :func:`order_parameter`, radians in ``[-pi, pi)``.
 
     >>> round(mean_direction(torch.tensor([3.0, -2.0])).item(), 4)  # across the seam, where the plain mean is 0.5
     -2.6416
@@ -250,7 +250,7 @@ def mean_direction(theta: Tensor, dim: Axes = None, *, weights: Tensor | None = 
 
 
 def mean_resultant_length(theta: Tensor, dim: Axes = None, *, weights: Tensor | None = None) -> Tensor:
-    """The modulus ``R`` of :func:`order_parameter`: 1 minus the circular variance, in ``[0, 1]``.
+    """Compute the modulus ``R`` of :func:`order_parameter`, which is 1 minus the circular variance, in ``[0, 1]``.
 
     >>> round(mean_resultant_length(torch.tensor([0.0, math.pi / 2])).item(), 4)
     0.7071

@@ -14,7 +14,7 @@ class Conditioned(nn.Module):
     r"""``w s(theta | class) + (1 - w) s(theta)`` (eq. 22): a score with labels and condition bound, for samplers.
 
     With ``w = 1`` it is the learned score of the classes, with 0 that of all together. Larger ``w`` lead to samples
-    that are told from other classes more easily than data are, and vary less: they follow no law of the data. Any ``w``
+    that differ more clearly from other classes than data do, and vary less: they follow no law of the data. Any ``w``
     but 1 takes an evaluation of twice the batch.
 
     Args:

@@ -40,7 +40,7 @@ class LinearResidual(Periodic):
     Args:
         network: What answers the rest; its own noise level is not read.
         sde: The forward equation; ``psi`` is its reference phase.
-        steps: Of the chain.
+        steps: The steps of the chain.
 
     Source: Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time Series, 1949; for linear scores at
     strong noise, Wang and Vastola 2024, arXiv 2412.09726.

@@ -31,7 +31,7 @@ class ScoreMatching(pl.LightningModule):
         optimiser: Options of AdamW.
         rate: The learning rate at each update, as a part of its peak.
         clip: The largest norm of a gradient.
-        seed: Of what the network draws itself, as for dropout, and of the labels that it is not told.
+        seed: The seed of what the network draws itself, as for dropout, and of the labels that it is not told.
         recorded: Whether a graphics card records the network once and replays it.
         unlabelled: The share of those.
     """

@@ -49,7 +49,7 @@ def prepare(
     Args:
         network: The network.
         process: What to train along.
-        objective: On what.
+        objective: The objective of its training.
         data: Draws data.
         seed: Seed of what is drawn.
         saved: The state to go on from, in which all of this is done already.
@@ -137,8 +137,8 @@ def check_time(
 
     Args:
         process: What is trained along.
-        objective: On what.
-        data: Where paths begin.
+        objective: The objective of its training.
+        data: The angles at which paths begin.
         settings: How; there is a time.
         network: What is trained; a part of it may be measured.
         clock: What the time is read from.

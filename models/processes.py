@@ -60,7 +60,7 @@ def coupling(process: Process, radius: int = RADIUS) -> Coupling:
 
 
 def angle_process(process: Process, event_shape: Sequence[int], attraction: float = 1.0) -> KuramotoSDE:
-    """For a few angles: wrapped diffusion; ``K_ref = attraction D``; or ``K = K_ref = attraction D``.
+    """Make the forward equation for a few angles: diffusion, with ``K_ref = attraction D``, or with an equal ``K`` too.
 
     D is linear in time. As all rates keep their proportions, the process is one equation in a time of its own,
     ``int D dt``, and its settled law is stationary at every time.
@@ -79,7 +79,7 @@ def angle_process(process: Process, event_shape: Sequence[int], attraction: floa
 def image_process(
     process: Process, event_shape: Sequence[int], family: Family, n_steps: int, radius: int = RADIUS
 ) -> KuramotoSDE:
-    """For images: rates that settle, or the published ones of a chain of ``n_steps`` (eq. 2).
+    """Make the forward equation for images, with settling rates or the published rates of ``n_steps`` steps (eq. 2).
 
     Raises:
         ValueError: If the process has no such rates.

@@ -1,4 +1,4 @@
-"""How to train."""
+"""The settings of a training."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train.
+    """The settings of a training.
 
     Attributes:
         epochs: Epochs; after each the network is validated, logged and saved. Not read where there is a time.
@@ -14,7 +14,7 @@ class Settings:
         batch: Pairs per update.
         learning_rate: Its peak, reached after ``warmup`` updates; it falls to zero by half a cosine.
         warmup: Updates.
-        weight_decay: Of AdamW.
+        weight_decay: The weight decay of AdamW.
         averaging: The decay per update of the average of the weights; less in the first updates.
         clip: The largest norm of a gradient.
         patience: Stop after this many epochs without a lower validation loss; by default never.
@@ -23,7 +23,7 @@ class Settings:
         states: One-step matching: next states per path and use.
         unlabelled: The share of labels that a network of classes is not told, so that it learns the score of all
             together, too; see :class:`circsde.models.guidance.Conditioned`.
-        seed: Of all pairs; the first weights are those of the network given.
+        seed: The seed of all pairs; the first weights are those of the network given.
         paths_on: The device on which paths are simulated; by default that of the network. Where several trainings
             share a graphics card, simulation is faster on "cpu".
         recorded: Record the kernels of the network once, as a CUDA graph, and replay them, so that a small network does

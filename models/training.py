@@ -44,12 +44,12 @@ from circsde.typing import Angles
 
 @dataclass(frozen=True)
 class Trained:
-    """What a checkpoint holds, ready for use.
+    """A trained model, as a checkpoint holds it.
 
     Attributes:
         network: The score, with its averaged weights; not training, needing no gradients.
         process: What it was trained along: a chain of a forward equation, or the standard diffusion of values.
-        objective: On what.
+        objective: The objective of its training.
         about: What :func:`train` was told about the data.
         update: After how many updates.
     """
@@ -96,16 +96,16 @@ def train(
     every: int = 1,
     **trainer: Any,
 ) -> Trained:
-    """Train ``network``, or go on where ``run`` holds a state of the same training already.
+    """Train ``network``, or resume the same training if ``run`` holds a state of it.
 
     Args:
         network: ``score(t, theta)`` with its ``arguments``; see :mod:`circsde.models.checkpoint`. One with ``classes``
             is told those of data that have them, ``score(t, theta, labels)``. A part of it may be
             measured first: see :class:`circsde.models.preparation.Measured`.
         process: What to train along; for pathwise matching a chain is calibrated, if it has no discounts.
-        objective: On what; denoising for the standard diffusion.
+        objective: The objective; denoising for the standard diffusion.
         theta: Data, radians (or values): samples to draw from, or what draws them, ``(count, generator) -> samples``,
-            with a text ``digest`` that tells it from others.
+            with a text ``digest`` that identifies it.
         validation: Data for validation, likewise.
         run: The folder, made if need be, for ``last.safetensors``, ``best.safetensors`` and ``metrics.csv``.
         settings: How.
@@ -205,7 +205,7 @@ def train(
 
 
 def trained(run: str | Path, known: Collection[type] = ()) -> Trained:
-    """The state of least validation loss in the folder ``run``, or any state, given its file.
+    """Load the state with the smallest validation loss from the folder ``run``, or any state from its file.
 
     Args:
         run: The folder of a training, or the file of a state.

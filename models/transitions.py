@@ -139,7 +139,7 @@ class Transitions:
     Attributes:
         chain: The chain.
         objective: What to regress on.
-        starts: Where paths begin.
+        starts: The angles at which paths begin.
         batch: Pairs per draw.
         generator: Source of all randomness; everything lives on its device.
         pool: How many draws until a path is used again.

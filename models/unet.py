@@ -139,7 +139,7 @@ class ScoreUNet(Periodic):
         harmonics: The largest k that is read. Data on an arc have scores nearly linear in theta there, and so are
             combinations of a few harmonics, but not ``sin theta``.
         smallest_noise: The noise level at time 0, rad: finer detail of the data is not resolved.
-        architecture: As for :class:`UNet`.
+        architecture: The same as for :class:`UNet`.
 
     >>> from circsde.schedule import Linear
     >>> network = ScoreUNet((16, 16), Linear(0.1, 2.0), width=8)

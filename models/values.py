@@ -46,12 +46,12 @@ def sample(
         count: How many samples. A sample depends on ``seed`` and on its index, not on the samples drawn with it.
         n_steps: Steps.
         method: A name in :data:`METHODS`; see :func:`denoise`.
-        seed: Of all noise.
+        seed: The seed of all noise.
         first_sample: The index of the first sample, for drawing in parts.
-        spacing: As for :func:`denoise`.
-        stochasticity: As for :func:`denoise`.
-        clip: As for :func:`denoise`.
-        device: Where to compute; the noise is the same everywhere.
+        spacing: The same as for :func:`denoise`.
+        stochasticity: The same as for :func:`denoise`.
+        clip: The same as for :func:`denoise`.
+        device: The device to compute on; the noise is the same on each.
         progress: Called with the number of finished steps.
     """
     noise = _Noise(process.event_shape, seed, range(first_sample, first_sample + count), torch.device(device))
@@ -94,12 +94,12 @@ def denoise(
     Args:
         process: The process.
         score: Its score.
-        x: Where to begin.
+        x: The state to begin from.
         n_steps: Steps, from ``t_i`` to ``t_{i-1}`` with ``t_i = horizon (i / n_steps)^spacing``.
         method: A name in :data:`METHODS`. ``midpoint`` and ``heun2`` need 2 scores per step, ``rk4`` 4.
         noise: Draws standard normals like ``x``, for ancestral and multistep steps.
         spacing: 1 for equal steps; 2 for times like squares, finer near the data.
-        stochasticity: Of multistep ones, in [0, 1].
+        stochasticity: The stochasticity of multistep ones, in [0, 1].
         clip: When to clip the estimate of the data to ``[-1, 1]``: ``"end"``, only what is returned; ``"always"``, in
             every step; or ``"never"``.
         progress: Called with the number of finished steps.

@@ -120,7 +120,7 @@ class EpsilonUNet(nn.Module):
 
     Args:
         process: Whose noise it answers.
-        architecture: As for :class:`circsde.models.unet.UNet`.
+        architecture: The same as for :class:`circsde.models.unet.UNet`.
 
     >>> network = EpsilonUNet(VariancePreserving((16, 16)), width=8)
     >>> network(0.5, torch.zeros(2, 16, 16)).shape

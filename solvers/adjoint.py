@@ -36,7 +36,7 @@ def mismatch(
     Args:
         flow: The velocity v.
         prior: The law at the end. Where torch cannot differentiate it, the score there is taken for its gradient.
-        law: Of the probe.
+        law: The law of the probe.
         mesh: The times that the solver accepted.
         states: The angles there, float64, ``(steps + 1, batch, *event)``.
         theta: The samples, for their dtype and their probes.

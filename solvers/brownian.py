@@ -40,7 +40,7 @@ class Noise(NamedTuple):
 
 @runtime_checkable
 class BrownianPath(Protocol):
-    """Anything that can tell the increments of one path between the points of a grid.
+    """Anything that gives the increments of one path between the points of a grid.
 
     >>> class Still:
     ...     def increments(self, grid, *, levy_area):
@@ -114,7 +114,7 @@ class Brownian:
 
 
 def join(first: Noise, second: Noise, second_width: float) -> Noise:
-    """The noise over two adjacent steps: ``dW`` adds, and ``dZ = dZ1 + h2 dW1 + dZ2``.
+    """Join the noise of two adjacent steps: ``dW`` adds, and ``dZ = dZ1 + h2 dW1 + dZ2``.
 
     >>> first = Noise(torch.tensor([1.0]), torch.tensor([0.5]))
     >>> join(first, Noise(torch.tensor([2.0]), torch.tensor([0.25])), second_width=0.5)

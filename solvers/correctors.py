@@ -92,7 +92,7 @@ def clamped(method: str | Method, known: Bool[Tensor, "*event"], path: Callable[
 
     Args:
         method: A method.
-        known: Which angles of a sample are known.
+        known: True for the angles of a sample that are known.
         path: The angles ``(batch, *event)`` at the end of a step, given its time; only the known ones are read.
     """
     base = find_method(method)

@@ -36,7 +36,7 @@ def bits_per_dim(
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> BitsPerDim:
-    r"""Likelihood of images of whole grey levels, by uniform dequantisation and the change of variables to phases.
+    r"""Compute the likelihood of images of whole grey levels, by uniform dequantisation and a change to phases.
 
     ``-log2 P(image) <= E[-log2 p(theta(image + u)) - log2 |d theta / d x|]`` with u uniform on ``[0, 1)`` per pixel.
 
@@ -46,8 +46,8 @@ def bits_per_dim(
         images: Integers ``(batch, *event)`` from ``encoding.low`` to ``encoding.high - 1``.
         encoding: For grey levels of 8 bits, ``PhaseEncoding(scale, low=0, high=256)``.
         draws: The number of draws of the noise.
-        generator: Of the noise.
-        dtype: Of the angles.
+        generator: The generator of the noise.
+        dtype: The dtype of the angles.
 
     Raises:
         ValueError: If images are not integers in the range of the encoding.

@@ -230,7 +230,7 @@ def integrate_divergence(
         dtype: That of the angles which the field is given.
         probes: The directions at a node, given its number: see :func:`jacobian_trace`. The same at all nodes, they
             have ``k`` integrals of their own; drawn afresh at each, their errors average out along the path.
-        tolerance: Of the quadrature in each step and sample, nats.
+        tolerance: The tolerance of the quadrature in each step and sample, nats.
         doubt: How far the score may be from the gradient of the flow's own log-density, in every step and sample,
             ``(steps, batch)``: see :mod:`circsde.solvers.adjoint`. It counts twice, as it is known crudely.
     """

@@ -47,12 +47,12 @@ def odeint(
         ts: Increasing or decreasing output times, the first of which is the initial time.
         method: A name of torchdiffeq: one of ``ADAPTIVE`` or of ``FIXED``.
         atol: The tolerance of an adaptive method, rad.
-        n_steps: For a fixed-step method: the number of steps in all.
-        dt: For a fixed-step method: a largest step; each interval of ``ts`` is divided evenly.
-        grid: For a fixed-step method: every step, explicitly. ``implicit_adams`` needs equal ones between two outputs.
-        max_step: For an adaptive method: the longest step. By default a tenth of the whole time, with which a pulse as
+        n_steps: The number of steps in all, for a fixed-step method.
+        dt: The largest step, for a fixed-step method; each interval of ``ts`` is divided evenly.
+        grid: All step times, for a fixed-step method. ``implicit_adams`` needs equal steps between two outputs.
+        max_step: The longest step, for an adaptive method. By default a tenth of the whole time, with which a pulse as
             long as that is seen; and no bound where breakpoints are known.
-        breakpoints: For an adaptive method: times that no step crosses, such as those where the field jumps or pulses.
+        breakpoints: Times that no step crosses, for an adaptive method, such as those where the field jumps or pulses.
             By default ``field.breakpoints`` where there is such a thing, as for :func:`circsde.probability_flow` of a
             ``KuramotoSDE``, whose schedule knows its pulses: see :mod:`circsde.breakpoints`.
         max_steps: The most steps that an adaptive method tries.

@@ -20,7 +20,7 @@ Times = Tensor | Sequence[float]
 def step_grid(
     ts: Times, *, n_steps: int | None = None, dt: float | None = None, grid: Times | None = None
 ) -> tuple[list[float], list[int]]:
-    """The float64 grid that a solver walks, and where on it each output time lies.
+    """Make the float64 grid of a solve, and find the place of each output time on it.
 
     Exactly one of ``n_steps`` (in all, shared among the intervals of ``ts`` in proportion to their lengths), ``dt`` (a
     largest step) and ``grid`` (any increasing times that hold all of ``ts``) is given. Points are computed as

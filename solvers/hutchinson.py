@@ -127,8 +127,8 @@ def fresh_standard_error(spreads: Tensor, draws: Tensor, nodes: int, law: str, e
     Args:
         spreads: Those of :func:`spread`, one for each time that probes were added, ``(times, 2, batch)``.
         draws: The integrals of all sets.
-        nodes: Of the quadrature.
-        law: Of the probes.
+        nodes: The nodes of the quadrature.
+        law: The law of the probes.
         eps: The rounding of the angles.
     """
     variance, squares = spreads.sum(0)

@@ -62,8 +62,8 @@ def proposals(samples: Angles, generator: torch.Generator) -> VonMisesMixture:
     """A law as wide as that of ``samples`` ``(n, d)`` or wider, to draw points from at which a density is integrated.
 
     Args:
-        samples: Of the density, from any sampler; at least two.
-        generator: Of the choice of samples.
+        samples: The samples of the density, from any sampler; at least two.
+        generator: The generator of the choice of samples.
 
     Raises:
         ValueError: If there are fewer than two samples or one is not finite.
@@ -89,10 +89,10 @@ def integral(
 
     Args:
         log_prob: Log-densities of angles ``(batch, d)``, float64, as values or as a :class:`LogProb`.
-        samples: Of the density, by any sampler: where it is large. They need not be exact.
+        samples: The samples of the density, by any sampler: where it is large. They need not be exact.
         points: How many points the density is evaluated at.
-        confidence: Of the interval.
-        generator: Of the points.
+        confidence: The confidence level of the interval.
+        generator: The generator of the points.
 
     Raises:
         ValueError: As :func:`proposals`, and if a log-density is NaN or plus infinity.

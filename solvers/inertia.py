@@ -67,8 +67,8 @@ def solve_inertial(
         velocity0: Initial velocities, rad/time, one number or like ``theta0``.
         ts: Increasing output times in ``[0, horizon]``, the first of which is the initial time.
         n_steps: The number of steps in all; give exactly one of ``n_steps``, ``dt`` and ``grid``.
-        dt: A largest step; each interval of ``ts`` is divided evenly.
-        grid: Every step, explicitly.
+        dt: The largest step; each interval of ``ts`` is divided evenly.
+        grid: The times of all steps.
         brownian: The Brownian path to follow, as in :func:`circsde.sdeint`.
         generator: A ``torch.Generator`` or a seed for a new path; by default torch's global generator.
         first_sample: The index of the first sample: a sample's path depends on the seed and its index only.

@@ -29,7 +29,7 @@ from circsde.solvers.tree import BrownianTree
 from circsde.typing import Angles
 
 CHECK_EVERY = 8
-"""Steps between looks at the state; each look waits for the device."""
+"""Steps between checks of the state; each check synchronises the device."""
 
 
 def sdeint(
@@ -53,7 +53,7 @@ def sdeint(
     """Integrate an SDE on the torus from ``theta0`` through the times ``ts``.
 
     The state is kept as a wrapped angle, in float64, and an integer winding. Every output time is a step of the grid;
-    nothing is interpolated. A non-finite angle stops the loop; what was computed until then is kept.
+    nothing is interpolated. A non-finite angle stops the loop; the part that was computed is kept.
 
     Args:
         sde: The equation. A reversed one runs forwards in ``s = horizon - t``.
@@ -61,8 +61,8 @@ def sdeint(
         ts: Increasing output times in ``[0, horizon]``, the first of which is the initial time.
         method: A name in ``circsde.solvers.METHODS``, one of torchsde's as ``"torchsde:srk"``, or a :class:`Method`.
         n_steps: The number of steps in all; give exactly one of ``n_steps``, ``dt``, ``grid`` and ``atol``.
-        dt: A largest step; each interval of ``ts`` is divided evenly.
-        grid: Every step, explicitly.
+        dt: The largest step; each interval of ``ts`` is divided evenly.
+        grid: The times of all steps.
         atol: The largest local error of a step, radians: the steps are those of
             :func:`~circsde.solvers.mesh.adapted_grid`, which tries them on an ensemble with noise of its own before the
             solve; ``stats`` does not count what that takes.
@@ -74,7 +74,7 @@ def sdeint(
         checkpoint: For gradients through many steps: keep the angles at about ``sqrt(n_steps)`` of them only, and take
             the steps between two of these again when the backward pass comes to them, on the same noise. The gradients
             are the same, memory grows with the root of the number of steps, and each step is taken twice. That costs
-            time, and ``torch.func`` works neither in the drift nor around the solve, so it is off unless asked for.
+            time, and ``torch.func`` works neither in the drift nor around the solve, so it is off by default.
         progress: Called with the number of finished steps.
         on_failure: ``"raise"``, or ``"return"`` for a solution whose ``stats.status`` says what happened.
 
@@ -82,7 +82,7 @@ def sdeint(
         The solution at ``ts``.
 
     Raises:
-        SolveError: If an angle is not finite or leaves the numbers; its ``solution`` holds what was computed.
+        SolveError: If an angle is not finite or too large to be resolved; its ``solution`` holds what was computed.
         ValueError: For times outside ``[0, horizon]`` or not increasing, an unclear or impossible step count, angles
             that are not finite or do not have the equation's event shape, an unknown method, a path of another
             shape, dtype or length, a path or a method that ``checkpoint`` cannot repeat, or an equation that

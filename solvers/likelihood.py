@@ -39,7 +39,7 @@ _LOOK = 0.38  # of the horizon: where the score is checked
 
 @dataclass(frozen=True)
 class LogProb:
-    """Log-densities with their errors, one of each per sample.
+    """Log-densities with their errors, one per sample.
 
     Attributes:
         value: ``log p_0(theta)`` in nats with respect to ``d theta`` on ``[-pi, pi)^d``, float64; NaN where it failed.
@@ -99,7 +99,7 @@ def log_prob(
     first_sample: int = 0,
     wrt: Sequence[Tensor] = (),
 ) -> LogProb:
-    r"""The log-density of ``theta`` under the probability flow of ``sde`` and ``score`` from ``prior`` (eq. 5).
+    r"""Compute the log-density of ``theta`` under the probability flow of ``sde`` and ``score`` from ``prior`` (eq. 5).
 
     An adaptive method keeps, in each step and sample, below ``atol`` both the error of the angles (root mean square,
     rad) and the change of the log-density that it causes, ``|score . error|`` (nats).
@@ -107,30 +107,30 @@ def log_prob(
     Args:
         sde: The forward equation.
         score: ``(t, theta) -> grad log p_t(theta)``, 1/rad; differentiable by ``torch.func``.
-        theta: Angles ``(batch, *event)``, radians. Whole turns are of no consequence.
+        theta: Angles ``(batch, *event)``, radians. Whole turns do not change the result.
         prior: The law at the horizon, of one angle, of every oscillator, or joint; by default ``sde.settled_law()``.
-            That a finite horizon does not reach it is an error of the model: see :mod:`circsde.sampling.mismatch`.
-        divergence: ``"exact"``, at the cost of one backward pass per angle; ``"hutchinson"``, of one per probe; or
-            ``"probing"``, the same for images whose score at a pixel depends on pixels nearby: signs that leave out
-            all pairs of near pixels (:mod:`circsde.solvers.colouring`), in two sets or more.
+            If the angles have not reached it by then, values are wrong: see :mod:`circsde.sampling.mismatch`.
+        divergence: ``"exact"``, at the cost of one backward pass per angle; ``"hutchinson"``, at one per probe; or
+            ``"probing"``, at one per probe, for images whose score at a pixel depends on pixels nearby: its signs leave
+            out all pairs of near pixels (:mod:`circsde.solvers.colouring`), in two sets or more.
         probes: The number of probes per sample, by default 1, and 64 of probing, for which it should be a power of two.
-            As many as there are angles cost what the exact trace costs, which is then taken.
-        probe_law: Of ``"hutchinson"``: ``"rademacher"``, random signs, or ``"gaussian"``.
-        stderr_target: Double the probes of a sample, from 32 at least, until its standard error is no larger, or until
-            the next ones would be as many as there are angles: then the trace is taken exactly.
-        max_probes: Where that ends; at least 2.
+            With as many as there are angles the exact trace costs no more, and is taken instead.
+        probe_law: The probe law of ``"hutchinson"``: ``"rademacher"``, random signs, or ``"gaussian"``.
+        stderr_target: The standard error to reach. The probes of a sample are doubled, from 32 at least, until its
+            standard error is no larger, or until they would be as many as there are angles: then the trace is exact.
+        max_probes: The largest number of probes, at least 2.
         fresh_probes: Draw each probe anew at every node of the quadrature. Still unbiased, with a far smaller standard
             error at the same cost, and one that is known well from two probes. It is the default of probing. It
             is not that of Hutchinson's because ``value`` then changes within its standard error with the steps, so with
             the tolerance and the batch, and ``error`` takes the noise for an error.
-        method: As for :func:`circsde.odeint`.
+        method: The method, as for :func:`circsde.odeint`.
         atol: The tolerance of an adaptive method, and of the quadrature in each of its steps.
         n_steps: The steps of a fixed-step method, at least 2.
         max_step: The longest step of an adaptive method, as for :func:`circsde.odeint`.
         max_steps: The most steps to try.
         batch_size: Samples to work on together: a bound on memory. The path of a sample takes 16 bytes per angle and
             step.
-        generator: Of the probes, or a seed. A sample's probes depend on the seed and its index only.
+        generator: The generator of the probes, or a seed. A sample's probes depend on the seed and its index only.
         first_sample: The index of the first sample.
         wrt: Tensors in which ``value`` shall be differentiable: ``theta``, parameters of the score, of the equation.
             Its gradients are those of the computed value on the steps that were taken, to rounding, and so those of

@@ -39,7 +39,7 @@ _SETTLED = 0.9  # a grid is taken where the next one would have more than this s
 
 @torch.no_grad()
 def adapted_grid(sde: SDE, theta0: Angles, ts: Times, *, atol: float, method: str | Method = "heun") -> list[float]:
-    """The grid on which every step of a method has about the same local error, at most ``atol``.
+    """Find a grid on which every step of a method has about the same local error, at most ``atol``.
 
     The error is measured on a pilot of at least 1,024 angles, the samples of ``theta0`` repeated or, if there are
     many, some of them. It moves on noise that belongs to it alone and is always the same, so that the grid depends on

@@ -21,28 +21,28 @@ Step = Callable[[SDE, float, float, Angles, Noise], Angles]
 
 @dataclass(frozen=True)
 class Method:
-    """A step function and its claims.
+    """A numerical method: a step function together with the orders that it claims.
 
     Attributes:
         name: What users call it.
         step: ``(sde, t, h, theta, noise) -> theta`` at ``t + h``, on the lift.
         strong_order: Order of the root-mean-square geodesic error on one Brownian path, for time-dependent ``g``;
-            None where the method does not follow the path.
+            None if the method does not follow the path.
         weak_order: Order of the error of expectations at a fixed time.
         invariant_order: Order of the bias of the stationary law.
-        nfe: Evaluations per step of what costs: of the score of a reversed equation, else of the drift or its field.
-        nfe_coupled: Those of the field where the oscillators are coupled, if that takes more.
-        nfe_composite: Those of the remainder of the drift where there is one, as a score, if that takes more.
-        nfe_start: Further ones, of a method that remembers earlier steps, in the first step of a solution.
+        nfe: The number of evaluations per step: of the score of a reversed equation, else of the drift or its field.
+        nfe_coupled: The number of evaluations of the field if the oscillators are coupled and this takes more.
+        nfe_composite: The number of evaluations of the remainder of the drift, such as a score, if this takes more.
+        nfe_start: Further evaluations in the first step of a solution, of a method that remembers earlier steps.
         levy_area: Whether ``step`` or ``observe`` reads ``noise.dZ``.
         explicit: Whether the rates of a sinusoidal drift bound a stable step, too; how far, its steps say
             themselves: :mod:`circsde.solvers.stability`.
-        note: What it is for, in a line.
-        source: Where it comes from.
+        note: A line that says what the method is for.
+        source: The publication that the method comes from.
         observe: Makes the output from the state that the chain carries, where the two differ:
             ``(sde, t, h, state, noise) -> theta`` with the step that led to the state.
-        begin: For a method that remembers earlier steps: makes the step function of one solution. ``step`` is then its
-            first step.
+        begin: For a method that remembers earlier steps. It makes the step function of one solution, and ``step`` is
+            then its first step.
         parts: Step functions whose composition is ``step``, each with a ``dW`` of variance ``h`` of its own that is
             independent of the others': then the operator of a step is the product of theirs.
         noises: The kinds of noise that it is for, of :data:`circsde.noise.NOISES`.

@@ -31,7 +31,7 @@ def normalisation(
     samples: Angles | None = None,
     generator: torch.Generator | None = None,
 ) -> float:
-    """The integral of ``exp(log_prob)`` over the torus T^dim: one, for a density.
+    """Integrate ``exp(log_prob)`` over the torus T^dim; for a density the result is one.
 
     On the circle and on T^2 by the trapezoid rule, which on smooth periodic functions converges faster than any power
     of the spacing. The grid is refined, keeping its points, until every other point per angle gives the same integral
@@ -48,8 +48,8 @@ def normalisation(
         points: Per angle, an even number, and by default as many as are needed; on more than two angles in all.
         first: The points per angle of the first grid, where they are not given: by default 256 on the circle and 64 on
             the torus.
-        samples: For more than two angles: samples of the density, ``(n, dim)``, by any sampler.
-        generator: Of the points there.
+        samples: Samples of the density, ``(n, dim)``, by any sampler; they are needed for more than two angles.
+        generator: The generator of the points there.
 
     Raises:
         ValueError: If samples are needed and not given, or the interval is wider than :data:`WIDE`; for a log-density

@@ -49,7 +49,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Stats:
-    """What a solve did.
+    """The status and the costs of a solve.
 
     Attributes:
         nfe: Evaluations of the drift (SDE) or of the field (ODE), each for the whole batch.

@@ -97,7 +97,7 @@ class Room(NamedTuple):
         frequency: Natural frequencies, rad/time, where the field differs from oscillator to oscillator.
         normals: The two normals, where there are two stages.
         block: Numbers of a block: angles, increments and two normals, a quarter of it each.
-        sums: Of cosines, and of sines, by sample or by run of a long one.
+        sums: The sums of cosines, and of sines, by sample or by run of a long one.
         images: An image and its surroundings, three times.
         work: For the normals of a run.
         k: Constants.

@@ -50,10 +50,10 @@ def walk(
 
     Args:
         step: ``(i, state) ->`` the state at point ``i + 1`` of the grid.
-        state: That at point 0.
+        state: The state at point 0.
         points: The grid.
         marks: The indices of the outputs, from 0 to the last.
-        dtype: That of the outputs.
+        dtype: The dtype of the outputs.
         field_dtype: That in which the drift is evaluated, and which resolves angles or does not.
         evaluations: How often so many steps evaluate the drift.
         progress: Called with the number of finished steps.

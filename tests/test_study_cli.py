@@ -322,7 +322,7 @@ def test_a_picture_shows_what_is_not_resolved_as_hollow() -> None:
     points = [line for line in figure.axes[0].get_lines() if str(line.get_marker()) in plots.MARKERS]
     filled = [np.size(line.get_xdata()) for line in points if line.get_markerfacecolor() != "white"]
     assert sum(filled) == int(study["resolved"].sum())
-    assert any("told from zero" in str(text) for text in figure.axes[0].get_legend_handles_labels()[1])
+    assert any("distinguished from zero" in str(text) for text in figure.axes[0].get_legend_handles_labels()[1])
 
 
 def test_cells_follow_the_protocol() -> None:

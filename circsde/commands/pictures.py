@@ -28,7 +28,7 @@ def pair_densities(
 
     Args:
         tables: By name, angles over (row, angle) in radians; a single angle is drawn as histograms.
-        log_density: Of one or two angles on a grid, nats: one more row, or a curve.
+        log_density: The log-density of one or two angles on a grid, nats: one more row, or a curve.
         unit: What axes are marked in; see :func:`circsde.encoding.period`. Densities are per radian.
     """
     names = [f"{name} [{unit}]" for name in next(iter(tables.values()))["angle"].values]

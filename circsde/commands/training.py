@@ -54,8 +54,8 @@ def training_bar(settings: "Settings", notes: Sequence[str], begin: float) -> It
     """A bar; a failure in a message.
 
     Args:
-        settings: Of the training: updates, or a time, are what the bar counts.
-        notes: Of the work; what ends it is added.
+        settings: The settings of the training: updates, or a time, are what the bar counts.
+        notes: The notes of the work; what ends it is added.
         begin: When the command began, by the monotonic clock.
 
     Yields:

@@ -31,13 +31,13 @@ def fingerprints(
     ridge_period: float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Grey images of ``count`` fingerprints, dark ridges on white.
+    """Draw grey images of ``count`` fingerprints, with dark ridges on white.
 
     Args:
         count: How many.
         size: Rows and columns, each at least 16.
         pattern: One of :data:`PATTERNS`; drawn at random by default.
-        ridge_period: From ridge to ridge, in pixels, at least 3; 1/18 of the smaller side by default, at least 5.
+        ridge_period: The distance of ridges in pixels, at least 3; by default 1/18 of the smaller side, at least 5.
         generator: Source of all randomness.
 
     Returns:

@@ -32,7 +32,7 @@ def image_set(
     strict: bool = False,
     cache: str | Path | None = None,
 ) -> ImageSet:
-    """The images of ``source``.
+    """Load the images of ``source``.
 
     =========================  ==========================================================  =========================
     source                     what                                                        parts
@@ -59,7 +59,7 @@ def image_set(
         colour: "grey" or "rgb".
         part: "train" or "test", which never share an image, a person or a pixel (but images that are resized first are
             mixed for three pixels beyond a cut between rows); by default all.
-        fraction: Of the groups, or of the rows, that are for training, where the source has no parts of its own.
+        fraction: The fraction of groups or rows that are for training, if the source has no parts of its own.
         seed: Decides which groups are for training, and draws the generated fingerprints.
         prints: How many fingerprints are generated.
         mirror: Mirror every second window, left to right.

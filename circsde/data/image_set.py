@@ -28,7 +28,7 @@ class ImageSet:
 
     Attributes:
         pixels: All pixels, flat: of each image its rows, columns and channels, the last index running fastest.
-        offsets: Where each image begins in ``pixels``, ``(images,)``.
+        offsets: The place in ``pixels`` at which each image begins, ``(images,)``.
         shapes: Rows and columns of each image, ``(images, 2)``.
         names: A name per image.
         groups: A group per image, for example the person whose finger it shows: no split parts a group.

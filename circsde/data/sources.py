@@ -31,7 +31,7 @@ class Phases:
     Attributes:
         theta: Phases in radians, ``(batch, *event)``: the event is ``(rows, columns)`` for grey images, ``(3, rows,
             columns)`` for colour, ``(columns,)`` for a table.
-        source: Where it came from, as given.
+        source: The place it was read from, as given.
         names: One name per sample for images, one per column for a table.
         encoding: How grey levels became phases; None for angles.
         unit: The unit that angles were given in; None for images.
@@ -75,7 +75,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     generator: torch.Generator | None = None,
 ) -> Phases:
-    """Phases from ``source``.
+    """Load angles from ``source``.
 
     Args:
         source: An image file; a folder of images; a file of angles, of a kind in :data:`circsde.files.angles.READERS`;

@@ -32,7 +32,7 @@ class Table:
     Attributes:
         dimension: How many of :data:`ANGLES` are torsions that this residue really has.
         rows: Rows of the file.
-        sha256: Of the file.
+        sha256: The sha256 of the file.
     """
 
     dimension: int

@@ -20,7 +20,7 @@ class RandomWindows:
 
     Attributes:
         images: What windows are cut out of.
-        encoding: From windows to phases.
+        encoding: The encoding of windows as phases.
         classes: Names of classes, whose places in it are the labels; by default windows have none.
 
     Raises:

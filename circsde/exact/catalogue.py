@@ -10,7 +10,7 @@ PROBLEMS = {
         "The weak-error table's problem: reference rate 0.0045 to 6, diffusion 0.005 to 5, from a wrapped normal."
     ),
     "stiff_well": "A steep well, K_ref = 30 and concentration 30: at 10 steps the rate times the step is 3.",
-    "noise_dominated": ("A weak well in strong noise that grows fifteenfold: where strong orders can be told apart."),
+    "noise_dominated": ("A weak well in strong noise that grows fifteenfold: strong orders differ clearly."),
     "drifting": (
         "A natural frequency of 5 over a well of depth 3: the phase slips for ever, and no equilibrium is detailed."
     ),

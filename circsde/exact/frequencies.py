@@ -132,7 +132,7 @@ class Uniform:
 
 
 def critical_coupling(frequencies: FrequencyDensity, diffusion: float) -> float:
-    """The coupling ``K_c`` above which incoherence is unstable, 1/time.
+    """Compute the coupling ``K_c`` above which incoherence is unstable, 1/time.
 
     ``2 (D + width)`` for a Lorentzian density; ``2 half_width / arctan(half_width / D)`` for a uniform one.
 
@@ -152,7 +152,7 @@ def critical_coupling(frequencies: FrequencyDensity, diffusion: float) -> float:
 
 
 def stationary_order_parameter(frequencies: FrequencyDensity, coupling: float, diffusion: float) -> float:
-    """The order parameter R of infinitely many globally coupled oscillators at rest; 0 where only incoherence is.
+    """Compute the stationary order parameter R of infinitely many globally coupled oscillators; 0 below the threshold.
 
     Of several solutions it is the largest, which is stable. It is good to about 1e-12.
 

@@ -52,7 +52,7 @@ class StationaryLaw:
 
 @torch.no_grad()
 def stationary(sde: SDE, *, modes: int = 512, tolerance: float = 1e-10) -> StationaryLaw:
-    """The stationary law of one angle, its mean speed and its Lyapunov exponent, spectrally.
+    """Compute the stationary law of one angle, its mean speed and its Lyapunov exponent by a spectral method.
 
     Args:
         sde: An equation for one angle, or for many that do not feel one another and have one law, read either way. It

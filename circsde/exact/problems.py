@@ -33,7 +33,7 @@ class Observable:
     """A real function of the phases whose mean at the horizon is known.
 
     Attributes:
-        name: For instance ``"E cos 2 theta"``.
+        name: A name, for instance ``"E cos 2 theta"``.
         function: ``(batch, *event) -> (batch,)``.
         expected: Its exact mean.
     """

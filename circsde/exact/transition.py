@@ -41,7 +41,7 @@ class MomentLaw:
 
 
 def spectral_transition(modes: int = 32) -> Callable[[SDE, Tensor, Tensor, Tensor], Law]:
-    """The laws after steps of any length from known angles, for :func:`circsde.fit` where observations are far apart.
+    """Make the exact transition law of a step of any length, for :func:`circsde.fit` if observations are far apart.
 
     Args:
         modes: The highest wave number of each angle. A law that has a standard deviation of ``s`` radians needs about

@@ -37,7 +37,7 @@ class Dialect:
     """How a table is written.
 
     Attributes:
-        encoding: Of the characters.
+        encoding: The encoding of the characters.
         separator: Tab, semicolon, comma, bar or blank; a blank stands for any run of blanks and tabs.
         decimal: "." or ",".
         skipped: How many lines stand before the first row of data.

@@ -77,7 +77,7 @@ class Paths(NamedTuple):
 
     Attributes:
         n: How many steps each has made.
-        theta: Where each is, in ``[-pi, pi)``.
+        theta: The angle of each, in ``[-pi, pi)``.
         carried: ``V + B`` of eq. (10), the sum of its noises as they act on ``theta_n``; rad.
         labels: The class of what it began at.
     """

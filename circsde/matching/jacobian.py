@@ -41,7 +41,7 @@ def drift_step(sde: SDE, t: Time, h: Time, theta: Angles) -> DriftStep:
 
     Args:
         sde: The equation.
-        t: Where its rates are read.
+        t: The time at which its rates are evaluated.
         h: The step, of either sign, so short that F is invertible: ``|h| (K + K_ref) < 1`` for a Kuramoto equation.
         theta: Angles in radians.
 

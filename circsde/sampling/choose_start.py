@@ -1,4 +1,4 @@
-"""Which law to start sampling from: the simplest that simulated states at the horizon are not told from."""
+"""Which law to start sampling from: the simplest that tests cannot distinguish from simulated states at the horizon."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -21,7 +21,7 @@ from circsde.torus import TWO_PI, wrap
 from circsde.typing import Angles
 
 LEVEL = 0.05
-"""A candidate is told from the truth where the least of its p-values, times their number, is below."""
+"""A candidate is rejected if the least of its p-values, times their number, is below this."""
 
 FILE = "start_law.safetensors"
 """Beside a checkpoint."""
@@ -99,20 +99,20 @@ def choose(
     permutations: int = 199,
     progress: Callable[[int], object] | None = None,
 ) -> tuple[Sampled, xr.Dataset]:
-    """The simplest candidate that fresh simulated states are not told from, and how far each of them is.
+    """Find the simplest start law that tests cannot distinguish from simulated states, and test every candidate.
 
     Args:
         chain: The chain that a score was trained along.
         theta: Its training data, or what draws them.
         fitted: States to fit to: several times as many as are compared, so that the error of the fit is not found.
         compared: Other states to compare with, and draws of each law.
-        seed: Of everything.
-        permutations: For the p-values.
+        seed: The seed of everything that is random.
+        permutations: The number of permutations for the p-values.
         progress: Called with the number of compared candidates.
 
     Returns:
         The law; and ``statistic`` and ``p_value`` over ``(candidate, test)`` of :func:`compare`, the attributes
-        ``chosen``, ``fitted`` and ``compared``. Where everything is told from the truth, states are resampled.
+        ``chosen``, ``fitted`` and ``compared``. If all candidates are rejected, states are resampled.
     """
     laws = candidates(chain, simulated(chain, theta, fitted, seed=seed))
     fresh = simulated(chain, theta, compared, seed=seed, first_sample=fitted)
@@ -179,7 +179,7 @@ def start_law(chain: Chain, run: str | Path, name: str = "auto", known: Collecti
         run: The folder of the training, or a checkpoint in it.
         name: ``"settled"``; a file that :func:`save_law` wrote; or ``"auto"``: the file :data:`FILE` beside the
             checkpoint, or without one the settled law.
-        known: As for :func:`load_law`.
+        known: The same as for :func:`load_law`.
 
     Raises:
         ValueError: If the law is one of other samples than the chain's.

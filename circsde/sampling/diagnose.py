@@ -38,12 +38,12 @@ def diagnose(
     points: int = 96,
     progress: Callable[[int], object] | None = None,
 ) -> xr.Dataset:
-    """Where a model of ``theta`` may be wrong.
+    """Examine a model of angles: its samples, its horizon and the integral of its density.
 
     Args:
         model: A trained model.
         theta: Data, as it was trained on or held out; up to :data:`SAMPLES` rows are used.
-        generator: Of all randomness.
+        generator: The generator of all random numbers.
         points: For one and two angles: nodes per angle of the grid on which the density is evaluated.
         progress: Called with the number of finished parts, of 3.
 

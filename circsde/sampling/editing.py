@@ -39,7 +39,7 @@ def reconstruct(
     on_failure: OnFailure = "raise",
     progress: Callable[[int], object] | None = None,
 ) -> xr.Dataset:
-    """Carry data forward to ``time``, by default the horizon, and back: what a state at that time still knows.
+    """Carry data forward to ``time``, by default the horizon, and back, which shows what a state at that time retains.
 
     With ``recipe.flow`` both ways follow the probability flow, which loses nothing but its errors; otherwise both are
     random. Arguments, result and errors are those of :func:`circsde.sampling.generate.generate`; ``theta`` is data,
@@ -78,7 +78,7 @@ def inpaint(
     on_failure: OnFailure = "raise",
     progress: Callable[[int], object] | None = None,
 ) -> xr.Dataset:
-    """Draw the unknown angles of each sample, given the known ones: see :func:`circsde.solvers.correctors.clamped`.
+    """Draw the unknown angles of each sample given the known ones; see :func:`circsde.solvers.correctors.clamped`.
 
     The forward path of the known angles is simulated once, on the grid of the reverse equation. In it the unknown ones,
     which matter to a coupling, begin at values of known ones of the same sample.
@@ -87,13 +87,13 @@ def inpaint(
         chain: What the score was trained along.
         score: The score.
         theta: Angles; the unknown ones are not read.
-        known: Which angles of a sample are known.
+        known: True for the angles of a sample that are known.
         start: The law to start from.
         recipe: How; Langevin steps help.
-        seed: Of everything.
+        seed: The seed of everything that is random.
         first_sample: The index of the first sample.
         batch_size: Samples at a time.
-        on_failure: As for :func:`circsde.sampling.generate.generate`.
+        on_failure: The same as for :func:`circsde.sampling.generate.generate`.
         progress: Called with the number of finished steps.
     """
     recipe = Recipe() if recipe is None else recipe
@@ -118,7 +118,7 @@ def inpaint(
 def interpolate(
     chain: Chain, score: Field, first: Angles, second: Angles, weights: Tensor, recipe: Recipe | None = None
 ) -> xr.Dataset:
-    """Between samples by pairs: geodesics between their latents, decoded; both ways along the probability flow.
+    """Interpolate between pairs of samples: along geodesics between their latents, with the probability flow both ways.
 
     Args:
         chain: What the score was trained along.

@@ -54,15 +54,15 @@ class Entropy:
 
 
 def entropy(theta: Angles, generator: torch.Generator | None = None) -> Entropy:
-    """The entropy of the law of independent rows ``(n, d)``, radians, by their nearest neighbours.
+    """Estimate the entropy of the law of independent rows ``(n, d)``, radians, from their nearest neighbours.
 
     Near-duplicates, as of one structure that was measured twice, are left out: where the density is smooth, the ratio
     of the volumes up to neighbour 1 and up to neighbour 10 is below x with a probability of ``1 - (1 - x)^9``, and what
     is less likely than 0.05 over the number of rows is no chance.
 
     Args:
-        theta: At least 22 rows.
-        generator: Of the halves of the rows by which the bias is estimated; by default they alternate.
+        theta: Angles in radians, at least 22 rows.
+        generator: The generator of the halves of the rows by which the bias is estimated; by default they alternate.
 
     Raises:
         ValueError: If there are too few rows, or one is not finite.
@@ -96,7 +96,7 @@ def floor_excess(found: Entropy, negative_log_density: Tensor, rows: Tensor, sig
 
     Args:
         found: The entropy of the data.
-        negative_log_density: Of some of the kept rows, ``(m,)``, nats.
+        negative_log_density: The negative log-density of some of the kept rows, ``(m,)``, nats.
         rows: Which, as indices into ``found.kept``.
         sigmas: The quantile of the normal law for the confidence that is asked for.
     """

@@ -43,7 +43,7 @@ def generate(
     on_failure: OnFailure = "raise",
     progress: Callable[[int], object] | None = None,
 ) -> xr.Dataset:
-    """Draw samples: starts from ``start``, then the reverse equation (eq. 4).
+    """Draw samples: start from the law ``start``, then solve the reverse equation (eq. 4).
 
     Args:
         chain: What the score was trained along.
@@ -53,12 +53,12 @@ def generate(
         recipe: How; by default 100 steps of Heun's method.
         labels: The class of each sample, for a network that was trained with classes.
         guidance: How far to lead samples to their classes; see :class:`circsde.models.guidance.Conditioned`.
-        seed: Of everything.
+        seed: The seed of everything that is random.
         first_sample: The index of the first sample, so that more can be drawn later or elsewhere.
         batch_size: Samples at a time.
         frames: States on the way to keep as well.
-        dtype: Of the angles.
-        device: Of the angles, and of the network.
+        dtype: The dtype of the angles.
+        device: The device of the angles, and of the network.
         on_failure: Whether a batch that fails raises, or ends the result: look at its attribute ``status`` then.
         progress: Called with the number of finished steps, of ``count / batch_size`` (rounded up) times ``n_steps``.
 

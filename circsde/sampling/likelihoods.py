@@ -51,10 +51,10 @@ class Estimate:
     """How log-densities of images are estimated.
 
     Attributes:
-        probes: Of the lattice, per draw; as many as there are phases or more are the exact divergence.
-        draws: Of the noise that makes grey levels continuous, each with probes of its own.
+        probes: The number of probes per draw; if there are as many as phases or more, the divergence is exact.
+        draws: The number of draws of the noise that makes grey levels continuous, each with probes of its own.
         atol: The tolerance of the flow.
-        seed: Of all of them.
+        seed: The seed of the draws and of the probes.
     """
 
     probes: int = 16

@@ -25,8 +25,9 @@ def mismatch(
     Args:
         terminal: Angles at the horizon, ``(n, *event)``, from independent paths.
         prior: A law of one sample's angles, or of one angle, of which ``n`` samples are drawn; or samples.
-        permutations: Of the labels, for the p-value of the energy statistic; it takes ``(2 n)^2`` distances.
-        generator: Of the draws and the permutations.
+        permutations: The number of permutations for the p-value of the energy statistic; it takes ``(2 n)^2``
+            distances.
+        generator: The generator of the draws and the permutations.
 
     Returns:
         ``kuiper`` and ``kuiper_p`` per oscillator (event axes flattened), ``energy`` and ``energy_p`` jointly. A small

@@ -37,15 +37,15 @@ class Spacing(StrEnum):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to go back in time.
+    """How to sample a model: the method, the steps and their spacing, and the noise.
 
     Attributes:
-        method: Of the reverse SDE, a name in ``circsde.solvers.METHODS`` or a method; by default heun.
+        method: The method of the reverse SDE, a name in ``circsde.solvers.METHODS`` or a method; by default heun.
         n_steps: Steps from the horizon to time 0.
         spacing: In what they are even: the index of the chain that the score was trained along, time, or the logarithm
             of the noise variance down to that of the chain's first step.
         stochasticity: ``l`` of eq. (4).
-        signal_to_noise: Of a Langevin step before each step; 0 for none. See
+        signal_to_noise: The signal-to-noise ratio of a Langevin step before each step; 0 for none. See
             :func:`circsde.solvers.correctors.langevin`.
         denoise: Make the last step, to time 0, without noise: the mean of the data given the state before.
         flow: Follow the probability flow instead, by this method of :func:`circsde.odeint`; an adaptive one chooses
@@ -173,8 +173,8 @@ def run_reverse(
         score: ``(t, theta) -> grad log p_t(theta)``, 1/rad; a module is run in evaluation mode, without gradients.
         theta: Angles at ``from_time``, radians.
         recipe: How.
-        seed: Of the noise.
-        from_time: Where to begin; the grid is that of ``recipe`` from there.
+        seed: The seed of the noise.
+        from_time: The time to begin at; from there on the grid is the grid of ``recipe``.
         first_sample: The index of the first sample.
         known: Angles to hold on their forward path.
         frames: How many states to keep, spread evenly over the steps, first and last included.

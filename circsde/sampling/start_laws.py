@@ -28,7 +28,7 @@ class Independent:
     """Every phase von Mises, alike but for the mean direction.
 
     Attributes:
-        event_shape: Of a sample.
+        event_shape: The shape of a sample.
         loc: Mean direction, rad: one, or of ``event_shape``.
         concentration: Its kappa.
     """
@@ -54,7 +54,7 @@ class Gibbs:
     """The exact law of a finite number of globally coupled phases at constant rates, ``MeanFieldGibbs``.
 
     Attributes:
-        event_shape: Of a sample.
+        event_shape: The shape of a sample.
         rates: K, K_ref and D.
         phase: psi, rad.
     """
@@ -81,7 +81,7 @@ class Coherent:
     """Phases independent around a field that is one for all of a sample, per channel, drawn from given ones.
 
     Attributes:
-        event_shape: Of a sample.
+        event_shape: The shape of a sample.
         fields: The cosines of the channels and then their sines, shape ``(n, 2 channels)``.
     """
 
@@ -98,8 +98,8 @@ class Patterned:
     """The same for images, with a stationary normal field of mean zero added to the one that is drawn.
 
     Attributes:
-        event_shape: Of a sample.
-        fields: As in :class:`Coherent`.
+        event_shape: The shape of a sample.
+        fields: The same as in :class:`Coherent`.
         root: At each wave number the Hermitian root of the spectral matrix of the other, as real and imaginary parts,
             shape ``(rows, columns, 2 channels, 2 channels, 2)``.
     """

@@ -70,7 +70,7 @@ def sample(
         first_sample: The index of the first sample. A sample depends on the seed and its index only.
         batch_size: Samples at a time; by default :func:`samples_at_once`.
         frames: States on the way to keep as well.
-        device: Where the network runs.
+        device: The device on which the network runs.
         on_failure: Whether a batch that fails raises, or ends the result: look at its attribute ``status`` then.
         progress: Called with the number of finished steps, of ``count / batch_size`` (rounded up) times ``n_steps``.
 

@@ -33,7 +33,7 @@ class Verification:
         agreement_p: The probability of such a difference between its samples and its own averages, corrected for the
             number of averages; NaN where there are no samples to compare, or the weights are too heavy-tailed.
         furthest: The average in which they differ most.
-        entropy: That of the data; None without data.
+        entropy: The entropy of the data; None without data.
         negative_log_likelihood: Mean over the rows of data at which the density was evaluated, nats; NaN without data.
         failures: Claims that cannot hold, in words; none, if all may.
         doubts: What could not be found out, in words.
@@ -57,7 +57,7 @@ def verify(
     confidence: float = 0.999,
     generator: torch.Generator,
 ) -> Verification:
-    r"""Whether a density on T^d integrates to one, is that of its samples, and finds data no likelier than can be.
+    r"""Test a density on T^d: its integral, its agreement with samples, and whether data are likelier than possible.
 
     Four claims, each of which is found wrong where it is right with a probability of at most ``1 - confidence``, as
     far as normal laws of averages tell:
@@ -75,9 +75,9 @@ def verify(
         samples: ``(n, d)`` of the model. They also tell where to integrate: a part of the density that they miss is
             found by uniform points only.
         data: Independent rows ``(m, d)`` that the model was not trained on.
-        points: At how many points the density is integrated.
-        confidence: Of each claim.
-        generator: Of the points and choices of rows.
+        points: The number of points at which the density is integrated.
+        confidence: The confidence level of each claim.
+        generator: The generator of the points and choices of rows.
 
     Raises:
         ValueError: If a log-density is NaN or plus infinity, angles are not finite, shapes differ, or there are too few
@@ -134,10 +134,10 @@ def examine(
     Args:
         theta: Independent points of the proposal law, ``(points, d)``.
         values: Log-densities there, nats.
-        log_proposal: Those of the proposal law.
-        samples: Of the model, ``(n, d)``; without, agreement is not examined.
+        log_proposal: The log-densities of the proposal law.
+        samples: The samples of the model, ``(n, d)``; without, agreement is not examined.
         at_samples: Log-densities there, if they are known.
-        confidence: Of each claim.
+        confidence: The confidence level of each claim.
     """
     weights = values.double() - log_proposal.double()
     total = mean_weight(weights, confidence)

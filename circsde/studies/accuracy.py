@@ -40,7 +40,7 @@ def study(
     confidence: float = 0.95,
     runner: Runner | None = None,
 ) -> xr.Dataset:
-    """Errors and orders of methods on a problem.
+    """Measure errors and orders of methods on a problem.
 
     Weak errors of one or two angles that start from a known law, and stationary errors, come from transfer operators,
     free of sampling noise; all others, and those of methods that remember more than the last state, from
@@ -49,13 +49,13 @@ def study(
     Args:
         subject: A problem or its name, an SDE, or a :class:`~circsde.studies.experiment.Simulation`.
         metric: ``"strong"``, ``"weak"`` or ``"stationary"``.
-        methods: By default all of ours to which the metric applies and that apply to the equation.
-        steps: By default the problem's own.
+        methods: The methods; by default all of circsde's to which the metric applies and that apply to the equation.
+        steps: The numbers of steps; by default those of the problem.
         monte_carlo: Sample, even where the law is known.
         paths: See :func:`strong_convergence` and :func:`weak_convergence`.
         seed: The same.
         confidence: The same.
-        runner: Where cells are computed and kept.
+        runner: The runner that computes cells and keeps them.
 
     Returns:
         As :func:`strong_convergence`, in one form for all metrics.
@@ -98,7 +98,7 @@ def exact_convergence(
     resolution: float | None = None,
     runner: Runner | None = None,
 ) -> xr.Dataset:
-    """Weak or stationary errors from transfer operators (eq. 9), in the form of :func:`weak_convergence`.
+    """Compute weak or stationary errors from transfer operators (eq. 9), in the form of :func:`weak_convergence`.
 
     The interval is what is left of the grid's refinement, and the uncertainty of the expected values.
 
@@ -111,7 +111,7 @@ def exact_convergence(
         power: Weak errors: of the grids of times, ``t_i = T - T (1 - i/n)^p``; 1 for equal steps. 0 stands for the grid
             of equal local errors of a reversed equation, or give the times that it was made of.
         resolution: Weak errors: refine until no low moment changes by more; by default 1e-9, on two angles 1e-4.
-        runner: Where cells are computed and kept.
+        runner: The runner that computes cells and keeps them.
 
     Raises:
         ValueError: If the law is not known, or a method is not, or remembers earlier steps.

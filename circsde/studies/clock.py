@@ -25,8 +25,8 @@ class Clock:
     """The seconds of a solve: a part for the solve, and one for each step.
 
     Attributes:
-        solve: Of a solve without steps.
-        step: Of each step.
+        solve: The time of a solve without steps.
+        step: The time of each step.
     """
 
     solve: float

@@ -39,7 +39,7 @@ def strong_convergence(
     target: float | None = None,
     runner: Runner | None = None,
 ) -> xr.Dataset:
-    r"""The root-mean-square distance ``sqrt(E d(theta_n, theta)^2)`` at the horizon, on one Brownian path.
+    r"""Measure the root-mean-square distance ``sqrt(E d(theta_n, theta)^2)`` at the horizon, on one Brownian path.
 
     ``d^2`` is the squared distance averaged over the angles of a path: geodesic on the torus, and for comparison on the
     lift. Its mean has a Student t interval; that of the root follows on the logarithm by the delta method. The upper
@@ -55,10 +55,10 @@ def strong_convergence(
         paths: Independent paths; by default 8192 angles' worth, at least 256. With the same seed, more paths begin
             with the same ones.
         refinement: The reference takes at least this many times the largest number of steps.
-        seed: Of starts and paths.
-        confidence: Of the intervals.
+        seed: The seed of starts and paths.
+        confidence: The confidence level of the intervals.
         target: ``paths_needed`` brings the half-width down to this, rad; by default to a quarter of each error.
-        runner: Where cells are computed and kept.
+        runner: The runner that computes cells and keeps them.
 
     Returns:
         ``error``, ``lower``, ``upper`` (rad), ``standard_error``, ``floor``, ``resolved``, ``paths_needed``, ``nfe``
@@ -88,7 +88,7 @@ def weak_convergence(
     target: float | None = None,
     runner: Runner | None = None,
 ) -> xr.Dataset:
-    r"""The largest error of an expectation at the horizon, ``max_k |E phi_k(theta_n) - E phi_k(theta)|``.
+    r"""Measure the largest error of an expectation at the horizon, ``max_k |E phi_k(theta_n) - E phi_k(theta)|``.
 
     Each error is the mean over coupled paths of ``phi(theta_n) - phi(reference)``, whose variance is that of the strong
     error; where the exact expectation is known, the reference's own deviation from it is a control variate. Every
@@ -102,10 +102,10 @@ def weak_convergence(
         paths: Independent paths; by default 65536 angles' worth, at least 256. With the same seed, more paths begin
             with the same ones.
         refinement: The reference takes at least this many times the largest number of steps.
-        seed: Of starts and paths.
-        confidence: Of the intervals.
+        seed: The seed of starts and paths.
+        confidence: The confidence level of the intervals.
         target: ``paths_needed`` brings the half-width down to this; by default to a quarter of each error.
-        runner: Where cells are computed and kept.
+        runner: The runner that computes cells and keeps them.
 
     Returns:
         As for :func:`strong_convergence`; ``observable_error`` is signed.

@@ -42,7 +42,7 @@ def work_precision(
     atol: Sequence[float] | None = None,
     runner: Runner | None = None,
 ) -> xr.Dataset:
-    """Errors as :func:`~circsde.studies.accuracy.study` measures them, with the evaluations and the time they cost.
+    """Measure errors as :func:`~circsde.studies.accuracy.study` does, with the evaluations and the time that they cost.
 
     A solve is timed after one that warms up, with the noise that it draws, in this process and on as many threads as
     torch has; methods take turns, so that a slow minute of the machine falls on all of them.
@@ -61,7 +61,7 @@ def work_precision(
         repeats: How often each is timed.
         atol: On a probability flow, the absolute tolerances of adaptive methods, rad; by default those of
             :func:`~circsde.studies.flows.flow_convergence`.
-        runner: Where the errors are computed and kept.
+        runner: The runner that computes the errors and keeps them.
 
     Returns:
         The study of the errors, with ``seconds`` (the median), ``seconds_low`` and ``seconds_high`` (quartiles) over

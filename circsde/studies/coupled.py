@@ -40,7 +40,7 @@ class NoiseClock:
     Args:
         clock: The share of the variance that is added up to a time of the reversed equation.
         shape: ``(batch, *event)``.
-        generator: Of the path.
+        generator: The generator of the path.
         like: A tensor of the dtype and on the device of the noise.
     """
 
@@ -77,10 +77,10 @@ class Error:
 
     Attributes:
         value: The largest distance.
-        lower: Of its interval.
-        upper: Of its interval.
-        standard_error: Of the observable that is farthest off.
-        observable: Which that is.
+        lower: The lower end of its interval.
+        upper: The upper end of its interval.
+        standard_error: The standard error of the observable that is farthest off.
+        observable: The name of that observable.
         nfe: Evaluations of the score per sample.
         paths: How many were compared.
     """
@@ -106,9 +106,9 @@ class Paths:
         start: The law that samples start from.
         first: The index of the first sample.
         count: How many.
-        seed: Of starts and paths.
-        steps: Of references.
-        device: Where the network runs.
+        seed: The seed of starts and paths.
+        steps: The steps of references.
+        device: The device on which the network runs.
         denoise: Whether the last step is without noise.
         spent: Evaluations of the score per sample so far.
         progress: Called with them.
@@ -139,7 +139,7 @@ class Paths:
 
         Args:
             recipe: The recipe.
-            level: Of the interval, for all observables together.
+            level: The level of the interval, for all observables together.
             comparisons: How many such intervals are to cover together.
         """
         exact, bound = self.reference(0.0 if recipe.flow is not None else recipe.stochasticity)

@@ -42,11 +42,11 @@ class ErgodicAverage:
 
     Attributes:
         value: The estimate.
-        half_width: Of the interval: that of sampling, and ``bias``.
-        standard_error: Of the value, by batch means.
+        half_width: Half the width of the interval, which covers sampling and ``bias``.
+        standard_error: The standard error of the value, by batch means.
         bias: What the step may have left, by the change that halving it made.
         autocorrelation_time: The integrated one of ``f``, in units of time.
-        confidence: Of the interval.
+        confidence: The confidence level of the interval.
         method: The method.
         nfe: Evaluations of the drift of one sample, in all.
     """
@@ -79,18 +79,18 @@ def ergodic_average(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> ErgodicAverage:
-    """The mean of ``f`` under the stationary law, by averages over the time of a few long paths.
+    """Compute the mean of ``f`` under the stationary law, by averages over time along a few long paths.
 
     Args:
         sde: An equation whose rates do not change in time; its horizon is how long a path is.
         f: ``(batch, *event) -> (batch,)``, of angles, radians.
-        start: Where paths start, as for :func:`~circsde.studies.expectation`.
+        start: The start of the paths, as for :func:`~circsde.studies.expectation`.
         n_steps: Steps of a path; the same path is followed with twice as many, too.
         paths: How many.
         settling: The part of the time that is left out, in which paths forget their starts.
         method: A method; its ``invariant_order`` is that of the stationary law.
-        confidence: Of the interval.
-        seed: Of starts and paths.
+        confidence: The confidence level of the interval.
+        seed: The seed of starts and paths.
 
     Raises:
         ValueError: If the paths are too short: neighbouring batches are correlated, or the first half of them has

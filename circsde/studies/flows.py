@@ -39,7 +39,7 @@ def flow_convergence(
     confidence: float = 0.95,
     runner: Runner | None = None,
 ) -> xr.Dataset:
-    """Errors of adaptive methods on a probability flow, at the horizon, over the absolute tolerance.
+    """Measure errors of adaptive methods on a probability flow, at the horizon, by absolute tolerance.
 
     Args:
         subject: A reversed SDE with stochasticity 0, or a problem with one, or its name.
@@ -49,9 +49,9 @@ def flow_convergence(
         metric: ``"strong"``: the root-mean-square distance from where a much smaller tolerance leads; or ``"weak"``:
             the largest error of an expectation, as for :func:`~circsde.studies.convergence.weak_convergence`.
         paths: Independent starts.
-        seed: Of the starts.
-        confidence: Of the intervals.
-        runner: Where cells are computed and kept.
+        seed: The seed of the starts.
+        confidence: The confidence level of the intervals.
+        runner: The runner that computes cells and keeps them.
 
     Returns:
         ``error`` with its interval, ``resolved`` and ``nfe`` over (solver, atol). An adaptive method takes the steps

@@ -28,7 +28,7 @@ def affine_law(
     Args:
         run: ``(start, normals) -> end``, of shapes ``(paths, 1)``, ``(noises, paths, 1)`` and ``(paths, 1)``.
         noises: How many normals a path draws.
-        mean: That of the start.
+        mean: The mean of the start.
         variance: The same.
 
     Raises:
@@ -59,7 +59,7 @@ def normal_law(
         method: A method that draws one normal a step.
         sde: An equation for one angle whose drift is affine in it, as a reversed one of normal data.
         times: From that of the start on.
-        mean: That of the start.
+        mean: The mean of the start.
         variance: The same.
 
     Raises:

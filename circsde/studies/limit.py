@@ -48,8 +48,8 @@ def limit_convergence(
         oscillators: Numbers N of oscillators, increasing.
         paths: Independent realisations for each N.
         steps: Steps of Heun's method; their bias, which does not fall with N, must stay below the differences.
-        seed: Of starts and paths.
-        confidence: Of the intervals.
+        seed: The seed of starts and paths.
+        confidence: The confidence level of the intervals.
 
     Returns:
         ``difference`` of ``E cos k theta`` and ``E sin k theta``, k = 1, 2, 3, with ``lower`` and ``upper``, over

@@ -30,11 +30,11 @@ class Looks:
 
     Attributes:
         tolerance: The largest error that is accepted.
-        confidence: Of all intervals together.
+        confidence: The confidence level of all intervals together.
         budget: The most evaluations of the drift of one angle.
-        runner: Where cells are computed and kept.
+        runner: The runner that computes cells and keeps them.
         work: What was spent.
-        paths: That the last look took.
+        paths: The number of paths of the last look.
         look: Its number.
         first: The number of the next path.
         seen: The blocks of each offer as they were first looked at, the last ones.

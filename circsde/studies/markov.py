@@ -110,7 +110,7 @@ def markov_matrix(
         step: ``Method.step``, or ``Method.observe``, which may use only that part of the noise that is independent
             of ``dW``.
         sde: An equation for one or two phases.
-        t: Where the step starts.
+        t: The time at which the step starts.
         h: Its length.
         grid: The grid.
         levy_area: Whether ``step`` reads ``noise.dZ``.

@@ -155,9 +155,9 @@ class Solved:
     """Where solves ended from the same starts.
 
     Attributes:
-        ends: By solver and setting.
-        reference: Of the reference, which stands in for the exact solution.
-        coarse: Of the reference with at least twice its error.
+        ends: The ends of all solves, by solver and setting.
+        reference: The end of the reference, which stands in for the exact solution.
+        coarse: The end of the reference with at least twice its error.
     """
 
     ends: list[list[End]]
@@ -176,7 +176,7 @@ class Sample:
     """What a sample of paths tells.
 
     Attributes:
-        moments: Of :meth:`Block.features`.
+        moments: The moments of :meth:`Block.features`.
         nfe: Drift evaluations, by method and setting.
         work: Evaluations of the drift of one angle, in all.
     """

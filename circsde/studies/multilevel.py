@@ -48,8 +48,8 @@ class Level:
         steps: ``n_l``.
         nfe: Evaluations of the drift that a path takes, with both numbers of steps.
         paths: How many paths.
-        mean: Of the difference.
-        variance: Of the difference.
+        mean: The mean of the difference.
+        variance: The variance of the difference.
     """
 
     steps: int
@@ -72,12 +72,12 @@ class Expectation:
 
     Attributes:
         value: The estimate of ``E f``.
-        half_width: Of the interval: that of sampling, and ``bias``.
-        standard_error: Of the value, by sampling.
+        half_width: Half the width of the interval, which covers sampling and ``bias``.
+        standard_error: The standard error of the value, by sampling.
         bias: What the discretisation may have left, by the change that the last level made.
         change: That change.
         change_noise: The half-width of its interval.
-        confidence: Of the interval.
+        confidence: The confidence level of the interval.
         method: The method.
         levels: What was sampled.
     """
@@ -127,7 +127,7 @@ def expectation(
     seed: int = 0,
     budget: float = 1e9,
 ) -> Expectation:
-    r"""``E f(theta)`` at the horizon, to a tolerance, by multilevel Monte Carlo with Romberg weights.
+    r"""Compute ``E f(theta)`` at the horizon to a tolerance, by multilevel Monte Carlo with Romberg weights.
 
     The half-width is that of sampling, and what the discretisation may have left: ``1/(2^p - 1)``, p the weak order, of
     the change that the finest level made to the mean, with its sampling error. It covers where the levels are
@@ -139,9 +139,9 @@ def expectation(
         start: A law, one per angle, or ``(batch, generator) -> angles``, as in :class:`Simulation`.
         tolerance: The largest half-width of the interval, in the unit of ``f``.
         method: Its strong order decides how many paths the levels take; ``sra1`` has 1.5.
-        steps: Those of the coarsest level; by default as few as rates of the drift allow.
-        confidence: Of the interval.
-        seed: Of starts and paths.
+        steps: The steps of the coarsest level; by default as few as the rates of the drift allow.
+        confidence: The confidence level of the interval.
+        seed: The seed of starts and paths.
         budget: The most evaluations of the drift of one sample that may be made.
 
     Raises:

@@ -22,7 +22,7 @@ class Offer:
     Attributes:
         subject: The equation, its start and its observables.
         methods: Names, or methods.
-        power: Of the grids, see :func:`~circsde.studies.grids.graded_grid`, or
+        power: The power of the grids, see :func:`~circsde.studies.grids.graded_grid`, or
             :data:`~circsde.studies.grids.EQUAL_ERRORS`.
         times: That the grids of equal errors are made of, empty for a power.
         clocks: The seconds of so many steps by candidate, where they are the cost.

@@ -75,7 +75,7 @@ class PathBlock(Block):
         steps: Increasing numbers of steps.
         refinement: The reference takes at least this many times the largest of them.
         least: And at least as many as this.
-        grading: Of the grids on which all of them step, see :func:`~circsde.studies.grids.graded_grid`.
+        grading: The grading of the grids on which all of them step, see :func:`~circsde.studies.grids.graded_grid`.
     """
 
     methods: tuple[str | Method, ...]

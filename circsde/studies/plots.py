@@ -29,7 +29,7 @@ def convergence(study: xr.Dataset) -> Figure:
     """Errors against the step, log-log: intervals, hollow where not resolved, the floor shaded, order triangles.
 
     Args:
-        study: From ``strong_convergence``, ``weak_convergence`` or ``exact_convergence``.
+        study: A result of ``strong_convergence``, ``weak_convergence`` or ``exact_convergence``.
     """
     with _style():
         figure = Figure(figsize=(8.4, 4.6), layout="constrained")
@@ -67,7 +67,7 @@ def selection(choice: Choice) -> Figure:
     """Errors with their intervals against drift evaluations, the tolerance, and what was chosen.
 
     Args:
-        choice: From ``select``; what is neither accepted nor rejected is hollow.
+        choice: A result of ``select``; what is neither accepted nor rejected is hollow.
     """
     study = choice.dataset
     with _style():
@@ -93,7 +93,7 @@ def stability_regions(methods: Sequence[str | Method], extent: tuple[float, floa
 
     Args:
         methods: Names or methods; those with the same region share a line.
-        extent: Of the picture: the least and the largest real part, and the largest imaginary part.
+        extent: The extent of the picture: the least and the largest real part, and the largest imaginary part.
     """
     left, right, top = extent
     x, y = np.linspace(left, right, 321), np.linspace(-top, top, 321)
@@ -162,11 +162,11 @@ def _ticks(ax: Axes, values: Array) -> None:
 
 
 def _floor(ax: Axes, study: xr.Dataset) -> None:
-    """What lies below the lowest floor of all solvers cannot be told from zero."""
+    """What lies below the lowest floor of all solvers cannot be distinguished from zero."""
     floor, bottom = study["floor"].min("solver").to_numpy(), ax.get_ylim()[0]
     if floor.max() > bottom:
         h = study["step_size"].to_numpy()
-        label = "below this, nothing can be\ntold from zero"
+        label = "below this, nothing can be\ndistinguished from zero"
         ax.fill_between(h, bottom, np.maximum(floor, bottom), color=GREY, alpha=0.25, lw=0, label=label, zorder=0)
 
 

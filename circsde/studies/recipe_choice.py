@@ -16,7 +16,7 @@ class RecipeChoice:
 
     Attributes:
         recipe: The choice; None where nothing qualifies.
-        error: Of the choice, on samples that it was not chosen by.
+        error: The error of the choice, on samples that it was not chosen by.
         verdict: ``"resolved"`` where an interval says so, else ``"not resolved"``.
         dataset: Every candidate that was looked at, over ``candidate``: ``label``, ``n_steps``, ``nfe``, ``error`` with
             ``lower`` and ``upper``, ``paths``, and whether on ``fresh`` samples.

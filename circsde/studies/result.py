@@ -31,10 +31,10 @@ class Errors:
         error: The estimate, non-negative; NaN where the method diverged.
         lower: Lower end of the interval.
         upper: Upper end of the interval.
-        standard_error: Of the estimate, from sampling alone.
-        floor: The least error that could be told from zero.
+        standard_error: The standard error of the estimate, from sampling alone.
+        floor: The least error that can be distinguished from zero.
         paths_needed: To reach the target half-width.
-        covariance: Of the estimates of one method, shape ``(method, steps, steps)``.
+        covariance: The covariance of the estimates of one method, shape ``(method, steps, steps)``.
     """
 
     error: Array
@@ -141,7 +141,7 @@ def error_dataset(
             "lower": (grid, errors.lower, {"long_name": "lower end of the interval", "units": unit}),
             "upper": (grid, errors.upper, {"long_name": "upper end of the interval", "units": unit}),
             "standard_error": (grid, errors.standard_error, {"long_name": "standard error", "units": unit}),
-            "floor": (grid, errors.floor, {"long_name": "least error that could be told from zero", "units": unit}),
+            "floor": (grid, errors.floor, {"long_name": "least error distinguishable from zero", "units": unit}),
             "resolved": (grid, errors.resolved, {"long_name": "interval within a quarter of the error"}),
             "paths_needed": (grid, errors.paths_needed, {"long_name": "paths for the target half-width", "units": "1"}),
             "nfe": (grid, nfe, {"long_name": "drift evaluations per path", "units": "1"}),

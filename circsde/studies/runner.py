@@ -36,7 +36,7 @@ class Cell(Protocol):
 
 @dataclass(frozen=True)
 class Runner:
-    """Where and how cells are computed. Results do not depend on it, bit for bit, on processors of one kind.
+    """Computes the cells of a study; results do not depend on it, bit for bit, on processors of one kind.
 
     Attributes:
         folder: Finished cells are kept there, each written whole or not at all, and are not computed again. A cell is

@@ -49,7 +49,7 @@ def select(
     confidence: float = 0.95,
     runner: Runner | None = None,
 ) -> Choice:
-    r"""The cheapest method and setting whose error has its upper confidence bound within ``tolerance``.
+    r"""Find the cheapest method and setting whose error has an upper confidence bound within ``tolerance``.
 
     The cost is counted in drift evaluations per path, or in seconds. Weak errors of one or two angles that start from a
     known law are decided by transfer operators, without sampling noise, where the drift is smooth. All others are
@@ -83,9 +83,9 @@ def select(
         monte_carlo: Sample, even where the law is known.
         budget: The most evaluations of the drift of one angle to spend on sampling, all solves counted.
         refinement: The reference takes at least this many times the largest number of steps.
-        seed: Of starts and paths.
-        confidence: That the chosen candidate's error is below its upper bound.
-        runner: Where cells are computed and kept.
+        seed: The seed of starts and paths.
+        confidence: The probability with which the error of the choice is below its upper bound.
+        runner: The runner that computes cells and keeps them.
 
     Returns:
         The choice: ``method``, ``n_steps`` or ``atol``, ``stochasticity``, ``power``, ``nfe``, ``verdict``, ``advice``,

@@ -30,7 +30,7 @@ _FEW = 2  # states of so many angles
 
 @torch.no_grad()
 def stability(method: str | Method, sde: SDE, states: Angles | Solution | None = None) -> xr.Dataset:
-    r"""The longest step for which a method is stable on an equation, by the linearisation of the drift.
+    r"""Find the longest step for which a method is stable on an equation, from the linearisation of the drift.
 
     At each time and state, every eigenvalue of the drift's Jacobian that falls bounds the step by the method's region
     of stability (:mod:`circsde.solvers.stability`). Of the Moebius methods only the part of the drift that is not

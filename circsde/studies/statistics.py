@@ -88,7 +88,7 @@ def rare(moments: Moments, confidence: float, finer: NDArray[np.bool_]) -> Array
     frequent.
 
     Args:
-        moments: Of the numbers; the last axis runs from coarse settings to fine ones.
+        moments: The moments of the numbers; the last axis runs from coarse settings to fine ones.
         confidence: Two-sided, as for :func:`quantile`.
         finer: Which settings have a coarser one before them, shape ``(d,)``.
     """
@@ -137,7 +137,7 @@ def fit_order(steps: Array, error: Array, covariance: Array, resolved: NDArray[n
     Args:
         steps: Increasing numbers of steps, shape ``(n,)``.
         error: Positive errors, shape ``(n,)``.
-        covariance: Of the errors, shape ``(n, n)``; zero where they are exact.
+        covariance: The covariance of the errors, shape ``(n, n)``; zero where they are exact.
         resolved: Which points count.
 
     >>> n = np.array([10.0, 20.0, 40.0])

@@ -125,9 +125,9 @@ def select_recipe(
         nfe: Evaluations of the score that may be spent on a sample, instead of a tolerance.
         candidates: By default those of :func:`circsde.studies.samplers.samplers`.
         pilot: Samples to compare candidates on; by default 256, fewer of images.
-        confidence: That the error of the choice is below its upper bound.
-        seed: Of starts and noise.
-        device: Where the network runs.
+        confidence: The probability with which the error of the choice is below its upper bound.
+        seed: The seed of starts and noise.
+        device: The device on which the network runs.
         progress: Called with the evaluations so far, and with what is done next as ``now``.
 
     Raises:

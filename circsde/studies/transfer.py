@@ -85,7 +85,7 @@ def numerical_law(
         start: The law at time 0, or one per phase.
         steps: The number of steps.
         tolerance: Refine the grid until no low moment changes by more, and its tail is negligible or no longer falls.
-        grading: Of the grid of times, see :func:`~circsde.studies.grids.graded_grid`; 1 for equal steps.
+        grading: The grading of the grid of times, see :func:`~circsde.studies.grids.graded_grid`; 1 for equal steps.
 
     Raises:
         ValueError: For more than two phases, or a method that remembers earlier steps, unless on one phase the last
@@ -124,7 +124,7 @@ def stationary_law(method: Method, sde: SDE, h: float, tolerance: float | None =
 def transfer_operator(
     method: str | Method, sde: SDE, h: float, *, t: float = 0.0, points: int | None = None
 ) -> xr.Dataset:
-    """The Markov operator of one step as a matrix on a grid of angles (eq. 9).
+    """Compute the Markov operator of one step as a matrix on a grid of angles (eq. 9).
 
     ``operator @ u`` is ``E u(theta')`` given theta for a function u on the grid; ``operator.T @ p`` moves a density.
     How well the grid and the quadrature resolve it is measured on the waves ``e^{imt}``, ``0 < m <= 5`` (T^2: 2).
@@ -133,7 +133,7 @@ def transfer_operator(
         method: A name in ``circsde.solvers.METHODS``, or a method.
         sde: An equation for one or two phases, forward or reverse.
         h: The step, in units of time.
-        t: Where the step starts.
+        t: The time at which the step starts.
         points: Grid points per phase, an odd number; by default as many as resolve the waves.
 
     Returns:
