@@ -1,0 +1,326 @@
+"""Are phases the right model of orientations, and does attraction or coupling help them, at any number of steps?
+
+    python benchmarks/orientation_fields.py --quick                                   # seconds, generated fingerprints
+    python benchmarks/orientation_fields.py --data FOLDER --out benchmarks/results/orientation_fields
+    python benchmarks/orientation_fields.py --table benchmarks/results/orientation_fields
+
+FOLDER holds ``socofing/``. Data are the doubled orientations of ridges (``OrientationEncoding``) in windows of 32 x 32
+pixels, persons being in one part only. All models are one U-Net (preset "tiny", zero padding, no linear part) with as
+many updates on as many windows, but for what it reads and answers:
+
+* ``wrapped diffusion``: noise alone, by denoising.
+* ``attraction``: the same noise, and attraction to phase 0, but no coupling; ``local`` (radius 5) and ``global``
+  coupling besides. By pathwise matching, with the published rates of noise; ``attraction`` has those of ``local``.
+* ``standard``: variance-preserving diffusion of cosine and sine as two channels, epsilon prediction; the estimate of
+  the data is clipped in each step, and the angle of the pair is the phase.
+
+Multistep steps take one evaluation of the network each, from the simplest start law that simulated states are not told
+from; the standard model is sampled by ancestral steps, too. Distances of ``circsde.metrics.phase_fields`` to windows of
+held-out persons, with bootstrap intervals over windows and samples and, as a floor, the distance of as many training
+windows. What ``--out`` holds is not measured again, samples that ``--runs`` holds are not drawn again, and a training
+that was stopped goes on.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from images import across_seeds, by_cell
+from report import Record, Row
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
+from circsde.data import ImageSet, RandomWindows, image_set
+from circsde.data.orientation import OrientationEncoding
+from circsde.kuramoto import KuramotoSDE
+from circsde.matching.chain import Chain
+from circsde.metrics.phase_fields import MEASURES, compare
+from circsde.models.processes import RADIUS
+from circsde.models.settings import Settings
+from circsde.models.training import Trained, train
+from circsde.models.transitions import Objective
+from circsde.models.unet import PRESETS, ScoreUNet
+from circsde.models.values import sample as sample_values
+from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
+from circsde.record import provenance, replacing
+from circsde.sampling.choose_start import FILE, choose, load_law, save_law
+from circsde.sampling.generate import generate
+from circsde.sampling.reverse import Recipe
+from circsde.schedule import Schedule
+from circsde.streams import seed_torch, torch_stream
+from circsde.typing import Angles
+
+SHAPE, EPOCHS, STEPS, EVALUATIONS = (32, 32), 10, 100, (10, 25, 100)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model of phases: what couples them, the weight of the attraction, and what the score regresses on."""
+
+    coupling: Coupling
+    weight: float
+    objective: Objective = Objective.PATHWISE
+
+    @property
+    def equation(self) -> KuramotoSDE:
+        """What drives phases forward."""
+        return KuramotoSDE(SHAPE, self.coupling, Schedule.published(STEPS, reference_weight=self.weight))
+
+
+CONTENDERS: dict[str, Contender | None] = {
+    "wrapped diffusion": Contender(NoCoupling(), 0.0, Objective.DENOISING),
+    "standard": None,
+    "attraction": Contender(NoCoupling(), 1.0),
+    "local": Contender(LocalCoupling(RADIUS), 1.0),
+    "global": Contender(GlobalCoupling(), 1.5),
+}
+SAMPLERS = ("multistep", "ancestral")
+
+
+@dataclass(frozen=True)
+class Components:
+    """Cosines and sines of phases as two channels, for a model of values."""
+
+    phases: RandomWindows
+
+    def __call__(self, count: int, generator: torch.Generator) -> Tensor:
+        """``(count, 2, rows, columns)`` in ``[-1, 1]``."""
+        theta = self.phases(count, generator)
+        return torch.stack((theta.cos(), theta.sin()), 1)
+
+    @cached_property
+    def digest(self) -> str:
+        """That of the phases: a process of values has another description anyway."""
+        return self.phases.digest
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all cells of a run have in common."""
+
+    source: str
+    runs: Path
+    seed: int
+    updates: int
+    batch: int
+    samples: int
+    evaluations: tuple[int, ...]
+    device: str = "cpu"
+    resamples: int = 200
+    simulated: int = 1000  # states that the law of the start is fitted to; a quarter as many tell it from others
+
+    @property
+    def together(self) -> int:
+        """Samples at a time: few have room in the cache of a processor."""
+        return 32 if self.device == "cpu" else 512
+
+    def windows(self, part: str) -> RandomWindows:
+        """Doubled orientations of the images to learn from, ``train``, or of those held out, ``test``."""
+        return RandomWindows(images(self.source, part), OrientationEncoding())
+
+    def run(self, name: str) -> Path:
+        """Where a contender is trained, and its samples are kept."""
+        return self.runs / f"{name}-{self.seed}".replace(" ", "-")
+
+
+@cache
+def images(source: str, part: str) -> ImageSet:
+    """A part of a data set, held in memory."""
+    return image_set(source, crop=SHAPE, part=part, prints=10)  # type: ignore[arg-type]
+
+
+def fit(task: Task, name: str) -> Trained:
+    """Train a contender, or go on with it."""
+    training, validation = task.windows("train"), task.windows("test")
+    settings = Settings(
+        EPOCHS,
+        task.updates // EPOCHS,
+        task.batch,
+        learning_rate=2e-3,
+        warmup=100,
+        averaging=0.99,
+        pool=32,
+        stride=10,
+        seed=task.seed,
+        recorded=task.device == "cuda",
+    )
+    seed_torch(task.seed, "weights")
+    architecture = {"padding": "zeros", **PRESETS["tiny"]}
+    contender, where = CONTENDERS[name], "gpu" if task.device == "cuda" else "cpu"
+    if contender is None:
+        values = VariancePreserving((2, *SHAPE))
+        network, pairs = EpsilonUNet(values, **architecture), (Components(training), Components(validation))
+        return train(network, values, Objective.DENOISING, *pairs, task.run(name), settings, accelerator=where)
+    sde = contender.equation
+    score = ScoreUNet(SHAPE, sde.schedule.diffusion, head="scalar", **architecture)
+    chain, data = Chain.uniform(sde, STEPS), (training, validation)
+    return train(score, chain, contender.objective, *data, task.run(name), settings, accelerator=where)
+
+
+def samplers(task: Task, name: str, trained: Trained) -> dict[str, Callable[[int], Angles]]:
+    """How phases are drawn by the number of evaluations; the law that they start from is kept with the run."""
+    process, score = trained.process, trained.network.to(task.device)
+    if isinstance(process, VariancePreserving):
+
+        def values(method: str) -> Callable[[int], Angles]:
+            def draw(n: int) -> Angles:
+                options = {"method": method, "clip": "always", "seed": task.seed, "device": task.device}
+                parts = []
+                for first in range(0, task.samples, task.together):
+                    count = min(task.together, task.samples - first)
+                    x = sample_values(
+                        process,
+                        score,
+                        count,
+                        n_steps=n,
+                        first_sample=first,
+                        **options,  # type: ignore[arg-type]
+                    )
+                    parts.append(torch.atan2(x[:, 1], x[:, 0]).cpu())
+                return torch.cat(parts)
+
+            return draw
+
+        return {method: values(method) for method in SAMPLERS}
+    path = task.run(name) / FILE
+    if not path.exists():
+        starts = task.windows("train")
+        save_law(*choose(process, starts, fitted=task.simulated, compared=task.simulated // 4), path)
+    law, _ = load_law(path)
+
+    def multistep(n: int) -> Angles:
+        recipe = Recipe("multistep", n, denoise=False)
+        options = {"seed": task.seed, "batch_size": task.together, "device": task.device}
+        drawn = generate(process, score, law, task.samples, recipe, **options)  # type: ignore[arg-type]
+        return torch.from_numpy(drawn["theta"].to_numpy())
+
+    return {"multistep": multistep}
+
+
+def drawn(task: Task, name: str) -> Iterator[tuple[str, Angles]]:
+    """Train, then draw by every sampler and number of evaluations; what is there already is read."""
+    trained = fit(task, name)
+    for sampler, draw in samplers(task, name, trained).items():
+        for n in task.evaluations:
+            path = task.run(name) / f"{sampler}-{n}-{task.samples}.npy"
+            if not path.exists():
+                theta = draw(n).numpy()
+                with replacing(path) as temporary, temporary.open("wb") as file:
+                    np.save(file, theta)
+            yield f"{sampler}/{n}", torch.from_numpy(np.load(path))
+
+
+def fill(task: Task, name: str, path: Path, real: Angles, train: Angles) -> None:
+    """Add to the results of a contender what they lack, one sampler and number of evaluations after another.
+
+    Raises:
+        ValueError: If they are those of another training, or of other numbers of samples.
+    """
+    about = {"updates": task.updates, "batch": task.batch, "samples": task.samples, "real": len(real)}
+    fresh = {"cell": name, "seed": task.seed, **about, "means": {}, "measures": {}}
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else fresh
+    if any(kept[key] != value for key, value in about.items()):
+        raise ValueError(f"{path} has results of other settings than {about}: give another --out")
+    wanted = {f"{sampler}/{n}" for sampler in SAMPLERS[: 1 if CONTENDERS[name] else 2] for n in task.evaluations}
+    if wanted <= set(kept["measures"]):
+        return
+    for key, theta in drawn(task, name):
+        if key in kept["measures"]:
+            continue
+        found = compare(real, theta, train=train, resamples=task.resamples, generator=torch_stream(0, "resampling"))
+        columns = found[["value", "low", "high", "floor"]].to_array().transpose("measure", "variable")
+        kept["measures"][key] = dict(zip(MEASURES, columns.values.tolist(), strict=True))
+        for which, of in (("real", "real"), ("train", "train"), (key, "samples")):
+            kept["means"][which] = dict(zip(MEASURES, found["mean"].sel(set=of).values.tolist(), strict=True))
+        with replacing(path, force=True) as temporary:
+            temporary.write_text(json.dumps(kept | provenance(), indent=1) + "\n")
+
+
+def summary(record: Record) -> Iterator[Row]:
+    """Distances of the standard model over those of wrapped diffusion, and of attraction alone over local coupling.
+
+    Intervals reach from the ends that favour the first to those that favour the second.
+    """
+    cells = by_cell(record.values())
+    for measure, said in (("positive", "cores"), ("correlation", "correlation at 16 pixels")):
+        for peer, ours in (("standard", "wrapped diffusion"), ("attraction", "local")):
+            for n in EVALUATIONS:
+                both = [across_seeds(cells.get(name, []), f"multistep/{n}", measure) for name in (peer, ours)]
+                if all(both):
+                    (a, a_low, a_high, _), (b, b_low, b_high, _) = both
+                    question = f"orientations, {said}, {n} evaluations: {ours}"
+                    yield Row(question, peer, a / b, a_low / b_high, a_high / max(b_low, 1e-9))
+
+
+def show(folder: Path) -> None:
+    """By measure a row per contender and sampler: mean over seeds, and what their intervals cover."""
+    cells = by_cell(json.loads(path.read_text()) for path in sorted(folder.glob("*.json")))
+    for measure in MEASURES:
+        table = Table(title=f"{measure}: distance, mean over seeds and what their 95 % intervals cover")
+        for column in ("contender", "seeds", "sampler", *(f"{n} evaluations" for n in EVALUATIONS), "floor"):
+            table.add_column(column, no_wrap=True)
+        for name, sampler in ((name, sampler) for name in CONTENDERS for sampler in SAMPLERS):
+            results = cells.get(name, [])
+            found = [across_seeds(results, f"{sampler}/{n}", measure) for n in EVALUATIONS]
+            if any(found):
+                texts = [f"{v[0]:.3f} ({v[1]:.3f} to {v[2]:.3f})" if v else "" for v in found]
+                table.add_row(name, str(len(results)), sampler, *texts, f"{max(v[3] for v in found if v):.3f}")
+        Console(width=150).print(table)
+
+
+def main() -> None:
+    """Fill the table, contender by contender."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two contenders, ten updates, generated fingerprints")
+    parser.add_argument("--data", type=Path, help="the folder of socofing/")
+    parser.add_argument("--contender", action="append", choices=CONTENDERS, help="may be given again; by default all")
+    parser.add_argument("--evaluations", type=int, nargs="+", default=EVALUATIONS, choices=EVALUATIONS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--updates", type=int, default=1500, help="of --batch windows each")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=512)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--runs", type=Path, default=Path("out/orientation_fields"), help="where trainings are kept")
+    parser.add_argument("--out", type=Path, help="where results are kept")
+    parser.add_argument("--table", type=Path, help="show the results of this folder")
+    given = parser.parse_args()
+    if given.table is not None:
+        show(given.table)
+        return
+    if not given.quick and given.data is None:
+        parser.error("give --data, the folder of socofing/, or --quick")
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        if given.quick:
+            task, n_real = Task("fingerprint", Path(scratch), 0, EPOCHS, 4, 8, (5,), resamples=4, simulated=64), 16
+            names, out = ["standard", "local"], Path(scratch)
+        else:
+            source, n_real = f"socofing:{given.data}/socofing", 1500
+            work = given.updates, given.batch, given.samples, tuple(given.evaluations)
+            task = Task(source, given.runs, given.seed, *work, device=given.device)
+            names, out = given.contender or list(CONTENDERS), given.out or given.runs
+        out.mkdir(parents=True, exist_ok=True)
+        real, train = (
+            images(task.source, part).phases(count, OrientationEncoding(), seed)
+            for part, count, seed in (("test", n_real, 1), ("train", task.samples, 2))
+        )
+        for name in names:
+            fill(task, name, out / f"{name}-{task.seed}.json".replace(" ", "-"), real, train)
+            print(f"{name}: measured", flush=True)
+        if given.quick:
+            print("distances after ten updates mean nothing: this only shows that every part runs")
+        else:
+            show(out)
+
+
+if __name__ == "__main__":
+    main()
