@@ -30,7 +30,8 @@ coverage: $(INSTALLED)
 	$(TEST) $(WORKERS) -m "not slow" --cov --cov-report=term-missing:skip-covered
 
 test-lowest: $(LOWEST)/installed
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -n 2 -m "not slow" -W ignore::DeprecationWarning \
+	@# what another numba has compiled lies beside the source
+	OMP_NUM_THREADS=1 NUMBA_CACHE_DIR=$(abspath $(LOWEST))/compiled $(LOWEST)/bin/pytest -n 2 -m "not slow" -W ignore::DeprecationWarning \
 		-W "ignore:numpy.ndarray size changed:RuntimeWarning" \
 		$(TOUCHES:%=tests/test_%.py)
 

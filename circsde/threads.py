@@ -14,7 +14,7 @@ from torch import Tensor
 _WORTHWHILE = 1 << 15  # numbers below which a second thread costs more than it saves
 
 
-def share(work: Callable[[int, int], object], count: int, grain: int, each: int, *, least: int = 1) -> None:
+def share(work: Callable[[int, int], object], count: int, grain: int, each: int, *, least: float = 1) -> None:
     """Do ``work(first, last)`` for ``count`` things, by several threads where they are worth it.
 
     Args:
@@ -22,10 +22,10 @@ def share(work: Callable[[int, int], object], count: int, grain: int, each: int,
         count: The number of things, which are in order.
         grain: Things that stay together.
         each: Numbers that one thing costs.
-        least: How many times the usual a thread must have to do.
+        least: How many times the usual a thread must have to do; infinity where this thread does all.
     """
     pieces = -(-count // grain)
-    threads = min(torch.get_num_threads(), pieces, max(1, count * each // (least * _WORTHWHILE)))
+    threads = min(torch.get_num_threads(), pieces, max(1, int(count * each / (least * _WORTHWHILE))))
     if threads == 1:
         work(0, count)
         return

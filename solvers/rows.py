@@ -1,7 +1,7 @@
 """The samples of a solve by compiled loops, shared among threads."""
 
+import math
 import sys
-from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -21,7 +21,7 @@ from circsde.streams import key
 from circsde.threads import share
 from circsde.torus import half_open_bounds
 
-_LONG = 1 << 16  # oscillators from which on threads share one sample
+_LONG = 1 << 16  # oscillators from which on samples go step by step, so that threads can share one
 _BESIDE_TORCH = 32  # times as many as usual, where torch's threads wait on their cores for milliseconds in between
 
 
@@ -71,33 +71,39 @@ class Rows:
             room = self._room(self.rows)
             stages.walk(self.theta, self.turns, lost, room, self.equation, numbers, self.rows, *at)
 
+        def one_by_one(first: int, last: int) -> None:
+            for row in range(first, last):
+                self._step_by_step(row, row + 1, numbers, begins + a, lost, 1 if together else math.inf)
+
+        samples, cost, together = self.shape[0], self.n * (b - a), self.shape[0] < torch.get_num_threads()
         if self.equation.listens == stages.GIVEN:
-            self._step_by_step([(0, self.shape[0])], numbers, begins + a, lost)
-        elif self.shape[0] < torch.get_num_threads() and self.n >= _LONG:
-            self._step_by_step([(row, row + 1) for row in range(self.shape[0])], numbers, begins + a, lost)
+            self._step_by_step(0, samples, numbers, begins + a, lost, _BESIDE_TORCH)
+        elif self.n < _LONG:
+            share(walk, samples, self.rows, cost)
+        elif together:
+            one_by_one(0, samples)
         else:
-            share(walk, self.shape[0], self.rows, self.n * (b - a))
+            share(one_by_one, samples, 1, cost)
         return lost
 
-    def _step_by_step(self, groups: Sequence[tuple[int, int]], numbers: Any, step: int, lost: Any) -> None:
-        """Take them one by one with groups of samples, all threads on one stage of one group at a time."""
-        eq, first_sample = self.equation, self.path.first_sample
-        rooms = [self._room(last - first) for first, last in groups]
+    def _step_by_step(self, first: int, last: int, numbers: Any, step: int, lost: Any, least: float) -> None:
+        """Take them with some samples, stage by stage; threads share each as :func:`~circsde.threads.share` does."""
+        eq, room, theta = self.equation, self._room(last - first), self.theta[first * self.n : last * self.n]
+        sample = np.uint64(self.path.first_sample + first)
         for i in range(len(numbers.rates)):
             far = 0
-            for (first, last), room in zip(groups, rooms, strict=True):
-                theta = self.theta[first * self.n : last * self.n]
-                at = np.uint64(first_sample + first), np.uint64(step + i)
-                for number in (0, 1, 2) if eq.two else (0, 2):
-                    far += self._sweep(theta, room, number, numbers, i, *at)
-                    if eq.listens != stages.GIVEN:
-                        stages.fields(len(theta), room, eq, number, numbers, i)
-                    elif number < 2:
-                        self._listen(room, number, numbers.rates[i, number])
-            if far and not stages.unwind(self.theta, self.turns, lost, self.n, 0, self.shape[0], i, eq.limit):
+            for number in (0, 1, 2) if eq.two else (0, 2):
+                far += self._sweep(theta, room, number, numbers, i, sample, np.uint64(step + i), least)
+                if eq.listens != stages.GIVEN:
+                    stages.fields(len(theta), room, eq, number, numbers, i)
+                elif number < 2:
+                    self._listen(room, number, numbers.rates[i, number])
+            if far and not stages.unwind(self.theta, self.turns, lost, self.n, first, last, i, eq.limit):
                 return
 
-    def _sweep(self, theta: Any, room: Any, number: int, numbers: Any, i: int, sample: Any, step: Any) -> int:
+    def _sweep(
+        self, theta: Any, room: Any, number: int, numbers: Any, i: int, sample: Any, step: Any, least: float
+    ) -> int:
         """A stage, or the end of a step, by all threads: several samples, or parts of one."""
         far = list[int]()
 
@@ -109,8 +115,7 @@ class Rows:
             far.append(stages.sweep_rows(theta, own, self.equation, number, numbers, i, *rows, sample, step))
 
         count, grain = (samples, self.rows) if samples > 1 else (self.n, RUN)
-        beside_torch = self.equation.listens == stages.GIVEN
-        share(part, count, grain, len(theta) // count, least=_BESIDE_TORCH if beside_torch else 1)
+        share(part, count, grain, len(theta) // count, least=least)
         return sum(far)
 
     def _listen(self, room: Any, number: int, rates: Any) -> None:
