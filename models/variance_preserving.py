@@ -3,6 +3,8 @@ r"""The standard score-based model, for comparison: variance-preserving diffusio
 ``x_t = alpha x_0 + sigma eps`` with ``alpha^2 = exp(-int_0^t beta)`` and ``sigma^2 = 1 - alpha^2``. A network answers
 eps and learns it by the simple loss ``|eps_hat - eps|^2`` (Ho et al. 2020, arXiv:2006.11239), here in continuous time
 (Song et al. 2021, arXiv:2011.13456).
+
+Likelihoods are computed as those of phases, on so short an arc of the circle that no value goes round: :class:`OnArc`.
 """
 
 import math
@@ -13,12 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from circsde.laws.distributions import WrappedNormal
 from circsde.matching.chain import Pairs, unlabelled
 from circsde.matching.jacobian import spread
 from circsde.models.transitions import DataSampler, begin
 from circsde.models.unet import UNet
 from circsde.schedule import Linear
-from circsde.typing import Angles, PerSample, Tangent, Time
+from circsde.sde import SDE
+from circsde.typing import Amplitude, Angles, Field, PerSample, Tangent, Time
+
+ARC = math.pi / 16.0
+"""The angle of the value 1, rad: neither data nor standard normals come to the values of +-16 that are half a turn."""
 
 
 @dataclass(frozen=True)
@@ -144,3 +151,56 @@ class EpsilonUNet(nn.Module):
         log_noise = self.process.noise_level(t).log().to(x).reshape(-1, 1)
         eps: Tensor = self.network(image, log_noise, labels, condition).to(x.dtype).reshape(x.shape)
         return -eps / spread(self.process.scales(t)[1].to(x.device), x)
+
+
+class OnArc(SDE):
+    r"""The standard diffusion as an equation of the angles ``theta = ARC x``, for :func:`circsde.log_prob`.
+
+    ``log p(x) = log p(theta) + d log ARC`` for d values. The drift jumps half a turn away, where no value comes: a
+    standard normal exceeds 16 with a probability of 1e-57.
+
+    Args:
+        process: The diffusion of values.
+
+    >>> from circsde.solvers.likelihood import log_prob
+    >>> arc = OnArc(VariancePreserving((3,)))
+    >>> x = torch.tensor([[0.5, -0.5, 1.0]])
+    >>> found = log_prob(arc, arc.score(lambda t, x: -x), ARC * x)  # of standard normals, which are stationary
+    >>> expected = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum()
+    >>> abs(found.value + 3 * math.log(ARC) - expected).item() < 1e-5
+    True
+    """
+
+    def __init__(self, process: VariancePreserving) -> None:
+        super().__init__(horizon=process.horizon, event_shape=process.event_shape)
+        self.process = process
+
+    def drift(self, t: Time, theta: Angles) -> Tangent:
+        """``-beta(t) / 2 theta``, rad/time."""
+        return -0.5 * self.process.beta(t) * theta
+
+    def diffusion(self, t: float | Tensor) -> Amplitude:
+        """``ARC beta(t)^(1/2)``, rad per square-root time."""
+        return ARC * self.process.beta(t) ** 0.5
+
+    def divergence(self, t: Time, theta: Angles) -> PerSample:
+        """The divergence of the drift, 1/time."""
+        return -0.5 * self.process.beta(t) * theta.new_full((len(theta),), theta[0].numel())
+
+    @property
+    def breakpoints(self) -> tuple[float, ...]:
+        """The earliest time that is learned, until which the score is held."""
+        return (self.process.earliest,)
+
+    def settled_law(self) -> WrappedNormal:
+        """Standard normal values."""
+        return WrappedNormal(0.0, ARC)
+
+    def score(self, score: Field) -> Field:
+        """The score of angles, 1/rad, of one of values, which is held before the earliest time that is learned."""
+
+        def of_angles(t: Time, theta: Angles) -> Tangent:
+            t = torch.as_tensor(t, dtype=torch.float64).clamp(min=self.process.earliest)
+            return score(t, theta / ARC) / ARC
+
+        return of_angles

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scipy.stats import norm
 from torch import Tensor
 from typer.testing import CliRunner
 
 from circsde.cli import app
 from circsde.commands import loglik
-from circsde.laws.distributions import VonMises
+from circsde.laws.distributions import VonMises, WrappedNormal
 from circsde.laws.gibbs import MeanFieldGibbs
 from circsde.matching.chain import Chain
 from circsde.models.processes import Family, Process, image_process
 from circsde.models.training import Trained
 from circsde.models.transitions import Objective
+from circsde.models.variance_preserving import VariancePreserving
 from circsde.sampling.likelihoods import Estimate, OfAngles, OfImages, levels, prior_of
 from circsde.sampling.start_laws import Gibbs, Independent, Resampled
 from circsde.solvers.likelihood import log_density
@@ -115,6 +117,49 @@ def test_an_image_under_the_uniform_law_has_the_bits_of_its_levels(scale: float)
     found = OfImages(model, prior, "", images, 0, Estimate(draws=2)).compute()
     assert name == "settled"
     np.testing.assert_allclose(found["bits_per_dim"], 8.0 + math.log2(math.pi / scale), atol=1e-5)
+
+
+class Gaussian(torch.nn.Module):
+    """The exact score of independent normal phases or values, ``N(loc, scale^2)`` at time 0."""
+
+    def __init__(self, process: Chain | VariancePreserving, loc: float, scale: float) -> None:
+        super().__init__()
+        self.process, self.loc, self.scale = process, loc, scale
+
+    def law(self, t: Tensor | float) -> WrappedNormal:
+        """On a circle, at time ``t``."""
+        assert isinstance(self.process, Chain)
+        return WrappedNormal(self.loc, (self.scale**2 + torch.as_tensor(self.process.sde.variance(0.0, t))).sqrt())
+
+    def forward(self, t: Tensor, theta: Tensor) -> Tensor:
+        if isinstance(self.process, Chain):
+            return self.law(t).score(theta)
+        alpha, sigma = (float(scale) for scale in self.process.scales(t))
+        return (alpha * self.loc - theta) / (alpha**2 * self.scale**2 + sigma**2)
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "standard"])
+def test_normal_grey_levels_have_the_bits_of_their_law(kind: str) -> None:
+    """Mean and standard deviation of 140 and 20 levels, so that noise between levels costs 1e-4 bits.
+
+    The bound is the mean of a quadratic over each cell. Student's law of 7 degrees of freedom; false alarm 1e-3 for
+    each of 2 images.
+    """
+    unit = 0.5 * math.pi / 128.0 if kind == "diffusion" else 1.0 / 128.0
+    sde = image_process(Process.DIFFUSION, (8, 8), Family.PUBLISHED, 4)
+    process = Chain.uniform(sde, 4) if kind == "diffusion" else VariancePreserving((8, 8))
+    score = Gaussian(process, 12.0 * unit, 20.0 * unit)
+    model = Trained(score, process, Objective.DENOISING, {"encoding_scale": 0.5 * math.pi}, 1)
+    images = (140.0 + 20.0 * torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0))).long()
+    prior = score.law(sde.horizon) if kind == "diffusion" else prior_of(model, None)[0]
+    found = OfImages(model, prior, "", images, 0, Estimate(draws=8)).compute()
+    middle = images.double() + 0.5 - 140.0
+    bound = (0.5 * (middle**2 + 1.0 / 12.0) / 400.0 + math.log(20.0 * math.sqrt(2.0 * math.pi))) / math.log(2.0)
+    code = -np.log2(norm.cdf(middle + 0.5, scale=20.0) - norm.cdf(middle - 0.5, scale=20.0))
+    z = (torch.from_numpy(found["bits_per_dim"].values) - bound.mean((1, 2))) / torch.from_numpy(found["stderr"].values)
+    assert z.abs().max() < 5.41
+    np.testing.assert_allclose(bound.mean((1, 2)), code.mean((1, 2)), atol=2e-4)
+    assert found["stderr"].max() < 0.01
 
 
 @pytest.mark.slow

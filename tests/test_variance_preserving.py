@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from scipy.integrate import quad
+from scipy.stats import norm
 from torch import Tensor
 
+from circsde.laws.distributions import WrappedNormal
 from circsde.matching.chain import loss
 from circsde.models import checkpoint
 from circsde.models.settings import Settings
@@ -15,11 +17,14 @@ from circsde.models.training import train, trained
 from circsde.models.transitions import Objective, TensorSampler
 from circsde.models.values import sample
 from circsde.models.variance_preserving import (
+    ARC,
     EpsilonUNet,
     NoisedData,
+    OnArc,
     VariancePreserving,
 )
 from circsde.schedule import Linear
+from circsde.solvers.likelihood import log_prob
 from circsde.typing import Angles, Field, Tangent, Time
 
 MEAN, DEVIATION = torch.tensor([0.3, -0.5, 0.0]), torch.tensor([0.1, 0.5, 1.0])
@@ -99,3 +104,25 @@ def test_the_first_loss_is_one_and_other_objectives_are_refused(tmp_path: Path) 
     assert float(loss(network, pairs).mean().detach()) == pytest.approx(1.0, abs=5 * (2 / (200 * 64)) ** 0.5)
     with pytest.raises(ValueError, match="is trained by denoising, got pathwise"):
         train(network, process, Objective.PATHWISE, data, data, tmp_path, Settings(epochs=1), accelerator="cpu")
+
+
+# Likelihoods
+
+
+def test_log_densities_on_an_arc_are_those_of_the_gaussian_values() -> None:
+    """To the error that is stated; with the score of values for that of angles they are not."""
+    arc = OnArc(PROCESS)
+    alpha, sigma = (scale.item() for scale in PROCESS.scales(1.0))
+    horizon = WrappedNormal(ARC * alpha * MEAN, ARC * (alpha**2 * DEVIATION**2 + sigma**2).sqrt())
+    x = (MEAN + DEVIATION * torch.randn(20, 3, generator=torch.Generator().manual_seed(0))).double()
+    expected = torch.from_numpy(norm(MEAN.double(), DEVIATION.double()).logpdf(x)).sum(1)
+    right = arc.score(score_of(PROCESS))
+
+    def found(score: Field) -> tuple[Tensor, Tensor]:
+        result = log_prob(arc, score, ARC * x, prior=horizon)
+        return (result.value + 3 * math.log(ARC) - expected).abs(), result.error
+
+    miss, error = found(right)
+    assert (miss <= error).all()
+    assert error.max() < 1e-4
+    assert found(lambda t, theta: ARC * right(t, theta))[0].min() > 1.0

@@ -132,10 +132,9 @@ def _of_images(
     from circsde.sampling.likelihoods import Estimate, OfImages, prior_of
 
     options.refuse(loglik, given, OF_ANGLES, f"for models of angles, and {run} is one of images")
-    if not isinstance(model.process, Chain):
-        raise ValueError(f"loglik is for models of phases, and {run} is one of values along the standard diffusion")
     images = _pictures(model, source, reading, given["count"], given["seed"])
-    prior, name = prior_of(model, start_law(model.chain, run, "auto")[0])
+    start = start_law(model.chain, run, "auto")[0] if isinstance(model.process, Chain) else None
+    prior, name = prior_of(model, start)
     how = Estimate(given["probes"], given["draws"], given["atol"] or 1e-3, given["seed"])
     size = max(1, PHASES // images[0].numel())
     digest = f"{_digest(run)} {name}"

@@ -11,12 +11,14 @@ from torch import Tensor
 from circsde.contracts import Law
 from circsde.encoding import PhaseEncoding
 from circsde.models.training import Trained
+from circsde.models.variance_preserving import ARC, OnArc, VariancePreserving
 from circsde.sampling.diagnose import log_likelihood
 from circsde.sampling.start_laws import Gibbs, Independent, stationary
+from circsde.sde import SDE
 from circsde.solvers.dequantisation import bits_per_dim
 from circsde.solvers.likelihood import LogProb, log_prob
 from circsde.streams import key, torch_stream
-from circsde.typing import Angles
+from circsde.typing import Angles, Field
 
 NATS = {"units": "nats"}
 
@@ -68,7 +70,7 @@ class OfImages:
     """Log-densities of some images, or of some fields of phases.
 
     Attributes:
-        model: A trained model of images, of phases.
+        model: A trained model of images.
         prior: The law at the horizon; see :func:`prior_of`.
         digest: What tells the model and the prior from others.
         images: Grey levels from 0 to 255, ``(n, *event)``, integers; or phases, radians.
@@ -89,10 +91,11 @@ class OfImages:
 
     def compute(self) -> xr.Dataset:
         """Of phases as :class:`OfAngles` has it, of grey levels ``bits_per_dim``; with ``stderr``."""
+        sde, score, scale = flow_of(self.model)
         ask = partial(
             log_prob,
-            self.model.sde,
-            self.model.network,
+            sde,
+            score,
             prior=self.prior,
             divergence="probing",
             probes=self.how.probes,
@@ -102,7 +105,7 @@ class OfImages:
         seeds = (key(self.how.seed, "probes", draw) for draw in range(self.how.draws))
         if self.images.is_floating_point():
             return _table(ask(self.images, generator=next(seeds)))
-        encoding = PhaseEncoding(float(self.model.about["encoding_scale"]), low=0, high=256)
+        encoding = PhaseEncoding(scale, low=0, high=256)
         found = bits_per_dim(
             lambda theta: ask(theta, generator=next(seeds)),
             self.images,
@@ -121,13 +124,23 @@ class OfImages:
         )
 
 
+def flow_of(model: Trained) -> tuple[SDE, Field, float]:
+    """The equation of a model of images, its score, and where white is, rad; of values, those on a short arc."""
+    if isinstance(model.process, VariancePreserving):
+        arc = OnArc(model.process)
+        return arc, arc.score(model.network), ARC
+    return model.sde, model.network, float(model.about["encoding_scale"])
+
+
 def prior_of(model: Trained, start: object) -> tuple[Law, str]:
     """The law at the horizon that a likelihood starts from, and its name: ``start`` where its density is known.
 
     That is the law that sampling starts from, if it is one of independent phases or of a mean field; else the settled
     law, of many oscillators in one mean field where the coupling joins some pairs more than others. Whichever it is,
-    the likelihood is that of the flow from it.
+    the likelihood is that of the flow from it. Of a model of values it is standard normal.
     """
+    if isinstance(model.process, VariancePreserving):
+        return OnArc(model.process).settled_law(), "standard normal"
     if isinstance(start, Independent | Gibbs):
         return start, type(start).__name__.lower()
     return stationary(model.sde), "settled"
