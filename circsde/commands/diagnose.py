@@ -32,7 +32,10 @@ On other rows, in the unit and columns of the training:
 @console.command
 def diagnose(
     run: options.Run,
-    source: Annotated[str | None, option(DATA, "By default what it was trained on.", "--data", metavar="DATA")] = None,
+    source: Annotated[
+        str | None,
+        option(DATA, "The data to compare with; by default those of the training.", "--data", metavar="DATA"),
+    ] = None,
     seed: options.Seed = 0,
     out: options.ModelOut = None,
     force: options.Force = False,

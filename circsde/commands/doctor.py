@@ -34,11 +34,11 @@ TOLERANCE = 1e-4
 
 @console.command
 def doctor(
-    compile: Annotated[bool, flag(SOLVER, "Compile a step, too, and compare it.", "--compile")] = False,
+    compile: Annotated[bool, flag(SOLVER, "Also compile a step, and compare it.", "--compile")] = False,
 ) -> Answer:
     """Print versions, devices, threads and folders, and check that a solve gives the exact answer.
 
-    Exits with status 1 where it does not.
+    It exits with status 1 if the answer is wrong.
     """
     packages = {name: _version(name) for name in _required()}
     extras = {extra: {name: _version(name) for name in names} for extra, names in EXTRAS.items()}

@@ -47,29 +47,27 @@ def loglik(
     columns: options.Columns = None,
     drop_missing: options.DropMissing = False,
     atol: Annotated[
-        float | None, option(SOLVER, "Tolerance of the flow; by default 1e-5 of angles, 1e-3 of images.")
+        float | None, option(SOLVER, "The tolerance of the flow; by default 1e-5 for angles, 1e-3 for images.")
     ] = None,
     count: options.Count = None,
     probes: Annotated[
-        int, option(SOLVER, "Images: directions of the divergence, a power of two; as many as phases: exact.", least=1)
+        int, option(SOLVER, "Images: the number of probes, a power of two; exact if as many as phases.", least=1)
     ] = 16,
-    draws: Annotated[
-        int, option(SOLVER, "Images: draws of the noise between grey levels, each with its probes.", least=1)
-    ] = 4,
+    draws: Annotated[int, option(SOLVER, "Images: the number of draws of the noise between grey levels.", least=1)] = 4,
     seed: options.Seed = 0,
     missing: options.Missing = None,
     along: options.Along = None,
     phases: options.OfComplex = False,
-    workers: Annotated[int, option(SOLVER, "Processes that compute; each takes some rows at a time.", least=1)] = 1,
+    workers: Annotated[int, option(SOLVER, "The number of processes; each takes some rows at a time.", least=1)] = 1,
     out: options.ModelOut = None,
     force: options.Force = False,
 ) -> Answer:
     """Compute log-densities of data under a trained model.
 
-    Exact divergence along the probability flow; a value per row goes to NetCDF, with its estimated error, in nats.
-    Rows that are finished are kept: after Ctrl-C the same command goes on from there.
+    The divergence along the probability flow is exact. A value in nats for each row is written to NetCDF, with its
+    estimated error. Finished rows are kept: after Ctrl-C the same command resumes from there.
 
-    Unit and columns are those of the training, unless given. Images are cut out and encoded as those of the training.
+    Unit and columns are those of the training unless you give others. Images are cut out and encoded as in training.
     Their grey levels are made continuous by uniform noise, and the divergence is estimated by probes: bits per pixel
     and channel, an upper bound, with a standard error for each image. Fields of phases have nats, as angles.
     """

@@ -92,11 +92,11 @@ TableOrImages = Annotated[
     ),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training, or a checkpoint in it.")]
-Count = Annotated[int | None, option(DATA, "Samples: all by default, one of a picture.", "-n", "--count", least=1)]
-Size = Annotated[str | None, option(DATA, "Images: resize to this many pixels.", metavar="N|RxC")]
-Crop = Annotated[str | None, option(DATA, "Images: first cut out a window of this size.", metavar="N|RxC")]
-Centre = Annotated[bool, flag(DATA, "Images: cut it from the middle, not at random.", "--centre")]
-Colours = Annotated[Colour, option(DATA, "Images: one channel or three.", "--colour")]
+Count = Annotated[int | None, option(DATA, "Samples to take; all, or one of a picture.", "-n", "--count", least=1)]
+Size = Annotated[str | None, option(DATA, "Images: resize them to this many pixels.", metavar="N|RxC")]
+Crop = Annotated[str | None, option(DATA, "Images: first cut out windows of this size.", metavar="N|RxC")]
+Centre = Annotated[bool, flag(DATA, "Images: cut the window from the middle, not at random.", "--centre")]
+Colours = Annotated[Colour, option(DATA, "Images: use one channel or three.", "--colour")]
 _SCALE = "Images: black and white are at -/+ this many pi"
 Scale = Annotated[float, option(DATA, f"{_SCALE}.")]
 ScaleByRates = Annotated[float | None, option(DATA, f"{_SCALE}, by default 0.15 with settling rates, else 0.5.")]
@@ -110,18 +110,18 @@ class Encode(StrEnum):
 
 
 Unit = Annotated[str | None, option(DATA, "Angles: rad, deg, hours, or the length of a turn.", metavar="UNIT|PERIOD")]
-Columns = Annotated[str | None, option(DATA, "Angles: columns, by name or, without names, 1,2,...", metavar="A,B,...")]
-DropMissing = Annotated[bool, flag(DATA, "Angles: leave out rows that lack one.", "--drop-missing")]
+Columns = Annotated[str | None, option(DATA, "Angles: columns to read, by name or as 1,2,...", metavar="A,B,...")]
+DropMissing = Annotated[bool, flag(DATA, "Angles: leave out rows in which one is missing.", "--drop-missing")]
 Missing = Annotated[
     str | None,
-    option(DATA, "Angles: numbers that say that one is missing; none: no number does.", metavar="A,B,...|none"),
+    option(DATA, "Angles: numbers that stand for a missing angle; none if no number does.", metavar="A,B,...|none"),
 ]
 Along = Annotated[
-    str | None, option(DATA, "Angles: the dimension whose entries are the samples, as time.", metavar="NAME")
+    str | None, option(DATA, "Angles: the dimension whose entries are the samples, such as time.", metavar="NAME")
 ]
 OfComplex = Annotated[bool, flag(DATA, "Angles: take the phases of complex numbers.", "--phases")]
-Dtype = Annotated[Precision, option(SOLVER, "Precision of the phases.", "--dtype")]
-Seed = Annotated[int, option(SOLVER, "Seed of everything random.", least=0, check=check_seed)]
+Dtype = Annotated[Precision, option(SOLVER, "The precision of the phases.", "--dtype")]
+Seed = Annotated[int, option(SOLVER, "The seed of all random numbers.", least=0, check=check_seed)]
 Method = Annotated[str, option(SOLVER, f"{', '.join(METHODS)}.", metavar="METHOD", complete=complete_method)]
 StepBack = Annotated[
     str | None,
@@ -132,13 +132,13 @@ StepBack = Annotated[
         complete=complete_step_back,
     ),
 ]
-Device = Annotated[DeviceName, option(SOLVER, "Where the network runs; auto: on a graphics card, if there is one.")]
+Device = Annotated[DeviceName, option(SOLVER, "The device of the network; auto takes a graphics card if there is one.")]
 Out = Annotated[
     Path | None,
     option(
         OUTPUT,
-        "Write PATH.nc and PATH.png, of angles the last ones if it is PATH.csv; by default, or in a folder PATH, named"
-        " after the source.",
+        "Write PATH.nc and PATH.png; for PATH.csv, write the last angles to it. By default, or if PATH is a folder,"
+        " files are named after the source.",
         metavar="PATH",
     ),
 ]
@@ -146,13 +146,13 @@ SamplesOut = Annotated[
     Path | None,
     option(
         OUTPUT,
-        "Write PATH.nc and PATH.png, of angles a table instead if it is PATH.csv; by default in the folder of the run.",
+        "Write PATH.nc and PATH.png; if it is PATH.csv, write angles as a table. The default is the folder of the run.",
         metavar="PATH",
     ),
 ]
 ModelOut = Annotated[
     Path | None,
-    option(OUTPUT, "Write PATH.nc and, of pictures, PATH.png; by default in the folder of the run.", metavar="PATH"),
+    option(OUTPUT, "Write PATH.nc and PATH.png, if there is a picture; by default to the run.", metavar="PATH"),
 ]
 Force = Annotated[bool, flag(OUTPUT, "Replace files that exist.", "--force")]
 

@@ -55,40 +55,53 @@ SpacingName = StrEnum("SpacingName", {"INDEX": "index", "TIME": "time", "LOG_NOI
 @console.command
 def sample(
     run: options.Run,
-    count: Annotated[int, option(SOLVER, "Samples.", "-n", "--count", least=1)] = 1000,
-    steps: Annotated[int | None, option(SOLVER, "In all; by default 25 of multistep, 100 of others.", least=1)] = None,
+    count: Annotated[int, option(SOLVER, "The number of samples.", "-n", "--count", least=1)] = 1000,
+    steps: Annotated[
+        int | None, option(SOLVER, "The number of steps; by default 25 for multistep, else 100.", least=1)
+    ] = None,
     method: options.StepBack = None,
-    stochasticity: Annotated[float, option(SOLVER, "1: reverse SDE; 0: probability flow.")] = 1.0,
+    stochasticity: Annotated[float, option(SOLVER, "1 is the reverse SDE, 0 the probability flow.")] = 1.0,
     recipe: Annotated[
-        Path | None, option(SOLVER, "All of this as circsde select RUN chose it.", metavar="FILE")
+        Path | None, option(SOLVER, "Take all of this from the file that circsde select RUN wrote.", metavar="FILE")
     ] = None,
     seed: options.Seed = 0,
     classes: Annotated[
-        str | None, option(CLASSES, "Of these classes, in turn; by default as often as in the data.", metavar="A,B,...")
+        str | None,
+        option(CLASSES, "Draw these classes in turn; by default as often as in the data.", metavar="A,B,..."),
     ] = None,
     guidance: Annotated[
-        float, option(CLASSES, "To their classes. 1: as data are; more: told apart more easily, less varied; 0: none.")
+        float,
+        option(
+            CLASSES,
+            "Guide samples to their classes: 1 as data are, 0 not at all, more for clearer and less varied ones.",
+        ),
     ] = 1.0,
-    spacing: Annotated[SpacingName, option(SOLVER, "In what the steps are even.")] = SpacingName.INDEX,
+    spacing: Annotated[SpacingName, option(SOLVER, "The scale on which steps are equal.")] = SpacingName.INDEX,
     corrector: Annotated[
-        float, option(SOLVER, "Signal-to-noise ratio of a Langevin step before each step, as 0.16; 0: none.")
+        float,
+        option(SOLVER, "The signal-to-noise ratio of a Langevin step before each step, such as 0.16; 0 for none."),
     ] = 0.0,
     flow: Annotated[
-        str | None, option(SOLVER, "The probability flow by heun2, rk4, dopri5, ... instead.", metavar="METHOD")
+        str | None, option(SOLVER, "Solve the probability flow instead, by heun2, rk4, dopri5, ...", metavar="METHOD")
     ] = None,
-    noisy: Annotated[bool, flag(IMAGES, "Make the last step with noise, too.", "--noisy")] = False,
+    noisy: Annotated[bool, flag(IMAGES, "Make the last step with noise too.", "--noisy")] = False,
     start_law: Annotated[
-        str, option(SOLVER, "auto: of the run's file, if it has one; settled; or a file.", metavar="LAW")
+        str,
+        option(SOLVER, "The law to start from: auto (the file of the run, if any), settled, or a file.", metavar="LAW"),
     ] = "auto",
     batch: Annotated[
-        int | None, option(SOLVER, "Samples at a time, which does not change them; 64 of 32x32.", least=1)
+        int | None, option(SOLVER, "The number of samples at a time, which does not change them.", least=1)
     ] = None,
-    first_sample: Annotated[int, option(SOLVER, "The index of the first, to go on with a seed.", least=0)] = 0,
+    first_sample: Annotated[
+        int, option(SOLVER, "The index of the first sample, to continue with a seed.", least=0)
+    ] = 0,
     device: options.Device = options.DeviceName.AUTO,
     out: options.SamplesOut = None,
-    sheet: Annotated[Path | None, option(OUTPUT, "Images: the sheet; by default PATH.png.", metavar="PATH")] = None,
+    sheet: Annotated[
+        Path | None, option(OUTPUT, "Images: the file of the sheet; by default PATH.png.", metavar="PATH")
+    ] = None,
     video: Annotated[
-        Path | None, option(OUTPUT, "Images: an animated GIF of how they come.", metavar="PATH.gif")
+        Path | None, option(OUTPUT, "Images: draw how they emerge, as an animated GIF.", metavar="PATH.gif")
     ] = None,
     force: options.Force = False,
 ) -> Answer:

@@ -67,13 +67,15 @@ def simulate(
         str,
         option(
             EQUATION,
-            "Which phases attract one another: none, global, local, the neighbours of graph:FILE, or a sum with the"
-            " weights of matrix:FILE, a square table or one with columns source, target, weight.",
+            "The phases that attract one another: none, global, local, neighbours in graph:FILE, or a sum with the"
+            " weights of matrix:FILE. FILE is a square table, or one with columns source, target, weight.",
             metavar="NAME",
             complete=equation.complete_coupling,
         ),
     ] = "global",
-    lag: Annotated[float, option(EQUATION, "Phase lag alpha, rad: sin(theta_j - theta_i - alpha).", metavar="A")] = 0.0,
+    lag: Annotated[
+        float, option(EQUATION, "The phase lag alpha, rad: sin(theta_j - theta_i - alpha).", metavar="A")
+    ] = 0.0,
     frequency: Annotated[
         str | None,
         option(
@@ -82,22 +84,26 @@ def simulate(
             metavar="W|LAW",
         ),
     ] = None,
-    radius: Annotated[int, option(EQUATION, "Local coupling: a window of (2 radius + 1)^2.", least=1)] = 5,
-    boundary: Annotated[Boundary, option(EQUATION, "Local coupling: at the edges.")] = Boundary.PERIODIC,
+    radius: Annotated[int, option(EQUATION, "Local coupling: the window has (2 radius + 1)^2 pixels.", least=1)] = 5,
+    boundary: Annotated[Boundary, option(EQUATION, "Local coupling: what is beyond the edges.")] = Boundary.PERIODIC,
     schedule: Annotated[
-        str | None, option(EQUATION, "The rates of the published chain of N steps.", metavar="published:N")
+        str | None, option(EQUATION, "Take the rates of the published chain of N steps.", metavar="published:N")
     ] = None,
     coupling_rate: Annotated[
-        str | None, option(EQUATION, "Or your own: K(t), linear from A to B.", metavar="A[,B]")
+        str | None, option(EQUATION, "The rate of coupling K(t), linear from A to B.", metavar="A[,B]")
     ] = None,
-    reference_rate: Annotated[str | None, option(EQUATION, "Attraction to phase 0.", metavar="A[,B]")] = None,
-    diffusion_rate: Annotated[str | None, option(EQUATION, "D(t); noise is sqrt(2 D) dW.", metavar="A[,B]")] = None,
-    horizon: Annotated[float | None, option(EQUATION, "The last time, 1 by default.")] = None,
+    reference_rate: Annotated[
+        str | None, option(EQUATION, "The rate of attraction to phase 0.", metavar="A[,B]")
+    ] = None,
+    diffusion_rate: Annotated[
+        str | None, option(EQUATION, "The rate D(t) of the noise sqrt(2 D) dW.", metavar="A[,B]")
+    ] = None,
+    horizon: Annotated[float | None, option(EQUATION, "The last time; by default 1.")] = None,
     method: options.Method = "heun",
-    steps: Annotated[int, option(SOLVER, "Steps in all.", least=1)] = 100,
+    steps: Annotated[int, option(SOLVER, "The number of steps in all.", least=1)] = 100,
     dtype: options.Dtype = options.Precision.FLOAT32,
     seed: options.Seed = 0,
-    frames: Annotated[int, option(OUTPUT, "Times to save, besides the start.", least=1)] = 20,
+    frames: Annotated[int, option(OUTPUT, "The number of times to save, besides the start.", least=1)] = 20,
     out: options.Out = None,
     force: options.Force = False,
 ) -> Answer:

@@ -43,11 +43,11 @@ Then [cyan]circsde sample runs/brick -n 64[/], or [cyan]circsde sample runs/lys 
 @console.command
 def train(
     source: options.TableOrImages,
-    out: Annotated[Path, option(OUTPUT, "The folder of the run; a run that it holds goes on.", "--out", metavar="RUN")],
+    out: Annotated[Path, option(OUTPUT, "The folder of the run; a run in it is resumed.", "--out", metavar="RUN")],
     unit: options.Unit = None,
     columns: options.Columns = None,
     drop_missing: options.DropMissing = False,
-    held_out: Annotated[float, option(DATA, "The part of the rows that validate; of torsions it is fixed.")] = 0.1,
+    held_out: Annotated[float, option(DATA, "The fraction of rows for validation; it is fixed for torsions.")] = 0.1,
     missing: options.Missing = None,
     along: options.Along = None,
     phases: options.OfComplex = False,
@@ -55,22 +55,26 @@ def train(
         ProcessName,
         option(
             MODEL,
-            "Noise alone; attraction to mean directions; coupling too. Images: also local, and standard (no phases).",
+            "diffusion is noise alone, reference adds attraction, global adds coupling too. Images: also local"
+            " coupling, and standard, which has no phases.",
         ),
     ] = ProcessName.DIFFUSION,
-    attraction: Annotated[float, option(MODEL, "Angles: K_ref, and K if coupled, over D.")] = 1.0,
-    objective: Annotated[ObjectiveName, option(MODEL, "What to regress on.")] = ObjectiveName.BEST,
-    smallest_noise: Annotated[float, option(MODEL, "Angles: the finest detail to resolve, rad.")] = 0.1,
-    steps: Annotated[int, option(MODEL, "Steps of the forward chain.", least=2)] = 100,
-    width: Annotated[int, option(MODEL, "Angles: units per layer.", least=1)] = 256,
-    depth: Annotated[int, option(MODEL, "Angles: residual blocks.", least=1)] = 4,
-    harmonics: Annotated[int, option(MODEL, "Angles: harmonics of each that the network reads.", least=1)] = 4,
-    preset: Annotated[Preset, option(IMAGES, "Size of the U-Net: 0.6, 4 or 36 million parameters.")] = Preset.TINY,
-    radius: Annotated[int | None, option(IMAGES, "Of the window of local coupling, by default 5.", least=1)] = None,
+    attraction: Annotated[float, option(MODEL, "Angles: the ratio of K_ref, and of K if coupled, to D.")] = 1.0,
+    objective: Annotated[ObjectiveName, option(MODEL, "The target of the regression.")] = ObjectiveName.BEST,
+    smallest_noise: Annotated[float, option(MODEL, "Angles: the smallest detail to resolve, rad.")] = 0.1,
+    steps: Annotated[int, option(MODEL, "The number of steps of the forward chain.", least=2)] = 100,
+    width: Annotated[int, option(MODEL, "Angles: the number of units in a layer.", least=1)] = 256,
+    depth: Annotated[int, option(MODEL, "Angles: the number of residual blocks.", least=1)] = 4,
+    harmonics: Annotated[int, option(MODEL, "Angles: the number of harmonics that the network reads.", least=1)] = 4,
+    preset: Annotated[Preset, option(IMAGES, "The size of the U-Net: 0.6, 4 or 36 million parameters.")] = Preset.TINY,
+    radius: Annotated[
+        int | None, option(IMAGES, "The radius of the window of local coupling; by default 5.", least=1)
+    ] = None,
     rates: Annotated[
         RatesName | None,
         option(
-            IMAGES, "Of coupling, attraction, noise; by default settling for attracted grey phases, else published."
+            IMAGES,
+            "The rates of coupling, attraction, noise; by default settling for attracted grey phases, else published.",
         ),
     ] = None,
     crop: options.Crop = None,
@@ -78,41 +82,45 @@ def train(
     colour: options.Colours = options.Colour.GREY,
     scale: options.ScaleByRates = None,
     encode: Annotated[
-        options.Encode, option(IMAGES, "Phases are grey values, or orientations of ridges, doubled.")
+        options.Encode, option(IMAGES, "Let phases be grey values, or doubled orientations of ridges.")
     ] = options.Encode.GREY,
     mirror: Annotated[bool, flag(IMAGES, "Mirror every second window.", "--mirror")] = False,
     turn: Annotated[bool, flag(IMAGES, "Turn windows by quarter turns.", "--turn")] = False,
     strict: Annotated[bool, flag(IMAGES, "Refuse the set if an image cannot be used.", "--strict")] = False,
-    cache: Annotated[Path | None, option(IMAGES, "A folder for a file of all pixels, mapped into memory.")] = None,
+    cache: Annotated[
+        Path | None, option(IMAGES, "A folder for a file of all pixels, which is mapped into memory.")
+    ] = None,
     classes: Annotated[
-        bool, flag(IMAGES, "Learn classes, too: by folder; of CIFAR-10, Brodatz and SOCOFing their own.", "--classes")
+        bool, flag(IMAGES, "Learn classes too: the folders, or those of CIFAR-10, Brodatz and SOCOFing.", "--classes")
     ] = False,
     sheets: Annotated[
-        int | None, option(IMAGES, "Draw samples after every so many epochs, to RUN/sheets.", least=1)
+        int | None, option(IMAGES, "Draw samples to RUN/sheets whenever so many epochs are done.", least=1)
     ] = None,
     epochs: Annotated[
-        int | None, option(TRAINING, f"Epochs, {EPOCHS}; each ends with validation and a checkpoint.", least=1)
+        int | None, option(TRAINING, f"The number of epochs, {EPOCHS}; each ends with a checkpoint.", least=1)
     ] = None,
-    updates: Annotated[int | None, option(TRAINING, f"Updates per epoch, {UPDATES}.", least=1)] = None,
+    updates: Annotated[int | None, option(TRAINING, f"The number of updates in an epoch, {UPDATES}.", least=1)] = None,
     seconds: Annotated[
         float | None,
         option(
             TRAINING,
-            "Instead, the time for all, preparation included; epochs are short. Angles: 300, unless epochs, updates or"
-            " patience are given.",
+            "Train for this time instead, preparation included, with short epochs. The default for angles is 300,"
+            " unless epochs, updates or patience are given.",
         ),
     ] = None,
-    batch: Annotated[int | None, option(TRAINING, "Pairs per update: 256, of images 64.", least=1)] = None,
-    learning_rate: Annotated[float | None, option(TRAINING, "Its peak: 0.001, of images 0.002.")] = None,
+    batch: Annotated[
+        int | None, option(TRAINING, "The number of pairs in an update; by default 256, or 64 for images.", least=1)
+    ] = None,
+    learning_rate: Annotated[float | None, option(TRAINING, "Its peak; by default 0.001, or 0.002 for images.")] = None,
     patience: Annotated[
         int | None, option(TRAINING, "Stop after this many epochs without improvement.", least=1)
     ] = None,
     device: options.Device = options.DeviceName.AUTO,
     seed: options.Seed = 0,
 ) -> Answer:
-    """Learn the score of a table of angles, for samples and likelihoods, or of images.
+    """Learn the score of a table of angles or of images, for samples and likelihoods.
 
-    Killed at any time, it goes on from the last epoch when called again.
+    You can stop it at any time: the same command resumes from the last epoch.
     """
     given = dict(locals())
     begin = time.monotonic()

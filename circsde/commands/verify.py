@@ -53,29 +53,31 @@ Density = Annotated[
 def verify(
     density: Density = None,
     samples: Annotated[
-        str | None, option(DATA, "Samples, a file of angles; of a run by default along its flow.", metavar="FILE")
+        str | None, option(DATA, "A file of samples; by default a run is sampled along its flow.", metavar="FILE")
     ] = None,
     source: Annotated[
         str | None,
-        option(DATA, "Rows that the model was not trained on, for the floor.", "--data", metavar="DATA"),
+        option(DATA, "Rows that the model was not trained on, for their entropy.", "--data", metavar="DATA"),
     ] = None,
     unit: options.Unit = None,
-    points: Annotated[int, option(SOLVER, "At how many points the density is integrated.", least=100)] = 4000,
-    confidence: Annotated[float, option(SOLVER, "That no claim is found wrong that is right.")] = 0.999,
+    points: Annotated[
+        int, option(SOLVER, "The number of points at which the density is integrated.", least=100)
+    ] = 4000,
+    confidence: Annotated[float, option(SOLVER, "The probability that no true claim is rejected.")] = 0.999,
     seed: options.Seed = 0,
     propose: Annotated[
-        Path | None, option(OUTPUT, "Only write points to evaluate a density at, as PATH.csv.", metavar="PATH")
+        Path | None, option(OUTPUT, "Only write points at which to evaluate a density, as PATH.csv.", metavar="PATH")
     ] = None,
     out: options.ModelOut = None,
     force: options.Force = False,
 ) -> Answer:
-    """Examine whether a density is what it says.
+    """Examine whether a density is correct.
 
-    Does it integrate to one? Are samples those of the density? Is it no likelier on data than their entropy allows?
-    Fails, with status 1, where a claim cannot hold. Log-densities are in nats, of angles in radians.
+    Does it integrate to one? Do samples follow it? Are data no likelier than their entropy allows? The command fails
+    with status 1 if one of these claims cannot hold. Log-densities are in nats, for angles in radians.
 
-    The density of a run is that of its probability flow, along which samples are drawn. The reverse equation, by which
-    circsde sample draws, has the same law only where the score is exact: give such samples to see how far it is.
+    The density of a run is the density of its probability flow, along which samples are drawn. The reverse equation,
+    which circsde sample uses, has the same law only if the score is exact: give such samples to see the difference.
     """
     given = dict(locals())
     options.check_probability(confidence=confidence)
