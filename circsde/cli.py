@@ -11,20 +11,20 @@ from circsde.commands.console import Program, version_line
 EXAMPLES = """
 [bold]Examples[/]
 
-Phases of a fingerprint synchronise, drawn beside theory:
+Let the phases of a fingerprint synchronise, and compare with theory:
 
   [cyan]circsde simulate fingerprint --scale 0.5[/]
 
-Which method is cheapest for a tolerance:
+Find the cheapest method for a tolerance:
 
   [cyan]circsde select stiff_well --tolerance 1e-2[/]
 
-Learn two angles of a table, and judge what was learnt:
+Learn the density of two angles in a table, and judge it:
 
   [cyan]circsde train angles.csv --unit deg --columns phi,psi --out run[/]
   [cyan]circsde diagnose run[/]
 
-Exit status: 0, or 1 where a computation failed, 2 for bad input, 130 after Ctrl-C.
+The exit status is 0 for success, 1 if a computation failed, 2 for bad input, 130 after Ctrl-C.
 """
 
 app = typer.Typer(

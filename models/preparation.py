@@ -210,14 +210,14 @@ def check_classes(network: nn.Module, known: tuple[str, ...]) -> None:
 
 
 def check_same(run: Path, description: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Refuse to go on with another training than this."""
+    """Refuse to resume a training that differs from this one."""
     here, there = (_flat(tree) for tree in (description, saved))
     different = [name for name in {*here, *there} if here.get(name) != there.get(name)]
     if different:
         name = min(different, key=lambda name: (name == "chain.discounts", name))
         raise ValueError(
-            f"{run} holds another training: {name} was {there.get(name)} and is now {here.get(name)}; train it"
-            " as before to go on, or choose another folder"
+            f"{run} holds another training: {name} was {there.get(name)} and is now {here.get(name)}; use the"
+            " same settings to resume it, or choose another folder"
         )
 
 

@@ -121,10 +121,10 @@ def sdeint(
 
 
 def _check_repeatable(method: Method, path: BrownianPath) -> None:
-    """Refuse what cannot take some of its steps again: noise that is told once, and steps that remember others."""
+    """Refuse what cannot repeat some of its steps: noise that is given once, and steps that remember others."""
     if not isinstance(path, Brownian | BrownianTree):
         raise ValueError(
-            "checkpoint=True needs noise that can be told again, of a Brownian or a BrownianTree, got a"
+            "checkpoint=True needs noise that can be repeated, of a Brownian or a BrownianTree, got a"
             f" {type(path).__name__}; leave out checkpoint"
         )
     if method.begin is not None:

@@ -235,7 +235,7 @@ def test_a_training_that_is_interrupted_leaves_with_130_and_says_that_it_goes_on
         patch.setattr(checkpoint, "save", interrupted)
         result = ran(line)
     assert result.exit_code == 130
-    assert "the same command goes on" in result.stderr
+    assert "the same command resumes" in result.stderr
     assert Path("long/last.safetensors").exists()
     assert ran(line).exit_code == 0
 

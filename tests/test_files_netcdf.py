@@ -73,7 +73,7 @@ def test_variables_of_other_units_are_left_out_and_named(tmp_path: Path) -> None
     left_out = "speed (in m s-1), hint (without a unit, which others have), height (a single value)"
     assert left_out in phases.notes[0]
     assert "label (text)" in phases.notes[0]
-    with pytest.raises(ValueError, match=r"states the unit m s-1, which is none of angles: give unit"):
+    with pytest.raises(ValueError, match=r"states the unit m s-1, which is not a unit of angles: give unit"):
         load(path, columns=["speed"])
     with pytest.warns(UserWarning, match=r"states the unit m s-1; it is read in units of which 7 are a turn, as asked"):
         assert load(path, columns=["speed"], unit=7).theta.shape == (4, 1)

@@ -176,7 +176,7 @@ def test_progress_is_told_for_every_step_of_a_part() -> None:
 
 def test_what_cannot_be_repeated_is_refused() -> None:
     sde = reverse(kuramoto("none"), lambda t, theta: -theta.sin())
-    with pytest.raises(ValueError, match=r"checkpoint=True needs noise that can be told again, .* got a Replay"):
+    with pytest.raises(ValueError, match=r"checkpoint=True needs noise that can be repeated, .* got a Replay"):
         sdeint(sde, torch.zeros(1, 4).double(), (0, 1), n_steps=2, brownian=recorded((1, 4), 2), checkpoint=True)
     with pytest.raises(ValueError, match="multistep remembers earlier steps, .* leave out checkpoint"):
         sdeint(sde, torch.zeros(1, 4), (0, 1), n_steps=2, method="multistep", checkpoint=True)

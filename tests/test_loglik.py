@@ -81,7 +81,7 @@ def test_rows_that_are_finished_are_kept_and_not_computed_again(
         return compute(cell)
 
     monkeypatch.setattr(OfAngles, "compute", counted)
-    assert "the same command goes on from there" in ran(line, 130)
+    assert "the same command resumes from there" in ran(line, 130)
     assert not (tmp_path / "values.nc").exists()
     (tmp_path / "values.cells" / "mine.txt").write_text("not of the command")
     ran(f"loglik {runs}/angles {runs}/angles.npy --unit rad --out {tmp_path}/other")

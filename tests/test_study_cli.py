@@ -178,7 +178,7 @@ def test_ctrl_c_keeps_finished_cells_and_the_same_command_goes_on(tmp_path: Path
     said = program.communicate(timeout=600)[1]
     finished = {path: path.stat().st_mtime_ns for path in cells.glob("*.nc")}
     assert program.returncode == 130
-    assert "the same command goes on" in said
+    assert "the same command resumes" in said
     assert 2 <= len(finished) < 20
     assert not (tmp_path / "x.nc").exists()
     assert not list(cells.glob(".*"))

@@ -184,7 +184,7 @@ def _computed(cells: "Sequence[Cell]", folder: Path, workers: int, notes: list[s
         try:
             return Runner(folder, workers, progress=progress).map(cells)
         except KeyboardInterrupt:
-            console.note(f"finished rows are in {folder}: the same command goes on from there")
+            console.note(f"finished rows are in {folder}: the same command resumes from there")
             raise
 
 

@@ -262,7 +262,7 @@ def check_forward(methods: Sequence[str], what: str) -> None:
     """Refuse methods for reversed equations, where ``what`` is none."""
     backward = [name for name in methods if name in BACK_IN_TIME]
     if backward:
-        raise ValueError(f"{', '.join(backward)}: for reversed equations, and {what} is none; take heun")
+        raise ValueError(f"{', '.join(backward)}: for reversed equations only, and {what} is not one; take heun")
 
 
 def refuse(command: Callable[..., object], given: Mapping[str, object], names: Sequence[str], why: str) -> None:

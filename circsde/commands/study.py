@@ -51,20 +51,22 @@ Methods = Annotated[
         complete=completion.complete_methods,
     ),
 ]
-Steps = Annotated[str | None, option(SOLVER, "Numbers of steps, by default the problem's own.", metavar="N,M,...")]
-Offered = Annotated[str | None, option(SOLVER, "Numbers of steps, by default searched for.", metavar="N,M,...")]
-Atol = Annotated[str | None, option(SOLVER, "Adaptive methods on a flow: absolute tolerances.", metavar="A,B,...")]
+Steps = Annotated[str | None, option(SOLVER, "Numbers of steps; by default those of the problem.", metavar="N,M,...")]
+Offered = Annotated[
+    str | None, option(SOLVER, "Numbers of steps to offer; by default they are searched for.", metavar="N,M,...")
+]
+Atol = Annotated[str | None, option(SOLVER, "Absolute tolerances of adaptive methods on a flow.", metavar="A,B,...")]
 StartLaw = Annotated[
     str, option(SAMPLING, "Runs: auto: of the run's file, if it has one; settled; or a file.", metavar="LAW")
 ]
 MonteCarlo = Annotated[bool, flag(SAMPLING, "Sample, even where the law is known.", "--monte-carlo")]
-Confidence = Annotated[float, option(SAMPLING, "Probability that an interval covers.")]
-Seed = Annotated[int, option(SAMPLING, "Seed of starts and paths.", least=0, check=options.check_seed)]
-Workers = Annotated[int, option(COMPUTING, "Processes.", least=1)]
+Confidence = Annotated[float, option(SAMPLING, "The probability that an interval covers the truth.")]
+Seed = Annotated[int, option(SAMPLING, "The seed of starts and paths.", least=0, check=options.check_seed)]
+Workers = Annotated[int, option(COMPUTING, "The number of processes.", least=1)]
 Dask = Annotated[str | None, option(COMPUTING, "A Dask scheduler to compute on instead.", metavar="ADDRESS")]
 Out = Annotated[
     Path | None,
-    option(OUTPUT, "Write PATH.nc, PATH.png and, in PATH.cells, what a later run need not repeat.", metavar="PATH"),
+    option(OUTPUT, "Write PATH.nc, PATH.png and, in PATH.cells, finished parts for a later run.", metavar="PATH"),
 ]
 
 
@@ -140,7 +142,7 @@ def select(
     budget_nfe: Annotated[
         int | None, option(SOLVER, "Runs, instead: the best sampler of so many evaluations of the score.", least=2)
     ] = None,
-    metric: Annotated[Metric, option(SAMPLING, "The error that must be within it.")] = Metric.WEAK,
+    metric: Annotated[Metric, option(SAMPLING, "The error that must be below the tolerance.")] = Metric.WEAK,
     methods: Methods = None,
     steps: Offered = None,
     atol: Atol = None,
@@ -151,7 +153,7 @@ def select(
         str | None,
         option(SOLVER, "Grids: 1 for equal steps, 2 for steps that shrink, 0 for equal errors.", metavar="A,B,..."),
     ] = None,
-    cost: Annotated[Cost, option(SOLVER, "What to be cheap in: drift evaluations, or time.")] = Cost.NFE,
+    cost: Annotated[Cost, option(SOLVER, "The cost to minimise: drift evaluations, or time.")] = Cost.NFE,
     spacing: Annotated[
         str | None, option(SOLVER, "Runs: in what steps are even; by default any.", metavar="index,time,log-noise")
     ] = None,
@@ -169,7 +171,7 @@ def select(
     out: Out = None,
     force: options.Force = False,
 ) -> Answer:
-    """Choose the cheapest method and step count that is certain to meet a tolerance; or sampler, for a trained model.
+    """Choose the cheapest method and number of steps that certainly meet a tolerance; for a run, the cheapest sampler.
 
     For a run, the answer is a recipe that circsde sample --recipe takes.
 
@@ -242,7 +244,9 @@ def _tolerances(atol: str | None, problem: str) -> Sequence[float] | None:
     from circsde.studies.flows import is_flow
 
     if atol is not None and not is_flow(experiment(problem)):
-        raise ValueError(f"--atol is for adaptive methods on a probability flow, and {problem} is none: leave it out")
+        raise ValueError(
+            f"--atol is for adaptive methods on a probability flow, and {problem} is not one: leave it out"
+        )
     return options.reals(atol)
 
 
@@ -259,7 +263,7 @@ def _runner(netcdf: Path, workers: int, dask: str | None) -> Iterator["Runner"]:
         except ImportError as error:
             raise ValueError(str(error)) from error
         except KeyboardInterrupt:
-            console.note(f"finished cells are in {folder}: the same command goes on from there")
+            console.note(f"finished cells are in {folder}: the same command resumes from there")
             raise
 
 

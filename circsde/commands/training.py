@@ -80,5 +80,5 @@ def training_bar(settings: "Settings", notes: Sequence[str], begin: float) -> It
     except FloatingPointError as error:
         console.fail(str(error))
     except KeyboardInterrupt:
-        console.note("the same command goes on from the last finished epoch")
+        console.note("the same command resumes from the last finished epoch")
         raise

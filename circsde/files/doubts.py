@@ -83,7 +83,7 @@ def settled_unit(path: Path, table: Table, given: str | float | None, otherwise:
         raise ValueError(f"{path} does not state the unit of its angles: give unit rad, deg, hours, or a period")
     if given is None and table.unit is not None and not is_of_angles(table.unit):
         raise ValueError(
-            f"{path} states the unit {unit}, which is none of angles: give unit rad, deg, hours, or a period"
+            f"{path} states the unit {unit}, which is not a unit of angles: give unit rad, deg, hours, or a period"
         )
     if given is not None and table.unit not in (None, stated(given)):
         _warn(f"{path} states the unit {table.unit}; it is read in {unit_name(str(given))}, as asked for")
