@@ -21,8 +21,8 @@ class Measure:
 
     Attributes:
         describe: A row per member of a set.
-        distance: Of two sets of rows, the real one first.
-        units: Of the distance.
+        distance: The distance of two sets of rows, the real one first.
+        units: The units of the distance.
     """
 
     describe: Callable[[Tensor], Tensor]
@@ -49,10 +49,10 @@ def bootstrap(
     bias included, and the floor's is on the same footing.
 
     Args:
-        statistic: Of as many tensors as there are sets.
+        statistic: A function of as many tensors as there are sets.
         *sets: A row per independent member.
-        resamples: How many.
-        confidence: Of the interval, for instance 0.95.
+        resamples: The number of resamples.
+        confidence: The confidence level of the interval, for instance 0.95.
         generator: Draws the resamples.
 
     Returns:

@@ -86,8 +86,8 @@ def compare(
             [-1, 1].
         samples: Images to judge, of the same size.
         train: The training images, for the floors and the copy check. Nearest ones are sought among all of them.
-        resamples: Of the bootstrap.
-        confidence: Of the intervals, each for itself.
+        resamples: The number of resamples of the bootstrap.
+        confidence: The confidence of the intervals, each for itself.
         generator: Draws which images are kept where a set is larger than another, and the resamples.
 
     Returns:

@@ -107,8 +107,8 @@ def compare(
         real: Fields held out from training, however many.
         samples: Fields to judge, of the same size.
         train: The training fields, for the floor, at least as many as samples.
-        resamples: Of the bootstrap.
-        confidence: Of the intervals, each for itself.
+        resamples: The number of resamples of the bootstrap.
+        confidence: The confidence of the intervals, each for itself.
         generator: Draws the resamples, and which training fields are kept.
 
     Returns:
