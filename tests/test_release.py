@@ -17,9 +17,10 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MUL
 def test_the_jobs_of_a_public_host_are_the_targets_of_the_checks() -> None:
     jobs: dict[str, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "checks.yml").read_text())["jobs"]
     commands = {"make test"} | {f"make {target}" for target in jobs["others"]["strategy"]["matrix"]["target"]}
-    wanted = set(re.findall(r"^make [a-z -]+", (ROOT / ".ci" / "run").read_text(), re.MULTILINE))
-    assert commands == wanted
-    assert {target for command in commands for target in command.split()[1:]} <= TARGETS
+    wanted = re.findall(r"^make ([a-z -]+)", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    targets = {target for command in commands for target in command.split()[1:]}
+    assert targets == {target for line in wanted for target in line.split()}
+    assert targets <= TARGETS
 
 
 def test_every_job_runs_a_target() -> None:
