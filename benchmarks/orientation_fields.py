@@ -116,12 +116,17 @@ class Task:
     evaluations: tuple[int, ...]
     device: str = "cpu"
     resamples: int = 200
+    samplers: tuple[str, ...] = SAMPLERS
     simulated: int = 1000  # states that the law of the start is fitted to; a quarter as many tell it from others
 
     @property
     def together(self) -> int:
         """Samples at a time: few have room in the cache of a processor."""
         return 32 if self.device == "cpu" else 512
+
+    def chosen(self, name: str) -> tuple[str, ...]:
+        """The samplers of a contender: phases have one."""
+        return tuple(one for one in self.samplers if one == "multistep" or CONTENDERS[name] is None)
 
     def windows(self, part: str) -> RandomWindows:
         """Doubled orientations of the images to learn from, ``train``, or of those held out, ``test``."""
@@ -190,7 +195,7 @@ def samplers(task: Task, name: str, trained: Trained) -> dict[str, Callable[[int
 
             return draw
 
-        return {method: values(method) for method in SAMPLERS}
+        return {method: values(method) for method in task.chosen(name)}
     path = task.run(name) / FILE
     if not path.exists():
         starts = task.windows("train")
@@ -203,7 +208,7 @@ def samplers(task: Task, name: str, trained: Trained) -> dict[str, Callable[[int
         drawn = generate(process, score, law, task.samples, recipe, **options)  # type: ignore[arg-type]
         return torch.from_numpy(drawn["theta"].to_numpy())
 
-    return {"multistep": multistep}
+    return dict.fromkeys(task.chosen(name), multistep)
 
 
 def drawn(task: Task, name: str) -> Iterator[tuple[str, Angles]]:
@@ -230,7 +235,7 @@ def fill(task: Task, name: str, path: Path, real: Angles, train: Angles) -> None
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else fresh
     if any(kept[key] != value for key, value in about.items()):
         raise ValueError(f"{path} has results of other settings than {about}: give another --out")
-    wanted = {f"{sampler}/{n}" for sampler in SAMPLERS[: 1 if CONTENDERS[name] else 2] for n in task.evaluations}
+    wanted = {f"{sampler}/{n}" for sampler in task.chosen(name) for n in task.evaluations}
     if wanted <= set(kept["measures"]):
         return
     for key, theta in drawn(task, name):
@@ -283,6 +288,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two contenders, ten updates, generated fingerprints")
     parser.add_argument("--data", type=Path, help="the folder of socofing/")
     parser.add_argument("--contender", action="append", choices=CONTENDERS, help="may be given again; by default all")
+    parser.add_argument("--sampler", action="append", choices=SAMPLERS, help="to draw by; by default both")
     parser.add_argument("--evaluations", type=int, nargs="+", default=EVALUATIONS, choices=EVALUATIONS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--updates", type=int, default=1500, help="of --batch windows each")
@@ -306,7 +312,8 @@ def main() -> None:
         else:
             source, n_real = f"socofing:{given.data}/socofing", 1500
             work = given.updates, given.batch, given.samples, tuple(given.evaluations)
-            task = Task(source, given.runs, given.seed, *work, device=given.device)
+            chosen = tuple(given.sampler or SAMPLERS)
+            task = Task(source, given.runs, given.seed, *work, device=given.device, samplers=chosen)
             names, out = given.contender or list(CONTENDERS), given.out or given.runs
         out.mkdir(parents=True, exist_ok=True)
         real, train = (

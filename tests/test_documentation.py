@@ -262,6 +262,28 @@ def image_table(record: Result) -> list[str]:
     return [" ".join(f"| {title} | {' | '.join(row)} |".split()) for title, row in rows.items()]
 
 
+def orientation_table(record: Result) -> list[str]:
+    """Every distance of every contender that is measured, the floor, and the mean numbers of cores and deltas."""
+    floors = [found[3] for found in record["measures"]["multistep/10"].values()]
+    rows = [f"| training windows: the floor | | {' | '.join(f'{floor:.3f}' for floor in floors)} |"]
+    for path in sorted((ROOT / "benchmarks" / "results" / "orientation_fields").glob("*.json")):
+        cell = result(f"orientation_fields/{path.stem}")
+        for key, found in cell["measures"].items():
+            sampler, n = key.split("/")
+            shown = " | ".join(f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high, _ in found.values())
+            rows.append(f"| {cell['cell']}, {sampler} | {n} | {shown} |")
+    ours, peer = record["means"], result("orientation_fields/standard-0")["means"]
+    for means, form in (
+        (ours["real"], "{positive:.2f} and {negative:.2f} in held-out windows"),
+        (ours["multistep/10"], "Wrapped diffusion has {positive:.2f} and {negative:.2f} with 10 evaluations"),
+        (ours["multistep/25"], "and {positive:.2f} and {negative:.2f} with 25 evaluations;"),
+        (peer["multistep/10"], "the standard model has {positive:.2f} and {negative:.2f}, and"),
+        (peer["multistep/25"], ", and {positive:.2f} and {negative:.2f}."),
+    ):
+        rows.append(form.format(**means))
+    return rows
+
+
 def training(record: Result) -> list[str]:
     """What pairs cost, against the published loop, and how much alike those of one path are."""
     costs = {name: row["part"][1] for name, row in record["cost"].items()}
@@ -393,6 +415,7 @@ CHECKED: list[tuple[str, str, Callable[[Result], list[str]]]] = [
     ("benchmarks/README.md", "backwards", backwards_table),
     ("benchmarks/README.md", "mean_field", mean_field_table),
     ("benchmarks/README.md", "images/socofing-vp-0", image_table),
+    ("benchmarks/README.md", "orientation_fields/wrapped-diffusion-0", orientation_table),
     ("benchmarks/README.md", "training", training),
     ("benchmarks/README.md", "sampling", sampling),
     ("benchmarks/README.md", "adaptive", adaptive),
