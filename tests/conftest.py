@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import signal
 from collections.abc import Callable
 from functools import partial, wraps
 from importlib import import_module
@@ -25,6 +26,9 @@ settings.register_profile(
     "explore", settings.get_profile("default"), max_examples=200, derandomize=False, database=None
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs; tests interrupt themselves
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ALWAYS, ONE_IN = 5, 50
 calls: dict[CodeType, list[int]] = {}  # of each function of circsde, in the present test
