@@ -27,6 +27,7 @@ from .solvers import (
     solve_inertial,
 )
 from .studies import expectation
+from .studies.citation import cite
 from .torus import (
     difference,
     distance,
@@ -63,6 +64,7 @@ __all__ = [
     "WrappedNormal",
     "as_ito",
     "as_stratonovich",
+    "cite",
     "difference",
     "distance",
     "expectation",

@@ -40,6 +40,8 @@ def odeint(
     that rests, pulses and rests again it sees nothing but rest unless a step begins, ends, or has a stage in the pulse.
     Therefore no step is longer than ``max_step``, and none crosses a breakpoint.
 
+    Source: torchdiffeq, whose steps these are, Chen et al. 2018, arXiv 1806.07366.
+
     Args:
         field: The velocity ``(t, theta) -> rad/time``, 2 pi-periodic in every angle. It is called with a float64 time
             and wrapped angles of the dtype of ``theta0``.

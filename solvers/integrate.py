@@ -5,6 +5,7 @@ Angles are carried in float64, fields evaluated in the dtype of the angles given
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import SupportsIndex
 
@@ -169,7 +170,7 @@ def _walk(
         solve.save(outputs, output, winding)
         outputs += 1
     times = torch.tensor([points[mark] for mark in marks[:outputs]], dtype=torch.float64)
-    return Solution(times, *solve.saved(outputs), stats)
+    return Solution(times, *solve.saved(outputs), replace(stats, method=method.name))
 
 
 class _Steps:

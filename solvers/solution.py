@@ -58,6 +58,7 @@ class Stats:
         message: The step, the time and the samples where it stopped, and what to do; empty on success.
         samples: Indices of the samples that failed.
         rejected: Rejected steps of an adaptive method.
+        method: The name of the method, of :func:`circsde.sdeint` and :func:`circsde.odeint`.
 
     >>> from circsde.sde import SDE
     >>> from circsde.solvers.integrate import sdeint
@@ -73,6 +74,7 @@ class Stats:
     message: str = ""
     samples: tuple[int, ...] = ()
     rejected: int = 0
+    method: str = ""
 
 
 OnFailure = Literal["raise", "return"]
@@ -165,6 +167,7 @@ class Solution:
                 "steps": self.stats.steps,
                 "status": self.stats.status,
                 "message": self.stats.message,
+                "method": self.stats.method,
                 **provenance(**attributes),
                 **attributes,
             },

@@ -99,7 +99,8 @@ def trajectory(
     except _StoppedError as stop:
         status, message, samples = stop.args
     rejected = walk.attempts - walk.accepted
-    return Trajectory(walk.states, turns, Stats(walk.nfe, walk.accepted, status, message, samples, max(rejected, 0)))
+    stats = Stats(walk.nfe, walk.accepted, status, message, samples, max(rejected, 0), method)
+    return Trajectory(walk.states, turns, stats)
 
 
 def least_tolerance(dtype: torch.dtype) -> float:

@@ -44,7 +44,8 @@ def random_waves(count: int, size: int, longest: float, seed: int = 0) -> Tensor
     """Phases of periodic complex normal fields, all waves of at most ``longest`` periods across being as strong."""
     spectrum = torch.complex(random(count, size, size, seed=seed), random(count, size, size, seed=seed + 1))
     waves = torch.fft.fftfreq(size, 1 / size)
-    return torch.fft.ifft2(spectrum * (torch.hypot(waves[:, None], waves) <= longest)).angle()
+    field: Tensor = torch.fft.ifft2(spectrum * (torch.hypot(waves[:, None], waves) <= longest))
+    return field.angle()
 
 
 def assert_agree(actual: Tensor, expected: Tensor, tolerance: float = 1e-13) -> None:

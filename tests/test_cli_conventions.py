@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from circsde import record
 from circsde.cli import app
-from circsde.commands import completion, doctor, fetch, options, tables
+from circsde.commands import completion, console, doctor, fetch, options, tables
 from circsde.commands.answer import Answer
 from circsde.data import torsion
 from circsde.exact import problems
@@ -238,6 +239,56 @@ def test_a_training_that_is_interrupted_leaves_with_130_and_says_that_it_goes_on
     assert "the same command resumes" in result.stderr
     assert Path("long/last.safetensors").exists()
     assert ran(line).exit_code == 0
+
+
+LONG = {
+    "simulate": "simulate texture:brick --crop 64 --size 6 --steps 4 --out x",
+    "study": "study drifting --methods heun --steps 2,4 --monte-carlo --paths 64 --out x",
+    "select": "select drifting --methods heun --steps 2,4 --monte-carlo --tolerance 1 --out x",
+    "study RUN": "study {run} --steps 4 --methods ancestral --paths 16 --device cpu --out x",
+    "select RUN": "select {run} --tolerance 1 --methods ancestral --paths 16 --device cpu --out x",
+    "train": "train {data} --unit rad --out new " + TINY,
+    "sample": "sample {run} -n 3 --steps 2 --out x",
+    "loglik": "loglik {run} {data} --unit rad --out x",
+    "diagnose": "diagnose {run} --out x",
+    "verify": "verify {run} --out x",
+    "doctor": "doctor",
+}
+"""Commands that may compute for more than two seconds."""
+
+
+@pytest.mark.parametrize("command", LONG)
+def test_a_command_that_computes_shows_progress_and_ctrl_c_during_it_leaves_130_and_no_result(
+    command: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C comes at the first sign of progress: without one, the command would end with its result."""
+
+    @contextmanager
+    def interrupted(*_: object, **__: object) -> Iterator[Callable[..., None]]:
+        def update(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        yield update
+
+    monkeypatch.setattr(console, "progress_bar", interrupted)
+    before = set(run.rglob("*"))
+    result = ran(LONG[command].format(run=run, data=run.parent / "angles.npy"))
+    assert result.exit_code == 130
+    assert result.stdout == ""
+    assert {line.partition(":")[0] for line in result.stderr.splitlines() if "interrupted" in line} == {"error"}
+    assert not {*Path().glob("x.*")} - {Path("x.cells")}
+    assert set(run.rglob("*")) == before
+
+
+def test_every_command_is_held_to_the_conventions() -> None:
+    def named(group: Any, before: str = "") -> Iterator[str]:
+        for name, found in group.commands.items():
+            yield from named(found, f"{name} ") if hasattr(found, "commands") else [f"{before}{name}"]
+
+    assert {*named(typer.main.get_command(app))} == {*COMMANDS}
+    assert {*COMMANDS} - {name.removesuffix(" RUN") for name in LONG} == {"problems", "data fetch"}
+    refused = {line.split()[0] for lines in BAD.values() for line in lines}
+    assert {name.split()[0] for name in COMMANDS} - refused == {"problems", "doctor"}  # which take nothing to refuse
 
 
 BAD = {

@@ -86,6 +86,13 @@ def nameless_pictures(text: Page) -> list[str]:
     return [source for source, words in text.pictures if " " not in words or re.search(r"\.(png|svg|jpe?g)$", words)]
 
 
+def fixed_tables(text: str) -> list[str]:
+    """Tables, as source, that are in no box that scrolls where the page is narrower: neither the theme's nor ours."""
+    tables = re.finditer(r"(<div[^>]*>)?\s*<table\b([^>]*)>", text)
+    scrolls = ("pst-scrollable-table-container", "dataframe")
+    return [found[0] for found in tables if not any(name in found[0] for name in scrolls)]
+
+
 site = pytest.mark.skipif(not PAGES, reason="there is no built site: run `make docs`")
 
 
@@ -126,6 +133,15 @@ def test_no_tex_is_left_outside_of_formulas() -> None:
 def test_every_picture_has_words_for_those_who_do_not_see_it() -> None:
     nameless = {name: found for name in PAGES if (found := nameless_pictures(page(name)))}
     assert nameless == {}, "a cell of a tutorial names its picture by the option `mystnb: {image: {alt: words}}`"
+
+
+@site
+def test_no_table_is_wider_than_the_page_without_scrolling() -> None:
+    """The style sheets let the boxes around tables of pages and of outputs scroll."""
+    rules = "".join(path.read_text() for path in (SITE / "_static").rglob("*.css"))
+    for box in (r"\.pst-scrollable-table-container", r"\.cell_output \.output"):
+        assert re.search(box + r"\s*\{[^}]*overflow(-x)?:\s*auto", rules), box
+    assert {name: found for name in PAGES if (found := fixed_tables((SITE / name).read_text()))} == {}
 
 
 @site
@@ -183,3 +199,15 @@ def test_tex_outside_of_formulas_is_noticed(text: str, left: list[str]) -> None:
 def test_a_picture_without_words_is_noticed() -> None:
     text = '<img src="a.png"><img src="b.png" alt="_images/b.png"><img src="c.png" alt="Errors against steps">'
     assert nameless_pictures(Page(text)) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ('<div class="pst-scrollable-table-container"><table class="table"><tr></tr></table></div>', 0),
+        ('<table border="1" class="dataframe"><tr></tr></table>', 0),
+        ('<div class="box"><table class="table"><tr></tr></table></div><p>x</p><table></table>', 2),
+    ],
+)
+def test_a_table_that_does_not_scroll_is_noticed(text: str, count: int) -> None:
+    assert len(fixed_tables(text)) == count

@@ -1,5 +1,6 @@
 """Samplers of a trained model: errors against laws that are known, recipes that hold, and files of them."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -145,6 +146,30 @@ def test_where_nothing_qualifies_nothing_is_chosen() -> None:
     assert "no sampler on offer is known to meet the tolerance" in str(choice)
 
 
+@pytest.mark.parametrize(("looks", "said"), [(0, "no sampler was measured yet"), (400, "the least upper bound")])
+def test_a_search_that_is_stopped_says_what_is_nearest(looks: int, said: str) -> None:
+    asked = itertools.count()
+    choice = select_recipe(EXACT, START, 1e-7, candidates=FEW, pilot=16, stop=lambda: next(asked) >= looks)
+    assert next(asked) == looks + 1  # the search ends where it is first told to
+    assert (choice.recipe, choice.verdict, choice.stopped) == (None, "not resolved", True)
+    assert said in str(choice)
+
+
+def test_a_search_that_is_stopped_while_it_saves_evaluations_answers_with_what_is_certain() -> None:
+    certain = list[str]()
+
+    def noticed(_done: int, *, now: str = "") -> None:
+        if certain or " evaluations of " in now:
+            certain.append(now)
+
+    choice = select_recipe(
+        EXACT, START, 0.3, candidates=FEW[3:], pilot=32, progress=noticed, stop=lambda: len(set(certain) - {""}) > 1
+    )
+    assert choice.recipe is not None
+    assert choice.stopped
+    assert "stopped before fewer evaluations were ruled out" in str(choice)
+
+
 def test_candidates_hold_few_steps_many_steps_sde_and_flow() -> None:
     offered = samplers(EXACT)
     assert {one.method for one in offered} >= {
@@ -229,6 +254,10 @@ def test_a_run_is_studied_a_recipe_chosen_and_samples_drawn_by_it(tmp_path: Path
     said = bad(f"sample {run} -n 5 --recipe {run}/recipe.json --steps 3 --force")
     assert "--steps: how to sample is said by" in said
     good(f"study {run} --steps 4 --methods ancestral --paths 16 --device cpu")
+    line = f"select {run} --tolerance 1e-9 --methods ancestral --paths 16 --device cpu --seconds 1e-3 --out {run}/late"
+    assert "stopped before a sampler was chosen" in bad(line, 1)
+    assert (run / "late.nc").exists()
+    assert not (run / "late.json").exists()
     assert "give --tolerance" in bad(f"select {run}")
     assert "--monte-carlo: for problems, and this is a run" in bad(f"select {run} --tolerance 1 --monte-carlo")
     assert "--budget-nfe: for a trained model, and drifting is a problem" in bad("select drifting --budget-nfe 9")

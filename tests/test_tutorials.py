@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "tutorials"
-PAGES = sorted(FOLDER.glob("*.md"))
+TUTORIALS = sorted(FOLDER.glob("*.md"))
+PAGES = [*TUTORIALS, FOLDER.parent / "gallery.md"]
 HIDDEN = {"remove-cell", "remove-input"}
 
 
@@ -91,7 +92,7 @@ def test_every_figure_has_a_text_in_its_place(page: Path) -> None:
         assert re.search(r"^mystnb:\n  image:\n    alt: \S.{40,}$", cell.options, re.MULTILINE), cell.code
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_a_tutorial_ends_with_a_link_onwards(page: Path) -> None:
     assert re.search(r"\]\([\w./]+\.md\)[^\n`]*\n*\Z", page.read_text())
     assert f"tutorials/{page.name}" in (FOLDER.parent / "tutorials.md").read_text()

@@ -162,6 +162,9 @@ def select(
     ] = None,
     start_law: StartLaw = "auto",
     device: options.Device = options.DeviceName.AUTO,
+    seconds: Annotated[
+        float, option(COMPUTING, "Runs: when to end with what is certain by then; status 1 where nothing is.")
+    ] = 600.0,
     budget: Annotated[float, option(SAMPLING, "The most drift evaluations, per angle, to spend.")] = 1e9,
     monte_carlo: MonteCarlo = False,
     confidence: Confidence = 0.95,
@@ -178,7 +181,7 @@ def select(
     Says what the choice rests on, and, where nothing qualifies, what would be needed.
     """
     given = dict(locals())
-    options.check_positive(budget=budget)
+    options.check_positive(budget=budget, seconds=seconds)
     options.check_probability(confidence=confidence)
     if (tolerance is None) == (budget_nfe is None):
         raise ValueError("give --tolerance, the largest error to accept, or --budget-nfe, for a run")
@@ -188,7 +191,10 @@ def select(
         )
         return study_run.select(given)
     options.refuse(
-        select, given, (*OF_RUNS, "budget_nfe", "spacing", "paths"), f"for a trained model, and {problem} is a problem"
+        select,
+        given,
+        (*OF_RUNS, "budget_nfe", "spacing", "paths", "seconds"),
+        f"for a trained model, and {problem} is a problem",
     )
     assert tolerance is not None
     netcdf, picture = console.outputs(out, Path(f"{problem}-select"), (".nc", ".png"), problem, force=force)

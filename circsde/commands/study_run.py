@@ -1,5 +1,6 @@
 """``circsde select RUN`` and ``circsde study RUN``: samplers of a trained model, measured on its own score."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ def is_run(name: str) -> bool:
 
 def select(given: Mapping[str, Any]) -> Answer:
     """The recipe for the run ``given["problem"]`` by the options given, to a file beside it."""
+    end = time.monotonic() + given["seconds"]
     run = Path(given["problem"])
     tolerance, nfe = given["tolerance"], given["budget_nfe"]
     options.check_positive(tolerance=tolerance)
@@ -44,8 +46,12 @@ def select(given: Mapping[str, Any]) -> Answer:
     from circsde.studies.trained import select_recipe
 
     with _measuring(run, given) as (model, start, law, settings):
+        settings["stop"] = lambda: time.monotonic() > end
         choice = select_recipe(model, start, tolerance, nfe=nfe, pilot=given["paths"], **settings)
     save_netcdf(choice.dataset.assign_attrs(provenance(**given)), numbers, force=given["force"])
+    if choice.stopped and choice.recipe is None:
+        advice = "give more --seconds, a larger tolerance, or fewer --methods"
+        console.fail(f"{choice} (all in {numbers}): {advice}", numbers=numbers)
     files = {"numbers": numbers}
     selected: dict[str, Any] | None = None
     if choice.recipe is not None and choice.error is not None:

@@ -111,7 +111,7 @@ class Paths:
         device: The device on which the network runs.
         denoise: Whether the last step is without noise.
         spent: Evaluations of the score per sample so far.
-        progress: Called with them.
+        progress: Called with them at each step of a solve; what it raises ends the measurement.
     """
 
     model: Trained
@@ -170,10 +170,13 @@ class Paths:
             theta, evaluations = self._ends(chain, recipe, first, count)
             parts.append(theta)
             nfe += evaluations * count / self.count
-        self.spent += nfe
+            self.spent += evaluations * count / self.count
+            self._tell()
+        return np.concatenate(parts), nfe
+
+    def _tell(self, _steps: int = 0) -> None:
         if self.progress is not None:
             self.progress(self.spent)
-        return np.concatenate(parts), nfe
 
     def _ends(self, chain: Chain, recipe: Recipe, first: int, count: int) -> tuple[Array, float]:
         shape = event_shape(self.model)
@@ -187,7 +190,8 @@ class Paths:
             stream = torch_stream(self.seed, "backward", self.first + first)
             self._noises[first] = NoiseClock(self._clock, theta.shape, stream, theta)
         try:
-            solution = run_reverse(chain, score, theta, recipe, seed=0, brownian=self._noises[first])
+            path = self._noises[first]
+            solution = run_reverse(chain, score, theta, recipe, seed=0, brownian=path, progress=self._tell)
         except SolveError as error:
             return np.full((count, len(self.observed.names)), math.nan), error.solution.stats.nfe
         seen: Tensor = self.observed.values(solution.theta[-1])

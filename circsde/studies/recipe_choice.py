@@ -20,21 +20,38 @@ class RecipeChoice:
         verdict: ``"resolved"`` where an interval says so, else ``"not resolved"``.
         dataset: Every candidate that was looked at, over ``candidate``: ``label``, ``n_steps``, ``nfe``, ``error`` with
             ``lower`` and ``upper``, ``paths``, and whether on ``fresh`` samples.
+        stopped: Whether the search was ended before it was through, so that fewer evaluations, or any, may do.
     """
 
     recipe: Recipe | None
     error: Error | None
     verdict: str
     dataset: xr.Dataset
+    stopped: bool = False
 
     def __str__(self) -> str:
         """The choice with its cost and error, or what was missing."""
         if self.recipe is None or self.error is None:
+            if self.stopped:
+                return f"stopped before a sampler was chosen: {self._nearest()}"
             return "no sampler on offer is known to meet the tolerance: allow a larger one, or more paths"
         steps = "" if is_adaptive(self.recipe) else f", {self.recipe.n_steps} steps"
         return (
             f"{label(self.recipe)}{steps}: {self.error.nfe:.0f} evaluations of the score, error at most"
             f" {self.error.upper:.2g} ({self.error.observable}, {self.error.paths:,} paths)"
+            + "; stopped before fewer evaluations were ruled out"
+            * self.stopped
+        )
+
+    def _nearest(self) -> str:
+        """The candidate of the least upper bound so far."""
+        if not self.dataset.sizes["candidate"]:
+            return "no sampler was measured yet"
+        least = self.dataset.isel(candidate=int(self.dataset["upper"].to_numpy().argmin()))
+        return (
+            f"of {self.dataset.sizes['candidate']} measurements, the least upper bound of an error is"
+            f" {least['upper'].item():.2g}, of {least['label'].item()} with {least['nfe'].item():.0f} evaluations"
+            f" (error {least['error'].item():.2g}, {least['paths'].item():,} paths)"
         )
 
 

@@ -35,9 +35,13 @@ _WORSE = 4.0  # times the error of the best: what is as bad is dropped
 _NEAR = 0.1  # of the evaluations, to which the fewest are searched for
 
 
+class _Stopped(Exception):
+    """The search is to end with what is certain so far."""
+
+
 @dataclass
 class _Search:
-    """The state of a search: the pilot's paths, what was seen, and which samples are fresh."""
+    """The state of a search: what was seen, which samples are fresh, and the last recipe that holds on such."""
 
     model: Trained
     start: Sampled
@@ -46,11 +50,13 @@ class _Search:
     device: str | torch.device
     pilot: int
     told: Callable[..., object]
+    stop: Callable[[], bool] = lambda: False
     steps: int = _REFERENCE
     spent: float = 0.0
     looks: int = 0
     used: int = 0
     rows: list[tuple[Recipe, Error, bool]] = field(default_factory=list)
+    certain: tuple[Recipe, Error] | None = None
 
     def paths(self, count: int) -> Paths:
         """Samples that nothing has been judged by."""
@@ -60,6 +66,8 @@ class _Search:
         def progress(done: float) -> None:
             self.spent = before + done
             self.told(round(self.spent))
+            if self.stop():
+                raise _Stopped
 
         denoise = len(event_shape(self.model)) > 1
         return Paths(self.model, self.start, first, count, self.seed, self.steps, self.device, denoise, progress)
@@ -82,6 +90,7 @@ class _Search:
             paths = self.paths(count)
             error = self.seen(paths, recipe, level, fresh=True)
             if error.upper <= tolerance:
+                self.certain = recipe, error
                 return error
             if error.lower > tolerance:
                 return None
@@ -105,6 +114,7 @@ def select_recipe(
     seed: int = 0,
     device: str | torch.device = "cpu",
     progress: Callable[..., object] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> RecipeChoice:
     """The cheapest recipe whose means of observables are within a tolerance, or the best of ``nfe`` evaluations.
 
@@ -129,6 +139,7 @@ def select_recipe(
         seed: The seed of starts and noise.
         device: The device on which the network runs.
         progress: Called with the evaluations so far, and with what is done next as ``now``.
+        stop: Asked at each step of a solve; once it is true, the search ends with what is certain so far.
 
     Raises:
         ValueError: If there is neither a tolerance nor a number of evaluations, or both; for a model of values along
@@ -143,14 +154,18 @@ def select_recipe(
     offered = samplers(model) if candidates is None else list(candidates)
     pilot = min(PILOT, samples_at_once(model)) if pilot is None else pilot
     search = _Search(model, start, seed, confidence, device, pilot, progress or (lambda *_, **__: None))
-    if nfe is not None:
-        recipe, error = _best_of(search, offered, nfe)
-    else:
-        assert tolerance is not None
-        recipe, error = _cheapest(search, offered, tolerance)
+    search.stop, stopped = stop or search.stop, False
+    try:
+        if nfe is not None:
+            recipe, error = _best_of(search, offered, nfe)
+        else:
+            assert tolerance is not None
+            recipe, error = _cheapest(search, offered, tolerance)
+    except _Stopped:
+        (recipe, error), stopped = search.certain or (None, None), True
     verdict = "not resolved" if recipe is None else "resolved"
     attrs = provenance(tolerance=tolerance, nfe=nfe, confidence=confidence, seed=seed, pilot=pilot, device=str(device))
-    return RecipeChoice(recipe, error, verdict, tabulated(search.rows, verdict=verdict, **attrs))
+    return RecipeChoice(recipe, error, verdict, tabulated(search.rows, verdict=verdict, **attrs), stopped)
 
 
 def _best_of(search: _Search, offered: Sequence[Recipe], nfe: int) -> tuple[Recipe | None, Error | None]:
