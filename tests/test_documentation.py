@@ -277,6 +277,7 @@ def orientation_table(record: Result) -> list[str]:
         (ours["real"], "{positive:.2f} and {negative:.2f} in held-out windows"),
         (ours["multistep/10"], "Wrapped diffusion has {positive:.2f} and {negative:.2f} with 10 evaluations"),
         (ours["multistep/25"], "and {positive:.2f} and {negative:.2f} with 25 evaluations;"),
+        (ours["multistep/100"], "With 100 evaluations wrapped diffusion has {positive:.2f} and {negative:.2f}."),
         (peer["multistep/10"], "the standard model has {positive:.2f} and {negative:.2f}, and"),
         (peer["multistep/25"], ", and {positive:.2f} and {negative:.2f}."),
     ):
