@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import t as student
 from typer.testing import CliRunner
 
 from circsde.cli import app
@@ -285,6 +287,24 @@ def orientation_table(record: Result) -> list[str]:
     return rows
 
 
+def image_bits(record: Result) -> list[str]:
+    """Bits per pixel with 95 % intervals over windows, their differences from the standard model, ratios of spreads."""
+
+    def shown(values: list[float], form: str) -> str:
+        x = np.array(values)
+        half = student.ppf(0.975, len(x) - 1) * x.std(ddof=1) / len(x) ** 0.5 if len(x) > 1 else None
+        return f"{x.mean():{form}}" + ("" if half is None else f" ± {half:.2f}")
+
+    statements = []
+    for key, values in record["bits"].items():
+        standard = record["bits"][f"{key.split('/')[0]}/standard"]
+        statements.append(shown(values, ".2f"))
+        if len(values) > 1 and values != standard:
+            statements.append(shown([a - b for a, b in zip(values, standard, strict=True)], "+.2f"))
+    ratios = [one for found in record["traces"].values() for one in found.values()]
+    return statements + [f"{one['ratio']:.1f} ({one['low']:.1f} to {one['high']:.1f})" for one in ratios]
+
+
 def training(record: Result) -> list[str]:
     """What pairs cost, against the published loop, and how much alike those of one path are."""
     costs = {name: row["part"][1] for name, row in record["cost"].items()}
@@ -417,6 +437,7 @@ CHECKED: list[tuple[str, str, Callable[[Result], list[str]]]] = [
     ("benchmarks/README.md", "mean_field", mean_field_table),
     ("benchmarks/README.md", "images/socofing-vp-0", image_table),
     ("benchmarks/README.md", "orientation_fields/wrapped-diffusion-0", orientation_table),
+    ("benchmarks/README.md", "image_likelihood", image_bits),
     ("benchmarks/README.md", "training", training),
     ("benchmarks/README.md", "sampling", sampling),
     ("benchmarks/README.md", "adaptive", adaptive),
