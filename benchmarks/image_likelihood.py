@@ -1,6 +1,6 @@
 """How many bits does a held-out window of an image cost, by which model, and how well do probes know it?
 
-    python benchmarks/image_likelihood.py --quick                       # seconds, on bricks that nothing was learnt of
+    python benchmarks/image_likelihood.py --quick                       # a minute, on bricks that nothing was learnt of
     python benchmarks/image_likelihood.py --data FOLDER --runs FOLDER --out benchmarks/results/image_likelihood.json
     python benchmarks/image_likelihood.py --table benchmarks/results/image_likelihood.json
 
@@ -166,12 +166,11 @@ def spread(task: Task, name: str, process: str, size: int) -> dict[str, object]:
     """Standard deviations of the trace by both kinds of signs, and by how much colours are better."""
     model = trained(task.fit(name, process, size))
     score = flow_of(model)[1]
-    count = max(64, task.probes * 16**2 // size**2)
     states = [noised(model, 2, part) for part in PARTS]
-    plain = [traces(score, t, theta, 1, count) for t, theta in states]
+    plain = [traces(score, t, theta, 1, task.probes) for t, theta in states]
     found: dict[str, object] = {}
     for passes, colours in PASSES.items():
-        by_colours = [traces(score, t, theta, colours, count) for t, theta in states]
+        by_colours = [traces(score, t, theta, colours, task.probes) for t, theta in states]
         generator = torch.Generator().manual_seed(2)
         better = [deviation(plain, generator) / deviation(by_colours, generator) for _ in range(RESAMPLES)]
         low, high = (float(x) * colours**-0.5 for x in np.quantile(better, (0.025, 0.975)))
@@ -255,7 +254,7 @@ def main() -> None:
                 "--epochs 1 --updates 2 --batch 4 --device cpu",
                 "--probes 2 --draws 1 --atol 1",
             )
-            task = Task(None, Path(scratch), training, 10, asking, 2, 512, 64)
+            task = Task(None, Path(scratch), training, 10, asking, 2, 512, 256)
         else:
             training, asking = "--epochs 2 --updates 150 --batch 32 --device cpu", "--probes 4 --draws 1 --atol 0.01"
             task = Task(given.data, given.runs, training, 100, asking, given.windows, 8192, 256)
