@@ -305,6 +305,14 @@ def image_bits(record: Result) -> list[str]:
     return statements + [f"{one['ratio']:.1f} ({one['low']:.1f} to {one['high']:.1f})" for one in ratios]
 
 
+def rna(record: Result) -> list[str]:
+    """Mean and standard deviation over the splits, those of each split, and the largest error of a row."""
+    cells = list(record["cells"].values())
+    nll = np.array([cell["nll"] for cell in cells])
+    splits = [f"{cell['nll']:.2f} ± {cell['stderr']:.2f}" for cell in cells]
+    return [f"{nll.mean():.2f} ± {nll.std(ddof=1):.2f}", *splits, f"{max(cell['largest_error'] for cell in cells):.4f}"]
+
+
 def training(record: Result) -> list[str]:
     """What pairs cost, against the published loop, and how much alike those of one path are."""
     costs = {name: row["part"][1] for name, row in record["cost"].items()}
@@ -438,6 +446,7 @@ CHECKED: list[tuple[str, str, Callable[[Result], list[str]]]] = [
     ("benchmarks/README.md", "images/socofing-vp-0", image_table),
     ("benchmarks/README.md", "orientation_fields/wrapped-diffusion-0", orientation_table),
     ("benchmarks/README.md", "image_likelihood", image_bits),
+    ("benchmarks/README.md", "rna_likelihood", rna),
     ("benchmarks/README.md", "training", training),
     ("benchmarks/README.md", "sampling", sampling),
     ("benchmarks/README.md", "adaptive", adaptive),
