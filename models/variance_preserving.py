@@ -25,7 +25,7 @@ from circsde.sde import SDE
 from circsde.typing import Amplitude, Angles, Field, PerSample, Tangent, Time
 
 ARC = math.pi / 16.0
-"""The angle of the value 1, rad: neither data nor standard normals come to the values of +-16 that are half a turn."""
+"""The angle of the value 1, rad; neither data nor standard normals come to the values of +-16 that are half a turn."""
 
 
 @dataclass(frozen=True)

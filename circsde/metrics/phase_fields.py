@@ -85,8 +85,11 @@ MEASURES: dict[str, Measure] = {
     "splay": Measure(lambda theta: splay_and_bend(theta)[0].mean((1, 2)), wasserstein, "rad/pixel"),
     "bend": Measure(lambda theta: splay_and_bend(theta)[1].mean((1, 2)), wasserstein, "rad/pixel"),
 }
-"""By name: of a field the number of singularities of either sign, the circular correlation at half the smaller side,
-the order parameter, and the means of splay and bend; of two sets the Wasserstein distance of these numbers."""
+"""What describes a field, by name, and the Wasserstein distance of what describes two sets of fields.
+
+The number of singularities of either sign, the circular correlation at half the smaller side, the order parameter, and
+the means of splay and bend.
+"""
 
 
 def compare(

@@ -17,9 +17,7 @@ from circsde.solvers.solution import Solution
 from circsde.solvers.trajectory import ADAPTIVE, FIXED
 from circsde.studies.choice import Choice
 
-IDENTIFIER = re.compile(r"doi:(10\.[^\s,;\]]+?(?:\(\d+\)[\w-]+)?)(?=[.,;)]*(?:\s|$))|arXiv[ :](\d{4}\.\d{5})")
-"""A digital object identifier, or the number of a preprint, in a docstring."""
-
+_IDENTIFIER = re.compile(r"doi:(10\.[^\s,;\]]+?(?:\(\d+\)[\w-]+)?)(?=[.,;)]*(?:\s|$))|arXiv[ :](\d{4}\.\d{5})")
 _ENTRY = re.compile(r"^@.*?\b(?:doi|eprint) = \{(.*?)\}.*$", re.MULTILINE)
 
 _SOFTWARE = f"""@software{{circsde, author = {{{{The circsde authors}}}}, title = {{circsde: stochastic and ordinary \
@@ -60,7 +58,7 @@ def identifiers(text: str) -> list[str]:
     >>> identifiers("Anderson 1982, doi:10.1016/0304-4149(82)90051-5; Song et al. 2021, arXiv 2011.13456.")
     ['10.1016/0304-4149(82)90051-5', '2011.13456']
     """
-    return [doi or preprint for doi, preprint in IDENTIFIER.findall(text)]
+    return [doi or preprint for doi, preprint in _IDENTIFIER.findall(text)]
 
 
 @cache
