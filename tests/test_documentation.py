@@ -280,6 +280,17 @@ def orientation_table(record: Result) -> list[str]:
         (ours["multistep/10"], "Wrapped diffusion has {positive:.2f} and {negative:.2f} with 10 evaluations"),
         (ours["multistep/25"], "and {positive:.2f} and {negative:.2f} with 25 evaluations;"),
         (ours["multistep/100"], "With 100 evaluations wrapped diffusion has {positive:.2f} and {negative:.2f}."),
+        *(
+            (
+                result(f"orientation_fields/{name}-0")["means"]["multistep/100"],
+                f"{said} {{positive:.2f}} and {{negative:.2f}}",
+            )
+            for name, said in (
+                ("attraction", "Attraction alone has"),
+                ("local", "local coupling"),
+                ("global", "coupling"),
+            )
+        ),
         (peer["multistep/10"], "the standard model has {positive:.2f} and {negative:.2f}, and"),
         (peer["multistep/25"], ", and {positive:.2f} and {negative:.2f}."),
     ):
