@@ -250,10 +250,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         if given.quick:
-            training, asking = (
-                "--epochs 1 --updates 2 --batch 4 --device cpu",
-                "--probes 2 --draws 1 --atol 1",
-            )
+            training, asking = "--epochs 1 --updates 2 --batch 4 --device cpu", "--probes 2 --draws 1 --atol 1"
             task = Task(None, Path(scratch), training, 10, asking, 2, 512, 256)
         else:
             training, asking = "--epochs 2 --updates 150 --batch 32 --device cpu", "--probes 4 --draws 1 --atol 0.01"

@@ -41,6 +41,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from circsde.contracts import Sampled
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.data import ImageSet, RandomWindows, image_set
 from circsde.data.sheet import sheet
@@ -197,6 +198,14 @@ def fit(task: Task, name: str, model: str, seed: int) -> Trained:
     )
 
 
+def start_law(run: Path, chain: Chain, data: RandomWindows, simulated: int) -> Sampled:
+    """The law that phases start from, chosen by so many simulated states and kept in the folder of the run."""
+    path = run / FILE
+    if not path.exists():
+        save_law(*choose(chain, data, fitted=simulated, compared=simulated // 4), path)
+    return load_law(path)[0]
+
+
 def samplers(task: Task, name: str, model: str, trained: Trained, run: Path) -> Samplers:
     """How pictures are drawn from a trained cell; the law that phases start from is kept in the folder of the run."""
     kind = MODELS[model]
@@ -219,10 +228,7 @@ def samplers(task: Task, name: str, model: str, trained: Trained, run: Path) -> 
             "multistep flow": noiseless,
         }
     encoding = PhaseEncoding(kind.scale * math.pi)
-    if not (run / FILE).exists():
-        starts = RandomWindows(task.images(name, "train"), encoding)
-        save_law(*choose(trained.chain, starts, fitted=task.simulated, compared=task.simulated // 4), run / FILE)
-    law, _ = load_law(run / FILE)
+    law = start_law(run, trained.chain, RandomWindows(task.images(name, "train"), encoding), task.simulated)
 
     def phases(method: str, cost: int = 1, stochasticity: float = 1.0) -> Callable[[int, int, int], Tensor]:
         def draw(evaluations: int, count: int, seed: int) -> Tensor:
@@ -281,13 +287,15 @@ def cell(task: Task, name: str, model: str, seed: int, picture: Path) -> dict[st
 
 
 def _plain(found: xr.Dataset) -> dict[str, object]:
-    """Per measure ``[value, low, high, floor]``, and the coherence of the samples beside that of real windows."""
-    names = [str(name) for name in found["measure"].values]
-    rows = {
-        name: [float(found[part].sel(measure=name)) for part in ("value", "low", "high", "floor")] for name in names
-    }
+    """The distances, and the coherence of the samples beside that of real windows."""
     mean = found["mean_coherence"]
-    return {**rows, "mean_coherence": {str(one): float(mean.sel(set=one)) for one in mean["set"].values}}
+    return {**distances(found), "mean_coherence": {str(one): float(mean.sel(set=one)) for one in mean["set"].values}}
+
+
+def distances(found: xr.Dataset) -> dict[str, list[float]]:
+    """Per measure ``[value, low, high, floor]``."""
+    columns = found[["value", "low", "high", "floor"]].to_array().transpose("measure", "variable")
+    return dict(zip(map(str, found["measure"].values), columns.values.tolist(), strict=True))
 
 
 def by_cell(results: Iterable[Record]) -> dict[str, list[Record]]:

@@ -26,20 +26,20 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from images import across_seeds, by_cell
+from images import SIZE, across_seeds, by_cell, distances, read, start_law
 from report import Record, Row
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
-from circsde.data import ImageSet, RandomWindows, image_set
+from circsde.data import RandomWindows
 from circsde.data.orientation import OrientationEncoding
 from circsde.kuramoto import KuramotoSDE
 from circsde.matching.chain import Chain
@@ -52,14 +52,13 @@ from circsde.models.unet import PRESETS, ScoreUNet
 from circsde.models.values import sample as sample_values
 from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
 from circsde.record import provenance, replacing
-from circsde.sampling.choose_start import FILE, choose, load_law, save_law
 from circsde.sampling.generate import generate
 from circsde.sampling.reverse import Recipe
 from circsde.schedule import Schedule
 from circsde.streams import seed_torch, torch_stream
 from circsde.typing import Angles
 
-SHAPE, EPOCHS, STEPS, EVALUATIONS = (32, 32), 10, 100, (10, 25, 100)
+SHAPE, EPOCHS, STEPS, EVALUATIONS = (SIZE, SIZE), 10, 100, (10, 25, 100)
 
 
 @dataclass(frozen=True)
@@ -130,17 +129,11 @@ class Task:
 
     def windows(self, part: str) -> RandomWindows:
         """Doubled orientations of the images to learn from, ``train``, or of those held out, ``test``."""
-        return RandomWindows(images(self.source, part), OrientationEncoding())
+        return RandomWindows(read(self.source, part), OrientationEncoding())
 
     def run(self, name: str) -> Path:
         """Where a contender is trained, and its samples are kept."""
         return self.runs / f"{name}-{self.seed}".replace(" ", "-")
-
-
-@cache
-def images(source: str, part: str) -> ImageSet:
-    """A part of a data set, held in memory."""
-    return image_set(source, crop=SHAPE, part=part, prints=10)  # type: ignore[arg-type]
 
 
 def fit(task: Task, name: str) -> Trained:
@@ -196,11 +189,7 @@ def samplers(task: Task, name: str, trained: Trained) -> dict[str, Callable[[int
             return draw
 
         return {method: values(method) for method in task.chosen(name)}
-    path = task.run(name) / FILE
-    if not path.exists():
-        starts = task.windows("train")
-        save_law(*choose(process, starts, fitted=task.simulated, compared=task.simulated // 4), path)
-    law, _ = load_law(path)
+    law = start_law(task.run(name), process, task.windows("train"), task.simulated)
 
     def multistep(n: int) -> Angles:
         recipe = Recipe("multistep", n, denoise=False)
@@ -242,8 +231,7 @@ def fill(task: Task, name: str, path: Path, real: Angles, train: Angles) -> None
         if key in kept["measures"]:
             continue
         found = compare(real, theta, train=train, resamples=task.resamples, generator=torch_stream(0, "resampling"))
-        columns = found[["value", "low", "high", "floor"]].to_array().transpose("measure", "variable")
-        kept["measures"][key] = dict(zip(MEASURES, columns.values.tolist(), strict=True))
+        kept["measures"][key] = distances(found)
         for which, of in (("real", "real"), ("train", "train"), (key, "samples")):
             kept["means"][which] = dict(zip(MEASURES, found["mean"].sel(set=of).values.tolist(), strict=True))
         with replacing(path, force=True) as temporary:
@@ -317,7 +305,7 @@ def main() -> None:
             names, out = given.contender or list(CONTENDERS), given.out or given.runs
         out.mkdir(parents=True, exist_ok=True)
         real, train = (
-            images(task.source, part).phases(count, OrientationEncoding(), seed)
+            read(task.source, part).phases(count, OrientationEncoding(), seed)
             for part, count, seed in (("test", n_real, 1), ("train", task.samples, 2))
         )
         for name in names:
