@@ -335,6 +335,7 @@ class Style:
     comments: bool
     missing: str
     end: str
+    sign: str = ""
 
 
 STYLES = st.builds(
@@ -346,7 +347,14 @@ STYLES = st.builds(
     comments=st.booleans(),
     missing=st.sampled_from(["NA", "nan", "NaN", "null", "-", "NULL", "N/A"]),
     end=st.sampled_from(["\n", "\r\n"]),
-).filter(lambda style: style.separator != style.decimal and (style.header or style.index == "none"))
+    sign=st.sampled_from(["", "", "°", " º"]),
+).filter(
+    lambda style: (
+        style.separator != style.decimal
+        and (style.header or style.index == "none")
+        and not (style.sign == " º" and style.separator == " ")
+    )
+)
 ANGLES = st.lists(
     st.lists(st.floats(-360.0, 360.0) | st.just(math.nan), min_size=3, max_size=3), min_size=2, max_size=8
 ).filter(lambda rows: all(any(math.isfinite(row[j]) for row in rows) for j in range(3)))
@@ -356,7 +364,7 @@ def in_style(rows: list[list[float]], style: Style) -> str:
     """The table as text."""
 
     def cell(number: float) -> str:
-        return style.missing if math.isnan(number) else repr(number).replace(".", style.decimal)
+        return style.missing if math.isnan(number) else repr(number).replace(".", style.decimal) + style.sign
 
     names = ["phi", "psi", "chi 1" if style.separator != " " else '"chi 1"']
     lines = [[f"{i}", *map(cell, row)] if style.index != "none" else [*map(cell, row)] for i, row in enumerate(rows)]
@@ -380,6 +388,7 @@ def angles_of(values: NDArray[np.float64]) -> list[list[str]]:
 @example([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]], Style(",", ".", "none", False, False, "NA", "\n"))
 @example([[math.nan] * 3, [1.5, 2.5, 3.5]], Style(" ", ",", "none", False, True, "nan", "\n"))
 @example([[math.nan, 1.5, 2.5], [1.5, 2.5, 3.5]], Style(",", ".", "R", True, False, "-", "\n"))
+@example([[0.0] * 3, [0.0, 1.0, 90.24516991582095]], Style(",", ".", "none", False, False, "NA", "\n", "°"))
 def test_tables_in_any_style_are_read_back_to_the_last_bit(
     tmp_path_factory: pytest.TempPathFactory, rows: list[list[float]], style: Style
 ) -> None:

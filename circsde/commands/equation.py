@@ -91,6 +91,8 @@ def matrix(path: str) -> "Adjacency":
     import pandas as pd
     import scipy.sparse
 
+    from circsde.files.frames import EXACT
+
     if path.endswith(".npz"):
         return scipy.sparse.load_npz(path)
     if path.endswith(".npy"):
@@ -98,14 +100,14 @@ def matrix(path: str) -> "Adjacency":
     with Path(path).open() as file:
         first = file.readline()
     if not {"source", "target"} <= {name.strip().strip('"') for name in first.split(",")}:
-        table = pd.read_csv(path, header=None)
+        table = pd.read_csv(path, header=None, **EXACT)
         if not all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
             raise ValueError(
                 f"{path} is no matrix of numbers; a table of edges has columns named source, target and weight, got"
                 f" {first.strip()!r}"
             )
         return table.to_numpy(np.float64)
-    edges = pd.read_csv(path, skipinitialspace=True)
+    edges = pd.read_csv(path, skipinitialspace=True, **EXACT)
     ends = edges[["source", "target"]].to_numpy()
     if not np.issubdtype(ends.dtype, np.integer) or (len(ends) and ends.min() < 0):
         raise ValueError(f"{path} must number its vertices from 0, got {ends.min() if len(ends) else None}")

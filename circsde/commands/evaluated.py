@@ -86,10 +86,11 @@ def table(name: str, unit: str | None) -> "tuple[Tensor, dict[str, Tensor]]":
     import torch
 
     from circsde.encoding import to_radians
+    from circsde.files.frames import EXACT
 
     known = dict[str, Any]()
     if name.endswith(".csv") and Path(name).is_file():
-        read = pd.read_csv(name)
+        read = pd.read_csv(name, **EXACT)
         known = {each: read.pop(each) for each in (VALUE, PROPOSAL) if each in read}
     if not known:
         return angles.read(name, angles.Reading(unit, drop_missing=True)).theta.double(), {}

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 else:
     Series = pd.Series  # of which versions before 3 take no parameter
 
+_ROUNDS = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
+EXACT: Any = {"float_precision": "round_trip"} if _ROUNDS else {}
+"""What ``pandas.read_csv`` needs to read each number to the last bit; from version 3.1 on it does so by itself."""
+
 _LIKELY = r"^[+-]?(?:\d|[.,]\d|[iI][nN][fF])"  # how a cell begins that may be a number or a time
 
 
@@ -147,7 +151,10 @@ def _read(series: Series, decimal: str) -> tuple[NDArray[np.float64], str | None
         signed = plain.str.contains("[°º]$", regex=True).to_numpy(dtype=bool)
         plain = plain.str.rstrip("°º ")
     values = np.full(len(text), np.nan)
-    values[likely[~times]] = pd.to_numeric(plain, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    numbers = pd.to_numeric(plain, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    if _ROUNDS:  # in the last digits, so that what is a number is read once more
+        numbers = np.array([float(cell) if x == x else x for cell, x in zip(plain, numbers, strict=True)])
+    values[likely[~times]] = numbers
     found = ~np.isnan(values)
     unit = "deg" if signed[found[likely[~times]]].any() else None
     if times.any() and not found.any():

@@ -3,22 +3,18 @@
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from circsde.contracts import first_few
-from circsde.files.frames import gathered, table
+from circsde.files.frames import EXACT, gathered, table
 from circsde.files.table import Request, Table, naming, unique
 from circsde.files.text_dialect import LINES, MISSING, Dialect, dialect, opened, rows_of
 
 CHUNK = 1 << 17
 """Rows that are read at a time; of a long file only the numbers are kept."""
 
-_OLD = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
-_EXACT: Any = {"float_precision": "round_trip"} if _OLD else {}  # which the default is from 3.1 on
-
-_ABSENT = sorted({form for text in MISSING for form in (text, text.upper(), text.title(), text.replace("an", "aN"))})
+_ABSENT = sorted({form for text in MISSING for form in (text, text.upper(), text.title(), text.replace("nan", "NaN"))})
 
 
 def read_text(path: Path, request: Request) -> Table:
@@ -62,7 +58,7 @@ def _frames(path: Path, form: Dialect) -> Iterator[pd.DataFrame]:
             keep_default_na=False,
             low_memory=False,
             chunksize=CHUNK,
-            **_EXACT,
+            **EXACT,
         )
 
 
