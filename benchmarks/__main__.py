@@ -1,4 +1,4 @@
-"""All benchmarks in their quick form, which shows that they run, and one table of what they say.
+"""Run all benchmarks in their quick form, which shows that they run, and print one table of their answers.
 
 python benchmarks                        # minutes: sizes so small that the numbers mean little
 python benchmarks --committed            # the table of the committed results, nothing measured
@@ -23,13 +23,13 @@ SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in (
 
 
 def rows(script: str, record: Record) -> list[Row]:
-    """What a record says; nothing where the script has no ``summary``."""
+    """The rows that a record gives; none where the script has no ``summary``."""
     summary = getattr(importlib.import_module(script), "summary", None)
     return [] if summary is None else list(summary(record))
 
 
 def committed(script: str) -> Record | None:
-    """The kept record of a script; where it keeps a folder of them, each by its name."""
+    """The committed record of a script; of a folder of records, each by its name."""
     kept = FOLDER / "results" / script
     if kept.is_dir():
         return {path.stem: json.loads(path.read_text()) for path in sorted(kept.glob("*.json"))}
@@ -38,7 +38,7 @@ def committed(script: str) -> Record | None:
 
 
 def measured(script: str, folder: Path) -> Record | None:
-    """Run a script in its quick form, its own output shown: its record, empty if it keeps none; None if it failed."""
+    """Run a script in its quick form, showing its output; returns its record, empty without one, None if it failed."""
     out, begin = folder / f"{script}.json", time.perf_counter()
     done = subprocess.run([sys.executable, str(FOLDER / f"{script}.py"), "--quick", "--out", str(out)])
     print(f"-- {script}: {time.perf_counter() - begin:.0f} s, exit status {done.returncode}\n", flush=True)
@@ -48,7 +48,7 @@ def measured(script: str, folder: Path) -> Record | None:
 
 
 def table(found: list[Row]) -> Table:
-    """One line per answer."""
+    """A table with one line per answer."""
     shown = Table(title="What the peer takes, or errs, over what circsde does")
     for title in ("question", "against", "ratio", "interval"):
         shown.add_column(title, justify="right" if title in ("ratio", "interval") else "left")

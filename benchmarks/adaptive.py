@@ -7,13 +7,13 @@ The equation is ``d theta = -R(t) sin theta dt + 0.8 dW`` with a rate that peaks
 spectral solution. Every step is Heun's. Four ways to place steps are compared:
 
 - *equal*: equal steps;
-- *pilot*: ``sdeint(atol=)``, a grid chosen on other noise, its bias found exactly by transfer operators;
-- *own noise*: an interval is halved until the step and its two halves agree on the path's own noise, no noise of which
-  is thrown away; what everybody's controllers do, on a dyadic tree;
-- *other noise*: the control, the same intervals, but those that another path has chosen.
+- *pilot*: ``sdeint(atol=)``, a grid chosen on other noise, whose bias transfer operators give exactly;
+- *own noise*: an interval is halved until the step and its two halves agree on the path's own noise, and no noise
+  is thrown away: this is the usual controller, on a dyadic tree;
+- *other noise*: the control, in which the same rule chooses the intervals on another path.
 
 Biases of the last two are means over paths of the difference from 2,048 equal steps on the same path, whose own bias is
-known; intervals are of 95 %.
+known; intervals have confidence 95 %.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ from circsde.torus import distance
 
 NOISE, PEAK, WIDTH, START = 0.8, 40.0, 0.05, normal(1.0, 0.5)
 COARSEST, FINEST = 3, 11  # halvings of [0, 1]: the widest interval that is tried, and the reference
-POINTS = 163  # of the transfer operators
+POINTS = 163  # points of the grid of the transfer operators
 
 
 def rate(t: float) -> float:
@@ -77,11 +77,11 @@ def heun(x: float, w: float, rates: NDArray[np.float64], first: int, last: int) 
 def walk(
     start: NDArray[np.float64], rates: NDArray[np.float64], atol: float, own: bool, stream: Any
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """Solve along one path each from ``start``: adaptive ends, ends of the reference, steps in all.
+    """Solve along one path from each start; returns the adaptive ends, the reference's ends and the number of steps.
 
     Two paths are halved together: one is solved, and decides which intervals are accepted if ``own``; else the other
-    decides. Intervals wait on a stack, the earliest on top, so that halves are met in order of time. An accepted one
-    takes its two halves; then only the reference goes on into it.
+    decides. Intervals wait on a stack, the earliest on top, so that halves are met in order of time. An accepted
+    interval takes its two halves; below them only the reference takes further steps.
     """
     cells = len(rates) - 1
     ends, reference, steps = np.empty_like(start), np.empty_like(start), 0
@@ -124,9 +124,9 @@ def walk(
 
 
 def per_path(start: NDArray[np.float64], atol: float, own: bool, bias: float) -> dict[str, Any]:
-    """A controller that looks at the path: for comparison only, as it is biased (docs/choosing.md has the numbers).
+    """Measure a controller that looks at the path: for comparison only, as it is biased (see docs/choosing.md).
 
-    ``bias`` is that of the reference.
+    ``bias`` is the bias of the reference.
     """
     rates = np.array([rate(t) for t in np.linspace(0.0, 1.0, 2**FINEST + 1)])
     ends, reference, steps = walk(start, rates, atol, own, numpy_stream(0, "tree", own))
@@ -140,12 +140,12 @@ def per_path(start: NDArray[np.float64], atol: float, own: bool, bias: float) ->
 
 
 def fitted(rows: list[dict[str, Any]]) -> float:
-    """The order of the bias in the number of steps, over all rows of a way."""
+    """Fit the order of the bias in the number of steps to all rows of one way to place steps."""
     return -float(np.polyfit(*_logarithms(rows), 1)[0])
 
 
 def _logarithms(rows: list[dict[str, Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of steps, and of the sizes of biases."""
+    """The logarithms of the numbers of steps, and of the sizes of biases."""
     return np.log([row["steps"] for row in rows]), np.log([abs(row["bias"][0]) for row in rows])
 
 
@@ -168,7 +168,7 @@ def main() -> None:
     start = START.sample((paths,), generator=torch_stream(0, "starts")).double()
     some = start[:4096, None]
     results: dict[str, list[dict[str, Any]]] = {way: [] for way in ("equal", "pilot", "own noise", "other noise")}
-    reference = exact_bias(sde, np.linspace(0.0, 1.0, 2**10 + 1).tolist(), exact) / 4  # order 2: of 2,048 steps
+    reference = exact_bias(sde, np.linspace(0.0, 1.0, 2**10 + 1).tolist(), exact) / 4  # by order 2 that of 2,048 steps
     for atol in tolerances:
         grid = adapted_grid(sde, some, (0.0, 1.0), atol=atol)
         even = np.linspace(0.0, 1.0, len(grid)).tolist()

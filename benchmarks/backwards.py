@@ -3,10 +3,10 @@
     python benchmarks/backwards.py --quick
     python benchmarks/backwards.py --out benchmarks/results/backwards.json
 
-Weak errors are those of the laws that methods make, free of sampling noise: of two modes on the circle, along the
-probability flow with a drift and without one, and with noise. Steps climb a ladder of ratio sqrt(2); what counts is
-the first rung that meets a tolerance together with the next. Grids are those of a power, 1 for equal steps, and that of
-equal local errors, which is found from the score.
+Weak errors come from the laws that methods make, free of sampling noise. The data have two modes on the circle, and are
+reached along the probability flow with a drift and without one, and with noise. Numbers of steps climb a ladder of
+ratio sqrt(2); the first rung counts that meets a tolerance together with the next. Grids have a power, 1 for equal
+steps, or equal local errors, which are found from the score.
 """
 
 import math
@@ -30,7 +30,7 @@ FLOW = ("heun", "multistep", "multistep3")
 
 
 def without_drift() -> Problem:
-    """The probability flow of the two modes where the phases only diffuse."""
+    """The problem of the probability flow of the two modes where the phases only diffuse."""
     schedule = Schedule.linear((0, 0, 0.005), (0, 0, 5))
     law = fokker_planck(schedule, TWO_MODES, mean_field=False)
     flow = reverse(KuramotoSDE((1,), NoCoupling(), schedule), law.score, 0.0)

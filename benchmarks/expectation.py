@@ -52,7 +52,7 @@ QUESTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Any]] = {
 
 
 def discretisation(problem: str, ladder: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Largest error over the moments: of Romberg weights of 10, 20 and 40 steps, and of single numbers of steps."""
+    """The largest error over the moments, by Romberg weights of 10, 20 and 40 steps and by single numbers of steps."""
     rows = []
     for name in ("heun", "mobius_strang", "noise_flow_noise"):
         steps, nfe = (10, 20, 40), METHODS[name].nfe
@@ -87,7 +87,7 @@ def plain(question: str, steps: tuple[int, ...], paths: int) -> dict[int, tuple[
 
 
 def compare(question: str, tolerance: float, biases: dict[int, tuple[float, float, float]]) -> dict[str, object]:
-    """Evaluations and seconds of both."""
+    """Compare the evaluations and seconds of both methods."""
     f, start = QUESTIONS[question]
     z, best = quantile(0.95, 10**6), (math.inf, 0, 0)
     for n, (bias, _, variance) in biases.items():

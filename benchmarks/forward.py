@@ -6,7 +6,7 @@
 
 Everything runs in one process, contenders in turn with a pause between them, round after round; a ratio is the median
 over rounds of the ratio within a round, its spread the quartiles. Peers run at their best settings: torchsde with
-float64 times, additive noise as a vector product, and a BrownianInterval told its step; diffrax compiled, with
+float64 times, additive noise as a vector product, and a BrownianInterval given its step; diffrax compiled, with
 UnsafeBrownianPath, compile time excluded. diffrax is left out, with a note, where it is not installed
 (``pip install jax diffrax``).
 """
@@ -33,7 +33,7 @@ Work = Callable[[], object]
 
 
 def starts(shape: tuple[int, ...]) -> Tensor:
-    """Where all contenders start."""
+    """The angles at which all contenders start."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
 
 
@@ -85,7 +85,7 @@ def products(theta0: Tensor, matrix: Tensor) -> Work:
 
 
 def torchsde_forward(theta0: Tensor, method: str = "euler", diagonal: bool = False) -> Work:
-    """The loop of torchsde at its best: float64 times, a Brownian motion told its step; or with diagonal noise."""
+    """The loop of torchsde at its best: float64 times, a Brownian motion given its step; or with diagonal noise."""
     import torchsde
 
     sde = KuramotoSDE((theta0[0].numel(),), schedule=Schedule.published(STEPS)).to(DEVICE)
@@ -190,7 +190,7 @@ def rows(title: str, times: dict[str, list[float]], baseline: str) -> list[dict[
 
 
 def forward(shape: tuple[int, ...], rounds: int, peers: bool = True) -> list[dict[str, object]]:
-    """Euler-Maruyama against everybody."""
+    """Time Euler-Maruyama against all contenders."""
     theta0 = starts(shape)
     contenders: dict[str, Work] = {
         "normals": normals_alone(shape),
@@ -263,7 +263,7 @@ def scaling(largest: int) -> list[dict[str, object]]:
 
 
 OWN = {"forward": "circsde", "order 1.5": "sra1", "order 1": "heun"}
-"""The contender of circsde, by the question."""
+"""The name of circsde's contender for each question."""
 
 
 def summary(record: Record) -> list[Row]:

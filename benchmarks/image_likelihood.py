@@ -1,6 +1,6 @@
 """How many bits does a held-out window of an image cost, by which model, and how well do probes know it?
 
-    python benchmarks/image_likelihood.py --quick                       # a minute, on bricks that nothing was learnt of
+    python benchmarks/image_likelihood.py --quick                       # a minute, on bricks, with untrained models
     python benchmarks/image_likelihood.py --data FOLDER --runs FOLDER --out benchmarks/results/image_likelihood.json
     python benchmarks/image_likelihood.py --table benchmarks/results/image_likelihood.json
 
@@ -55,18 +55,18 @@ SOURCES = {"brodatz": "brodatz:{}/brodatz", "socofing": "socofing:{}/socofing", 
 PROCESSES = {"local": "local coupling", "diffusion": "wrapped diffusion", "standard": "standard diffusion"}
 CONTROLS = {"histogram": "independent pixels", "normal": "normal law", "png": "PNG", "webp": "WebP, lossless"}
 PASSES, PARTS, RESAMPLES = {16: 8, 64: 32}, (0.02, 0.1, 0.3), 400
-"""Backward passes and colours for them; times as parts of the horizon; resamples of the bootstrap."""
+"""The numbers of backward passes with their colours; times as parts of the horizon; resamples of the bootstrap."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What all cells have in common.
+    """The settings that all cells share.
 
     Attributes:
         data: The folder of the data; None for bricks.
         runs: Where trainings and likelihoods are kept.
         training: Options of ``circsde train``.
-        steps: Of the chains of phases.
+        steps: The number of steps of the chains of phases.
         asking: Options of ``circsde loglik``.
         windows: Held-out windows.
         learnt_from: Training windows that the controls are fitted to.
@@ -83,11 +83,11 @@ class Task:
     probes: int
 
     def source(self, name: str) -> str:
-        """As commands read it."""
+        """The name of a source as commands read it."""
         return SOURCES[name].format(self.data) if self.data else "texture:brick"
 
     def fit(self, name: str, process: str, size: int = 16) -> Path:
-        """The folder of a training that is finished."""
+        """Train unless it is done already, and return the folder of the run."""
         run = self.runs / f"{name}{size}-{process}"
         steps = "" if process == "standard" else f"--steps {self.steps}"
         how = f"--process {process} --crop {size} {steps} {self.training}"
@@ -103,7 +103,7 @@ def command(words: list[str], settings: str, out: Path) -> None:
 
 
 def bits(task: Task, name: str, process: str) -> list[float]:
-    """Bits per pixel of every held-out window under a model that is trained, or was."""
+    """Bits per pixel of every held-out window under a model, which is trained first if need be."""
     run = task.fit(name, process)
     out = run / f"loglik-{task.windows}"
     if not out.with_suffix(".nc").exists():
@@ -120,13 +120,13 @@ def cut(model: Trained, part: Literal["train", "test"], count: int, seed: int) -
 
 
 def controls(task: Task, name: str) -> dict[str, list[float]]:
-    """Bits per pixel of the same windows without any network; of files, their mean for all of them."""
+    """Bits per pixel of the same windows without any network; files give only the mean over all windows."""
     model = trained(task.fit(name, "standard"))
     known, asked = levels(cut(model, "train", task.learnt_from, 1)), levels(cut(model, "test", task.windows, 0))
     counts = torch.bincount(known.flatten(), minlength=256).double() + 0.5  # Krichevsky and Trofimov 1981
     histogram = -(counts / counts.sum()).log2()[asked].flatten(1).mean(1)
     x, y = (part.flatten(1).double() + 0.5 for part in (known, asked))
-    covariance = x.T.cov() + torch.eye(x.shape[1], dtype=torch.float64) / 12.0  # of the noise between levels
+    covariance = x.T.cov() + torch.eye(x.shape[1], dtype=torch.float64) / 12.0  # variance of noise between levels
     nats = -multivariate_normal(x.mean(0).numpy(), covariance.numpy()).logpdf(y.numpy())
     nats += float(torch.linalg.inv(covariance).trace()) / 24.0
     sheet = Image.fromarray(asked.flatten(0, 1).numpy().astype(np.uint8))
@@ -140,7 +140,7 @@ def controls(task: Task, name: str) -> dict[str, list[float]]:
 
 
 def noised(model: Trained, windows: int, part: float) -> tuple[float, Angles]:
-    """A time, and held-out windows at it as phases."""
+    """A time, and held-out windows as phases that are noised to it."""
     pictures, (sde, _, scale) = cut(model, "test", windows, 0), flow_of(model)
     t = part * sde.horizon
     if isinstance(model.process, VariancePreserving):
@@ -194,7 +194,7 @@ def shown(values: list[float], form: str = ".2f") -> str:
 
 
 def gap(values: list[float], others: list[float]) -> list[float]:
-    """Differences of the windows, of which all are the same."""
+    """Differences, window by window, of values of the same windows."""
     return [a - b for a, b in zip(values, others, strict=True)]
 
 
@@ -259,7 +259,7 @@ def main() -> None:
 
 
 def fill(task: Task, names: list[str], out: Path | None) -> None:
-    """What is missing in ``out``."""
+    """Compute the cells that ``out`` lacks."""
     old = json.loads(out.read_text()) if out is not None and out.exists() else {}
     found, spreads = dict(old.get("bits", {})), dict(old.get("traces", {}))
 

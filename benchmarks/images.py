@@ -17,7 +17,7 @@ what it reads and answers:
   -/+ 0.5 pi; at 0.25 pi where the name says so. ``settling``: rates in fixed proportions that leave e^-5 of the image,
   and so little noise that it hardly wraps, black and white at -/+ 0.25 pi. ``Wiener``: less noise still, at 0.15 pi,
   and the linear part of the score measured before training (``LinearResidual``). Sampled by the published
-  Euler-Maruyama, by SRA1 and by multistep ones, from the simplest start law that simulated states are not told from.
+  Euler-Maruyama, by SRA1 and by multistep ones, from the simplest start law that passes tests against simulated states.
 
 Samplers are compared at equal numbers of evaluations of the network, of which SRA1 needs two a step. Distances to
 held-out windows, with bootstrap intervals and, as a floor, the distance between held-out and training windows at the
@@ -75,7 +75,7 @@ SOURCES = {
 SHEET = 48
 SAMPLERS = ("published", "ancestral", "sra1", "ddim", "multistep", "multistep flow")
 Samplers = dict[str, Callable[[int, int, int], Tensor]]
-"""By name, ``(evaluations, count, seed) -> pictures`` in [-1, 1]."""
+"""Samplers by name, each ``(evaluations, count, seed) -> pictures`` in [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ class Phases:
     coupling: Coupling
     objective: Objective
     reference_weight: float
-    scale: float = 0.5  # times pi
-    concentration: float | None = None  # of the law that settling rates lead to; published rates have none
+    scale: float = 0.5  # in units of pi
+    concentration: float | None = None  # of the law that settling rates lead to; None for published rates
     wiener: bool = False
 
     def equation(self, shape: tuple[int, int]) -> KuramotoSDE:
-        """What drives them together."""
+        """The forward equation of the phases."""
         weight = self.reference_weight
         if self.concentration is None:
             schedule = Schedule.published(100, reference_weight=weight)
@@ -118,7 +118,7 @@ CELLS = [f"{name}/{model}" for name in ("socofing", "brodatz") for model in MODE
 
 @dataclass(frozen=True)
 class Task:
-    """What every cell of a run has in common."""
+    """The settings that all cells of a run share."""
 
     data: Path | None
     device: str
@@ -130,14 +130,14 @@ class Task:
     runs: Path
     finish: bool = True
     only: tuple[str, ...] = SAMPLERS
-    simulated: int = 1000  # states that the law of the start is fitted to; a quarter as many tell it from others
+    simulated: int = 1000  # states that the law of the start is fitted to; a quarter as many are compared with it
 
     def pictures(self, run: Path, sampler: str, evaluations: int) -> Path:
-        """Where pictures of a run are kept."""
+        """The file in which pictures of a run are kept."""
         return run / f"{sampler}-{evaluations}-{self.samples}.npz".replace(" ", "-")
 
     def run(self, name: str, model: str, seed: int) -> Path:
-        """Where a cell is trained, and its pictures are kept."""
+        """The folder in which a cell is trained and its pictures are kept."""
         return self.runs / f"{name}-{model}-{seed}".replace(", ", "-")
 
     def images(self, name: str, part: str) -> ImageSet:
@@ -154,7 +154,7 @@ def read(source: str, part: str) -> ImageSet:
 
 
 def fit(task: Task, name: str, model: str, seed: int) -> Trained:
-    """Train a cell, or go on with it."""
+    """Train a cell, or resume its training."""
     training, validation = task.images(name, "train"), task.images(name, "test")
     torch.manual_seed(seed)
     kind, shape = MODELS[model], (SIZE, SIZE)
@@ -207,7 +207,7 @@ def start_law(run: Path, chain: Chain, data: RandomWindows, simulated: int) -> S
 
 
 def samplers(task: Task, name: str, model: str, trained: Trained, run: Path) -> Samplers:
-    """How pictures are drawn from a trained cell; the law that phases start from is kept in the folder of the run."""
+    """The samplers of a trained cell; the law that phases start from is kept in the folder of the run."""
     kind = MODELS[model]
     if kind is None:
         assert isinstance(trained.process, VariancePreserving)
@@ -293,13 +293,13 @@ def _plain(found: xr.Dataset) -> dict[str, object]:
 
 
 def distances(found: xr.Dataset) -> dict[str, list[float]]:
-    """Per measure ``[value, low, high, floor]``."""
+    """The distances by measure, each ``[value, low, high, floor]``."""
     columns = found[["value", "low", "high", "floor"]].to_array().transpose("measure", "variable")
     return dict(zip(map(str, found["measure"].values), columns.values.tolist(), strict=True))
 
 
 def by_cell(results: Iterable[Record]) -> dict[str, list[Record]]:
-    """The seeds of every cell."""
+    """Group the results by cell, one for each seed."""
     cells: dict[str, list[Record]] = {}
     for result in results:
         cells.setdefault(result["cell"], []).append(result)
@@ -325,7 +325,7 @@ def summary(record: Record) -> Iterator[Row]:
 
 
 def across_seeds(results: list[Record], key: str, measure: str) -> list[float]:
-    """Of a sampler and number of evaluations: the mean over seeds, the ends of their intervals, the highest floor."""
+    """The mean over seeds of a sampler's distances, the outer ends of their intervals, and the highest floor."""
     found = [one["measures"][key][measure] for one in results if key in one["measures"]]
     if not found:
         return []

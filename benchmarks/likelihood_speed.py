@@ -59,7 +59,7 @@ def rows(table: Path | None) -> tuple[Tensor, Tensor]:
 
 
 def train(data: Tensor, updates: int) -> ScoreMLP:
-    """A network fitted by denoising, the noise even in its logarithm."""
+    """Fit a network by denoising, with noise levels that are even in their logarithm."""
     torch.manual_seed(SEED)
     model = ScoreMLP((D,), SDE.schedule.diffusion, width=128, depth=3, smallest_noise=0.1)
     optimiser = torch.optim.AdamW(model.parameters(), 2e-3, fused=True)
@@ -98,7 +98,7 @@ def direct(model: ScoreMLP, theta: Tensor, tolerance: float, create_graph: bool)
 
 
 def ours(model: ScoreMLP, theta: Tensor, tolerance: float) -> Answer:
-    """The same by circsde."""
+    """The log-likelihood by circsde."""
     result = log_prob(SDE, model, theta, atol=tolerance)
     return result.value, int(result.nfe[0])
 

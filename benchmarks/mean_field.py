@@ -3,7 +3,7 @@
     python benchmarks/mean_field.py --quick                  # seconds: N up to 32, few paths
     python benchmarks/mean_field.py --out benchmarks/results/mean_field.json
 
-Intervals are of 95 %; ``theory`` is the 1/N correction of the expansion about the limit, which errs by order 1/N^2.
+Intervals have 95 %; ``theory`` is the 1/N correction of the expansion about the limit, which errs by order 1/N^2.
 """
 
 from report import Record, Row, keep, options

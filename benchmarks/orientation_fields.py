@@ -14,11 +14,11 @@ many updates on as many windows, but for what it reads and answers:
 * ``standard``: variance-preserving diffusion of cosine and sine as two channels, epsilon prediction; the estimate of
   the data is clipped in each step, and the angle of the pair is the phase.
 
-Multistep steps take one evaluation of the network each, from the simplest start law that simulated states are not told
-from; the standard model is sampled by ancestral steps, too. Distances of ``circsde.metrics.phase_fields`` to windows of
-held-out persons, with bootstrap intervals over windows and samples and, as a floor, the distance of as many training
-windows. What ``--out`` holds is not measured again, samples that ``--runs`` holds are not drawn again, and a training
-that was stopped goes on.
+Multistep steps take one evaluation of the network each, from the simplest start law that passes tests against simulated
+states; the standard model is sampled by ancestral steps, too. Measured are the distances of
+``circsde.metrics.phase_fields`` to windows of held-out persons, with bootstrap intervals over windows and samples and,
+as a floor, the distance of as many training windows. What ``--out`` holds is not measured again, samples that
+``--runs`` holds are not drawn again, and a training that was stopped is resumed.
 """
 
 import argparse
@@ -71,7 +71,7 @@ class Contender:
 
     @property
     def equation(self) -> KuramotoSDE:
-        """What drives phases forward."""
+        """The forward equation of the phases."""
         return KuramotoSDE(SHAPE, self.coupling, Schedule.published(STEPS, reference_weight=self.weight))
 
 
@@ -98,13 +98,13 @@ class Components:
 
     @cached_property
     def digest(self) -> str:
-        """That of the phases: a process of values has another description anyway."""
+        """The digest of the phases, as a process of values has another description anyway."""
         return self.phases.digest
 
 
 @dataclass(frozen=True)
 class Task:
-    """What all cells of a run have in common."""
+    """The settings that all cells of a run share."""
 
     source: str
     runs: Path
@@ -116,7 +116,7 @@ class Task:
     device: str = "cpu"
     resamples: int = 200
     samplers: tuple[str, ...] = SAMPLERS
-    simulated: int = 1000  # states that the law of the start is fitted to; a quarter as many tell it from others
+    simulated: int = 1000  # states that the law of the start is fitted to; a quarter as many are compared with it
 
     @property
     def together(self) -> int:
@@ -132,12 +132,12 @@ class Task:
         return RandomWindows(read(self.source, part), OrientationEncoding())
 
     def run(self, name: str) -> Path:
-        """Where a contender is trained, and its samples are kept."""
+        """The folder in which a contender is trained and its samples are kept."""
         return self.runs / f"{name}-{self.seed}".replace(" ", "-")
 
 
 def fit(task: Task, name: str) -> Trained:
-    """Train a contender, or go on with it."""
+    """Train a contender, or resume its training."""
     training, validation = task.windows("train"), task.windows("test")
     settings = Settings(
         EPOCHS,
@@ -165,7 +165,7 @@ def fit(task: Task, name: str) -> Trained:
 
 
 def samplers(task: Task, name: str, trained: Trained) -> dict[str, Callable[[int], Angles]]:
-    """How phases are drawn by the number of evaluations; the law that they start from is kept with the run."""
+    """The samplers of phases by number of evaluations; the law that phases start from is kept with the run."""
     process, score = trained.process, trained.network.to(task.device)
     if isinstance(process, VariancePreserving):
 
@@ -217,7 +217,7 @@ def fill(task: Task, name: str, path: Path, real: Angles, train: Angles) -> None
     """Add to the results of a contender what they lack, one sampler and number of evaluations after another.
 
     Raises:
-        ValueError: If they are those of another training, or of other numbers of samples.
+        ValueError: If the results belong to another training, or to other numbers of samples.
     """
     about = {"updates": task.updates, "batch": task.batch, "samples": task.samples, "real": len(real)}
     fresh = {"cell": name, "seed": task.seed, **about, "means": {}, "measures": {}}
@@ -255,7 +255,7 @@ def summary(record: Record) -> Iterator[Row]:
 
 
 def show(folder: Path) -> None:
-    """By measure a row per contender and sampler: mean over seeds, and what their intervals cover."""
+    """For each measure a row per contender and sampler: the mean over seeds, and the range of their intervals."""
     cells = by_cell(json.loads(path.read_text()) for path in sorted(folder.glob("*.json")))
     for measure in MEASURES:
         table = Table(title=f"{measure}: distance, mean over seeds and what their 95 % intervals cover")

@@ -5,7 +5,7 @@
 
 ``N`` oscillators of one natural frequency, global coupling ``K = 4``, noise ``D = 0.5``, from wrapped normal phases of
 deviation 1.5 to time 1 by Euler-Maruyama; float64, one thread. oscillatools is timed in each of its forms: the force of
-its mean field, a force of one's own in its step, and a matrix in numpy and in JAX. The weak error is that of
+its mean field, a force that the user writes, and a matrix in numpy and in JAX. The weak error is that of
 ``E |z|^2``, which :mod:`circsde.exact.finite_size` knows up to 1/N^2. Without noise, and with different frequencies,
 the error is the largest of any phase, against DOP853 at a tolerance of 1e-12.
 
@@ -42,7 +42,7 @@ K, D, DEVIATION, STEPS, BATCH = 4.0, 0.5, 1.5, 50, 64
 PEERS = ("jax", "jitcdde", "kuramoto", "oscillatools", "xgi")
 Phases = NDArray[np.float64]
 Work = Callable[[Phases, int], Phases]
-"""From phases ``(n,)`` and a seed to the phases at time 1, not wrapped."""
+"""A function from phases ``(n,)`` and a seed to the phases at time 1, not wrapped."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def noiseless(n: int, budget: float, installed: set[str]) -> list[dict[str, Any]
     if "xgi" in installed:
         import xgi
 
-        size, h = n // 4, 1 / STEPS  # at n it takes 20 s before the first step
+        size, h = n // 4, 1 / STEPS  # with all n it takes 20 s before the first step
         graph, few, speed = xgi.complete_hypergraph(size, order=1), theta[:size], w[:size]
 
         def euler(times: int) -> tuple[Phases, float]:
@@ -241,7 +241,7 @@ def summary(record: Record) -> list[Row]:
     """Time per step and path of each peer over that of circsde, alone and in a batch; without noise that of a solve."""
     rows, found = record["results"], []
     for peer in (row for row in rows if not row["contender"].startswith("circsde")):
-        method = "torchdiffeq:rk4" if peer["case"].endswith("solve") else "euler_maruyama"  # of the peers' error
+        method = "torchdiffeq:rk4" if peer["case"].endswith("solve") else "euler_maruyama"  # the peers' error
         for own in (row for row in rows if (row["case"], row["contender"]) == (peer["case"], f"circsde, {method}")):
             times = zip((peer["us"], *peer["range"]), (own["us"], *reversed(own["range"])), strict=True)
             kind = "a batch" if own["paths"] > 1 else "one path"

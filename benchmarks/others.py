@@ -3,7 +3,7 @@
     python benchmarks/others.py --quick
     python benchmarks/others.py --out benchmarks/results/others.json     # then docs/others.md is written anew
 
-Weak orders are of transfer operators, without sampling noise. Variances that samplers make of normal data are from
+Weak orders come from transfer operators, without sampling noise. Variances that samplers make of normal data come from
 single impulses; diffusers computes them in float32. Where paths are sampled the interval has confidence 0.95. The
 extra ``samplers`` is needed; ``--quick`` leaves out what is missing.
 """
@@ -137,7 +137,7 @@ def variance_error(name: str, n: int, **options: Any) -> float:
 
 
 def schedulers(steps: tuple[int, ...]) -> list[Claim]:
-    """What schedulers of diffusers do on the schedule of Stable Diffusion, with normal data and the exact estimate."""
+    """Measure schedulers of diffusers on the schedule of Stable Diffusion, with normal data and the exact estimate."""
     import diffusers
 
     def errors(name: str, **options: Any) -> list[float]:

@@ -1,4 +1,4 @@
-"""What does a choice cost, beside the cheapest that brute force finds, on equations that are no named problems?
+"""What does a choice cost, beside the cheapest that brute force finds, on equations that are not named problems?
 
     python benchmarks/regret.py --quick                      # three equations
     python benchmarks/regret.py --out benchmarks/results/regret.json
@@ -50,7 +50,7 @@ class Case:
     """An equation of the benchmark.
 
     Attributes:
-        kind: What it stands for.
+        kind: The kind of equation that it stands for.
         subject: The equation and its start.
     """
 
@@ -93,7 +93,7 @@ def learned(forward: KuramotoSDE, exact: Callable[..., Tensor]) -> ScoreMLP:
 
 
 def cases() -> list[Case]:
-    """All equations."""
+    """The equations of the benchmark."""
     forward = KuramotoSDE((1,), NoCoupling(), Schedule.linear((0.0, 0.1, 0.05), (0.0, 2.0, 2.0)))
     score = fokker_planck(forward.schedule, normal(1.0, 0.4), mean_field=False).score
     rings = [
@@ -211,7 +211,7 @@ def cheapest(case: Case, choice: Choice, tolerance: float) -> tuple[float, float
 
 
 def sampled_cheapest(case: Case, choice: Choice, tolerance: float) -> tuple[float, float]:
-    """The same by other paths."""
+    """The same as :func:`cheapest`, from other paths."""
     counts, powers = [*between(1, choice.n_steps or 1)], sorted({*POWERS, *choice.dataset["power"].values.tolist()})
     again = select(case.subject, tolerance, steps=counts, power=powers, budget=2 * BUDGET, seed=77).dataset
     least = float(again["nfe"].where(again["upper"] <= tolerance).min())
@@ -248,7 +248,7 @@ def summary(record: Record) -> list[Row]:
 
 
 def measure_one(i: int, tolerance: float) -> dict[str, object]:
-    """The same of an equation by its place, on one thread."""
+    """Measure the equation at a place in the list, on one thread."""
     torch.set_num_threads(1)
     return measure(cases()[i], tolerance)
 

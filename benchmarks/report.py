@@ -1,4 +1,4 @@
-"""What every benchmark shares: its options, how its numbers are kept, and the rows of the common table."""
+"""Shared by all benchmarks: options, how numbers are kept, and the rows of the common table."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ import torch
 from circsde.record import provenance, replacing
 
 Record = Mapping[str, Any]
-"""What a benchmark keeps, as read from its JSON."""
+"""The record that a benchmark keeps, as read from its JSON."""
 
 
 class Row(NamedTuple):

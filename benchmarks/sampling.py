@@ -30,7 +30,7 @@ from circsde.typing import Angles, Tangent, Time
 SHAPE, COUNT, STEPS = (32, 32), 64, 50
 COUPLINGS: dict[str, Coupling] = {"global": GlobalCoupling(), "local": LocalCoupling(5)}
 METHODS = {"multistep": 1, "euler_maruyama": 1, "sra1": 2}
-"""With evaluations of the network per step."""
+"""The methods, with their evaluations of the network per step."""
 
 
 class Nothing(nn.Module):
@@ -42,7 +42,7 @@ class Nothing(nn.Module):
 
 
 def overheads(coupling: Coupling, method: str, rounds: int, count: int, steps: int) -> list[float]:
-    """Of each round: the time of all but the network, over that of the network."""
+    """For each round, the time of all but the network over the time of the network."""
     sde = KuramotoSDE(SHAPE, coupling, Schedule.settling())
     torch.manual_seed(0)
     answer = ScoreUNet(SHAPE, sde.schedule.diffusion, head="scalar", padding="zeros", **PRESETS["tiny"])

@@ -59,10 +59,10 @@ RNA = {
     "cpu": Design(width=256, depth=4, smallest_noise=0.03, batch=256, atol=2e-6),
     "cuda": Design(width=512, depth=4, smallest_noise=0.03, batch=1024, atol=2e-6),
 }
-"""By the validation rows of seed 0; larger on a graphics card, where that costs no time."""
+"""Designs chosen on the validation rows of seed 0; larger on a graphics card, where that costs no time."""
 
 POINTS = 400
-"""At which a density of RNA torsions is integrated, and the confidence of the interval."""
+"""The points at which a density of RNA torsions is integrated, and the confidence of the interval."""
 CONFIDENCE = 0.95
 
 OURS: dict[str, Callable[[Task], Answer]] = {
@@ -77,7 +77,7 @@ MODELS = {**OURS, "ncsf": ncsf, "mixture": mixture, "flow-matching": flow_matchi
 
 @dataclass(frozen=True)
 class Cell:
-    """What one entry of the table is made from."""
+    """The settings of one entry of the table."""
 
     name: str
     model: str
@@ -89,7 +89,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """In the results."""
+        """The key of the cell in the results."""
         return f"{self.name}/{self.model}/{self.seed}/{self.seconds:g}s"
 
     def task(self) -> Task:
@@ -199,7 +199,7 @@ def summary(record: Record) -> list[Row]:
 
 
 def filled(cells: list[Cell], jobs: int) -> Iterator[tuple[Cell, Any]]:
-    """The cells as they get ready, ``jobs`` of them in work at a time."""
+    """Yield the cells as they are finished; ``jobs`` of them are computed at a time."""
     if jobs == 1:
         yield from ((cell, fill(cell)) for cell in cells)
         return

@@ -142,7 +142,7 @@ def cost(rounds: int, data: Tensor, batch: int, strides: tuple[int, ...]) -> Tab
 
 
 def against_the_published_loop(rounds: int, data: Tensor, batch: int, lengths: tuple[int, ...]) -> Table:
-    """The same for the published loop and for pools, with 5 pairs of every path of a batch per update each."""
+    """Compare the published loop with pools; each update has 5 pairs of every path of a batch."""
     contenders = {}
     for name, coupling in COUPLINGS.items():
         for steps in lengths:

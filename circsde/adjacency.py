@@ -14,7 +14,7 @@ Adjacency: TypeAlias = Any
 """A torch tensor, dense or sparse, a numpy array, a matrix or array of scipy.sparse, or a networkx graph."""
 
 Turn = Callable[[Tensor], Tensor] | None
-"""What the weights of the edges are multiplied by, the cosine or the sine of their lags."""
+"""Factors of the weights of the edges, the cosine or the sine of their lags."""
 
 
 def as_matrix(adjacency: Adjacency, name: str = "adjacency") -> Tensor:
@@ -52,11 +52,11 @@ def as_matrix(adjacency: Adjacency, name: str = "adjacency") -> Tensor:
 
 
 class WeightedCoupling(Coupling, nn.Module):
-    """What couplings by a matrix share: the number of their vertices, and lags, which may be those of the edges.
+    """Shared by couplings with a matrix: the number of vertices, and lags, which may differ from edge to edge.
 
     Attributes:
         vertices: How many there are.
-        phase_lag: The lag, radians: a number, one for each oscillator, or a matrix of those of the edges.
+        phase_lag: The lag, radians: a number, one for each oscillator, or a matrix with one for each edge.
     """
 
     vertices: int
@@ -77,7 +77,7 @@ class WeightedCoupling(Coupling, nn.Module):
 
     @property
     def of_edges(self) -> bool:
-        """Whether each edge has a lag of its own."""
+        """Whether each edge has its own lag."""
         square = (self.vertices, self.vertices)
         return isinstance(self.lag, Tensor) and self.vertices > 1 and tuple(self.lag.shape) == square
 

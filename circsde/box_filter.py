@@ -26,7 +26,7 @@ def window_matrix(radius: int, boundary: Boundary, side: int, dtype: torch.dtype
 
 
 def own_weights(radius: int, boundary: Boundary, side: int) -> Tensor:
-    """The diagonal of :func:`window_matrix`: one over the width, times how often a mirrored end shows itself."""
+    """The diagonal of :func:`window_matrix`: one over the width, times how often a point occurs in its window."""
     i = torch.arange(side)
     images = 1 + (2 * i + 1 <= radius).long() + (2 * (side - 1 - i) + 1 <= radius).long()
     counts = images if boundary == "reflecting" else torch.ones_like(i)

@@ -18,8 +18,8 @@ _GAUSS = [(0.5 + 0.5 * float(x), 0.5 * float(w)) for x, w in zip(*np.polynomial.
 RESOLVED = 1e-11
 """The share of the integral of a rate over the horizon that an interval may miss."""
 
-_SHORTEST = 2.0**-40  # of the horizon: where a rate still differs from its integral on so short an interval, it jumps
-_MOST = 4096  # intervals: the integral of a rate that needs more is not that of its values
+_SHORTEST = 2.0**-40  # part of the horizon; where a rate differs from its integral on so short an interval, it jumps
+_MOST = 4096  # the most intervals; a rate that needs more has values and an integral that do not agree
 
 
 def breakpoints(schedule: Schedule) -> tuple[float, ...]:

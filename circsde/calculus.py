@@ -23,16 +23,16 @@ class Converted(SDE):
         return self.base.drift(t, theta) + self._sign * correction(self.noise, at(self.base, t), theta)
 
     def diffusion(self, t: float | torch.Tensor, *args: Any, **kwargs: Any) -> Amplitude:
-        """That of the base."""
+        """The diffusion of the base equation."""
         return self.base.diffusion(t, *args, **kwargs)
 
     def variance(self, t0: Time, t1: Time) -> Amplitude:
-        """That of the base, whose noise is additive."""
+        """The noise variance of the base equation, whose noise is additive."""
         return self.base.variance(t0, t1)
 
     @property
     def breakpoints(self) -> tuple[float, ...] | None:
-        """Those of the base."""
+        """The breakpoints of the base equation."""
         return self.base.breakpoints
 
 

@@ -1,4 +1,4 @@
-"""What parts have in common: laws their methods, functions their arguments, classes what is true of their drift."""
+"""Contracts of parts: the methods of laws, the arguments of functions, and what a class knows about its drift."""
 
 import functools
 import inspect
@@ -21,7 +21,7 @@ COMPANIONS = {
     "_field": ("closed_form", "divergence", "impulse", "terminal_law", "settled_law"),
     "_rates": ("closed_form", "divergence", "impulse", "terminal_law", "settled_law"),
 }
-"""What holds for one drift, for one diffusion, for one law or field, and not for another in its place."""
+"""What holds for one drift, diffusion, law or field only, and is dropped where another takes its place."""
 
 
 def drop_companions(cls: type, base: type) -> None:
@@ -36,7 +36,7 @@ def drop_companions(cls: type, base: type) -> None:
 
 
 def _definer(cls: type, name: str) -> int:
-    """How far up its line of parents a class finds a name; the class itself is 0."""
+    """The number of parents through which a class finds a name; 0 for the class itself."""
     return next((i for i, parent in enumerate(cls.__mro__) if name in vars(parent)), len(cls.__mro__))
 
 
@@ -102,7 +102,7 @@ def is_periodic(field: object) -> bool:
 
 
 def check_arguments(name: str, arguments: tuple[str, ...], function: object) -> Callable[..., Any]:
-    """The function itself.
+    """Return the function itself if it takes so many arguments.
 
     Raises:
         TypeError: If it is no function of so many arguments, as far as its signature says.

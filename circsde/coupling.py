@@ -24,7 +24,7 @@ _MATRIX = 48  # the longest side of an image for which a product with a matrix i
 
 
 class Structure(Enum):
-    """What the Jacobian of a drift step is made of, from which :mod:`circsde.matching.jacobian` takes its formulas."""
+    """The structure of the Jacobian of a drift step, by which :mod:`circsde.matching.jacobian` chooses its formulas."""
 
     DIAGONAL = "diagonal, and a symmetric rest with small entries"
     RANK_TWO = "diagonal plus rank two"
@@ -48,7 +48,7 @@ class Coupling:
     """Whether oscillators can hear one another at all."""
 
     structure: Structure = Structure.DENSE
-    """That of the Jacobian."""
+    """The structure of the Jacobian."""
 
     lag: float | Tensor = 0.0
     """The phase lag alpha, radians, one number or one for each oscillator (Sakaguchi and Kuramoto)."""
@@ -142,7 +142,7 @@ class Coupling:
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """What makes this coupling again, kept by checkpoints (numbers, texts, tensors and lists of them)."""
+        """The arguments that make an equal coupling, for checkpoints (numbers, texts, tensors and lists of them)."""
         return {field.name: getattr(self, field.name) for field in fields(self)} if is_dataclass(self) else {}
 
     def _direction(self, dtype: torch.dtype, device: torch.device) -> tuple[float | Tensor, float | Tensor]:
@@ -278,7 +278,7 @@ class LocalCoupling(Coupling):
         return x
 
     def fast_mean(self, like: Tensor) -> Callable[[Tensor], Tensor]:
-        """As products with a matrix for each side, on small images on a CPU."""
+        """The mean as products with a matrix for each side, on small images on a CPU."""
         sides = like.shape[1:][-2:]
         if like.device.type != "cpu" or max(sides) > _MATRIX:
             return self.mean

@@ -95,7 +95,7 @@ class CorrectedStep:
         self._taken: tuple[Amplitude, Tangent] | None = None
 
     def __call__(self, theta: Angles, ahead: Tangent, sigma: Amplitude, end: Amplitude, xi: Tensor) -> Angles:
-        """One step; arguments as those of :class:`ExponentialStep`."""
+        """Take one step; the arguments are those of a call of :class:`ExponentialStep`."""
         p, known = 1.0 + self.stochasticity**2, [(sigma**2, ahead), *self._known[:2]]
         if self._taken is not None:
             begin, pulled = self._taken

@@ -14,7 +14,7 @@ from circsde.typing import Angles, Tangent, Time
 class DelayedSDE:
     r"""Oscillators whose signals take time: ``K sum_j c_ij sin(theta_j(t - tau_ij) - theta_i(t) - alpha_ij)``.
 
-    Everything else, the reference phase, the frequencies and the noise, is that of the equation without delays.
+    The reference phase, the frequencies and the noise are the same as in the equation without delays.
 
     Attributes:
         sde: The equation without delays.

@@ -127,7 +127,7 @@ class PhaseEncoding:
         return math.prod(event_shape) * math.log(2.0 * self.scale / (self.high - self.low))
 
     def _unit(self, x: Tensor) -> Tensor:
-        """``x`` on ``[-1, 1]``, the ends exactly."""
+        """Map ``x`` to ``[-1, 1]``, with the ends exact."""
         return ((x - self.low) - (self.high - x)) / (self.high - self.low)
 
 

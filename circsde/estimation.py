@@ -1,4 +1,4 @@
-r"""What observed phases tell of an equation: estimates by the likelihood of steps, with their standard errors.
+r"""Estimates of an equation from observed phases, by the likelihood of steps, with their standard errors.
 
 Between observations that are near in time a step is a wrapped normal (eq. 6),
 ``theta_{n+1} | theta_n ~ WN(theta_n + h f(t_n, theta_n), g(t_n) sqrt(h))``. Its likelihood is maximised over the
@@ -26,7 +26,7 @@ from circsde.torus import require_finite
 Parameters = Mapping[str, Tensor]
 """Parameters by name, float64, of any shapes."""
 
-_BLIND = 1e-12  # of the largest information: below it the data say nothing of a parameter
+_BLIND = 1e-12  # relative to the largest information: below it the data say nothing about a parameter
 _COLLINEAR = 1e-9  # the least eigenvalue of the information, its diagonal made one
 _SETTLED = 1e-8  # twice the log-likelihood that another Newton step would gain
 
@@ -150,7 +150,7 @@ def fit(
 def _maximum(
     loss: Callable[[Tensor], Tensor], x: Tensor, most: int, labels: Callable[[], list[str]]
 ) -> tuple[Tensor, Tensor]:
-    """Where a loss is least, by Newton's method in a trust region and then without, and its curvature there."""
+    """Minimise a loss by Newton's method, first in a trust region, then without; also returns its curvature there."""
 
     def value_and_slope(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         point = torch.from_numpy(at.copy()).requires_grad_()
@@ -201,7 +201,7 @@ def _check_identified(information: Tensor, labels: list[str]) -> None:
 
 
 def _labels(shapes: Parameters) -> list[str]:
-    """A name for every number."""
+    """A label for every scalar parameter."""
     return [
         name if value.ndim == 0 else f"{name}[{', '.join(map(str, index))}]"
         for name, value in shapes.items()

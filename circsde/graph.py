@@ -23,8 +23,8 @@ class GraphCoupling(WeightedCoupling):
             matrix that is not symmetric is a directed graph. An oscillator without neighbours is free. Of weights that
             require a gradient nothing is copied: gradients reach them, all ``n^2`` of a dense matrix, zeros included,
             or the given ones of a sparse matrix; and a ``Parameter`` is one of the equation.
-        lag: The phase lag alpha, radians: a number, one for each oscillator, or a matrix like ``A`` of those of the
-            edges. A ``Parameter`` is one of the equation.
+        lag: The phase lag alpha, radians: a number, one for each oscillator, or a matrix like ``A`` with one for
+            each edge. A ``Parameter`` is one of the equation.
         normalise: Divide by the row sums (the default). Without it the row sums stay, a symmetric ``A`` gives a Gibbs
             equilibrium whatever the degrees, and weights may be negative.
 
@@ -145,7 +145,7 @@ class DenseCoupling(WeightedCoupling):
         weights: ``W`` over the oscillators in flattened order, of whatever sign, a square tensor, array, matrix of
             scipy.sparse or networkx graph; ``W_ij`` is how much oscillator ``i`` listens to ``j``. What requires a
             gradient is used as it is at every call, and a ``Parameter`` is one of the equation.
-        lag: The phase lag alpha, radians: a number, one for each oscillator, or a matrix of those of the edges.
+        lag: The phase lag alpha, radians: a number, one for each oscillator, or a matrix with one for each edge.
 
     Raises:
         TypeError: If ``W`` is none of these.

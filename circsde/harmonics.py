@@ -53,16 +53,16 @@ class SimplicialCoupling(Coupling):
 
     @property
     def couples(self) -> bool:  # type: ignore[override]
-        """Whether the inner coupling does."""
+        """Whether the inner coupling couples oscillators."""
         return self.coupling.couples
 
     def check(self, event_shape: Sequence[int]) -> None:
-        """As the inner coupling."""
+        """Check the inner coupling and the lag."""
         super().check(event_shape)
         self.coupling.check(event_shape)
 
     def mean(self, x: Tensor) -> Tensor:
-        """That of the inner coupling."""
+        """The mean of the inner coupling."""
         return self.coupling.mean(x)
 
     def field(self, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +72,7 @@ class SimplicialCoupling(Coupling):
         return self.turned(size * a + self.triangles * (c * a + d * b), size * b + self.triangles * (d * a - c * b))
 
     def self_weight(self, event_shape: Sequence[int]) -> float | Tensor:
-        """That of the inner coupling."""
+        """The weight of an oscillator in its own mean, by the inner coupling."""
         return self.coupling.self_weight(event_shape)
 
     def self_response(self, cos: Tensor, sin: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ class InertialSDE:
     r"""Oscillators that a force accelerates: ``d theta = v dt``, ``m dv = [f(t, theta) - gamma v] dt + g(t) dW``.
 
     The force ``f`` and the amplitude ``g`` are drift and diffusion of an equation without inertia, which this one tends
-    to for ``m -> 0`` with ``gamma = 1``. With those of :class:`~circsde.KuramotoSDE` it is the second-order Kuramoto
-    model, and with a power for each natural frequency and a line for each edge the swing equation.
+    to for ``m -> 0`` with ``gamma = 1``. With the drift of :class:`~circsde.KuramotoSDE` it is the second-order
+    Kuramoto model, and with a power for each natural frequency and a line for each edge the swing equation.
 
     Attributes:
         sde: The equation without inertia. What it calls rad/time is a force here.

@@ -21,7 +21,7 @@ PIECES = 32
 _OUTER, _INNER = (6.0 / 7.0) ** 0.5, (1.0 / 3.0) ** 0.5
 _CENTRAL_WEIGHT, _INNER_WEIGHT, _OUTER_WEIGHT = 28.0 / 45.0, 27.0 / 55.0, 98.0 / 495.0
 _AGREE = 1e-6  # relative difference of the two rules; the error is then about 1e-13
-_NEGLIGIBLE = 1e-14  # of the whole integral
+_NEGLIGIBLE = 1e-14  # relative to the whole integral
 _MOST = 4096  # pieces
 
 _Piece = tuple[float, float, Amplitude, Amplitude]  # from, to, and the integral by both rules

@@ -26,7 +26,7 @@ NOISES = ("additive", "diagonal", "scalar", "general")
 """The kinds of noise that an equation may have."""
 
 CALCULI = ("ito", "stratonovich")
-"""How a stochastic integral may be read."""
+"""The readings of a stochastic integral."""
 
 Diffusion = Callable[[Angles], Tensor]
 """``g`` at one time, from angles ``(batch, *event)`` to what the kind of noise asks for, rad per square-root time."""
@@ -62,7 +62,7 @@ def wiener_shape(sde: Equation, theta: Angles) -> tuple[int, ...]:
 
 
 def wieners(sde: Equation, theta: Angles, dtype: torch.dtype) -> Tensor:
-    """A tensor of the shape of the increments, otherwise like the angles, and mostly they; fields are of a dtype."""
+    """A tensor in the shape of the increments, otherwise like the angles; mostly the angles themselves."""
     shape = wiener_shape(sde, theta.detach().to(dtype))
     return theta if shape == theta.shape else theta.new_empty(shape)
 
@@ -161,7 +161,7 @@ def evaluate(rate: Callable[[Time], Amplitude], t: Time, theta: Angles) -> float
 
 
 def spreading(sde: Equation, t: Time, theta: Angles, score: Tangent, factor: float) -> Tangent:
-    """``g^2 score`` times a factor, rad/time; of other than additive noise ``div(g g^T) + g g^T score``."""
+    """``g^2 score`` times a factor, rad/time; where noise depends on angles, ``div(g g^T) + g g^T score``."""
     if sde.noise == "additive":
         return factor * evaluate(sde.diffusion, t, theta) ** 2 * score
     return factor * (covariance_divergence(sde, t, theta) + covariance(sde.noise, amplitude(sde, t, theta), score))

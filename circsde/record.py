@@ -1,4 +1,4 @@
-"""Results on disk: whole or not at all, and with what is needed to make them again."""
+"""Results on disk: written whole or not at all, with what is needed to make them again."""
 
 import json
 import os

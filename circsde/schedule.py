@@ -113,7 +113,7 @@ class Schedule:
 
     Raises:
         ValueError: If the horizon is not positive, a rate is negative or not finite, ends before the horizon does, or
-            has an integral that is not that of its values.
+            has an integral that does not agree with its values.
         TypeError: If a rate has no values or no integral.
 
     >>> Schedule.linear((0.0, 0.25, 0.5), (4.0, 0.75, 1.5)).at(0.5)

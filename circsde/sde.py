@@ -240,7 +240,7 @@ class ReverseSDE(SDE):
 
     @property
     def breakpoints(self) -> tuple[float, ...] | None:
-        """Those of the forward equation at the mirrored times."""
+        """The breakpoints of the forward equation at the mirrored times."""
         forward = self.forward_sde.breakpoints
         return None if forward is None else tuple(self.horizon - t for t in reversed(forward))
 

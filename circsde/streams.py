@@ -46,7 +46,7 @@ Purpose = Literal[
     "weights",  # the first weights of a network
     "windows",  # where images are cut for evaluation
 ]
-"""What random numbers are for. One purpose never reads the stream of another."""
+"""The purposes of random numbers. One purpose never reads the stream of another."""
 
 
 def key(seed: SupportsIndex, purpose: Purpose, *place: int) -> int:

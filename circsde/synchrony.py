@@ -1,4 +1,4 @@
-r"""What is measured of oscillators that were observed or simulated: order by parts, locking, slips, memory.
+r"""Measures of synchrony of observed or simulated oscillators: order by modules, locking, slips, memory.
 
 Angles are ``(time, sample, oscillator, ...)`` as :class:`circsde.Solution` keeps them; differences of windings need its
 ``lifted`` angles. :func:`measured` adds all of them to the Dataset of a solution.

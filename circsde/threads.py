@@ -56,7 +56,7 @@ def array(x: Tensor) -> NDArray[Any] | None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread: sums do not depend on how many there are, and none waits for another."""
+    """Let torch compute on one thread, so that sums depend on no number of threads, and none waits for another."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -85,11 +85,11 @@ class Finite(constraints.Constraint):
         super().__init__()
 
     def __repr__(self) -> str:
-        """As errors show it."""
+        """The constraint as error messages show it."""
         return "Finite()" if self.least == -math.inf else f"Finite(least={self.least:g})"
 
     def check(self, value: Tensor) -> Tensor:
-        """Which of the values are such numbers."""
+        """Whether each of the values is such a number."""
         return value.isfinite() & (value >= self.least)
 
 

@@ -23,7 +23,7 @@ PerSample: TypeAlias = Float[Tensor, " batch"]
 """One number per sample, for example a log-density in nats."""
 
 Labels: TypeAlias = Int[Tensor, " batch"]
-"""The class of each sample, from 0; -1 where it has none, or is not to be told."""
+"""The class of each sample, from 0; -1 where it has none, or where the network is not given it."""
 
 Time: TypeAlias = float | Float[Tensor, ""] | Float[Tensor, " batch"]
 """A time in ``[0, horizon]``, which is a float, a 0-d tensor, or (in training) one time per sample."""

@@ -1,4 +1,4 @@
-"""What approximates a score: exact scores, networks, and how to train them."""
+"""Approximations of a score: exact scores, networks, and how to train them."""
 
 import warnings
 from typing import Any

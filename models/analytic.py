@@ -78,7 +78,7 @@ class FokkerPlanckScore:
 
     Attributes:
         sde: The forward equation; ``psi`` must be one number, and so must ``w`` without coupling.
-        start: The law of every phase at time 0, or those of the two phases.
+        start: The law of every phase at time 0, or a law for each of the two phases.
 
     Raises:
         ValueError: For any other number of coupled oscillators: their joint law is out of reach.
@@ -95,7 +95,7 @@ class FokkerPlanckScore:
 
     @cached_property
     def law(self) -> CircleLaw | TorusLaw:
-        """The law at every time; solved for when first used."""
+        """The law at every time, computed when it is first used."""
         sde, start = self.sde, self.start
         if not has_closed_form(sde) or type(sde).diffusion is not KuramotoSDE.diffusion:
             raise ValueError(

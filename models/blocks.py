@@ -48,7 +48,7 @@ def clock_of_class(clock: Tensor, table: nn.Embedding | None, labels: Tensor | N
 
 
 def silence(layer: nn.Module) -> None:
-    """Make a layer answer zero until it is trained."""
+    """Set a layer to zero, so that it answers zero until it is trained."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
 

@@ -35,7 +35,7 @@ _EQUATION = (KuramotoSDE, *_COUPLINGS, Schedule, Linear, Cosine)
 _STANDARD = (VariancePreserving, EpsilonUNet)
 _NETWORKS = (ScoreMLP, HollowMLP, ScoreUNet, SettledResidual, LinearResidual)
 DESCRIBED = {described.__name__: described for described in (*_EQUATION, *_STANDARD, *_NETWORKS)}
-"""What a checkpoint names without being told. All else has ``arguments``, those that made it, or is a dataclass."""
+"""Classes that a checkpoint knows by name. All others state their ``arguments`` or are dataclasses."""
 
 _OF_TENSORS = {kind.__name__ for kind in (KuramotoSDE, *_COUPLINGS)}  # whose numbers and lists of them are tensors
 
@@ -83,7 +83,7 @@ def kinds(value: Any) -> set[type]:
 
 
 def _arguments(value: Any) -> Mapping[str, Any]:
-    """Those that make an object again."""
+    """The arguments that make an object again."""
     if type(value) is KuramotoSDE:
         names = ("event_shape", "coupling", "schedule", "reference_phase", "natural_frequency", "sde_type")
         return {name: getattr(value, name) for name in names}
@@ -139,12 +139,12 @@ def save(state: Mapping[str, Any], path: str | Path) -> None:
     with replacing(path, force=True) as temporary:
         try:
             save_file(tensors, temporary, metadata={"format": str(FORMAT), "state": json.dumps(tree)})
-        except SafetensorError as error:  # what it makes of a full disk
+        except SafetensorError as error:  # how it reports a full disk
             raise OSError(str(error)) from error
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """What :func:`save` wrote, on the CPU.
+    """Load the tree that :func:`save` wrote, on the CPU.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -171,7 +171,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: str | 
     """Put ``weights``, read from ``path``, into ``network``.
 
     Raises:
-        ValueError: If they are those of another architecture, with what differs.
+        ValueError: If they belong to another architecture; the message says what differs.
     """
     own = network.state_dict()
     differing = [

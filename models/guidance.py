@@ -72,7 +72,7 @@ class Conditioned(nn.Module):
         return of_all + self.guidance * (of_class - of_all)
 
     def _of(self, t: Time, theta: Angles, labels: Tensor | None, condition: Tensor | None) -> Tangent:
-        """The network, given what there is: one of a user's own need not read both."""
+        """Call the network with the labels and the condition that there are, as a user's network need not read both."""
         if condition is not None:
             return self.network(t, theta, labels, condition)
         return self.network(t, theta) if labels is None else self.network(t, theta, labels)

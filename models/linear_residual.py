@@ -93,7 +93,7 @@ class LinearResidual(Periodic):
 
     @property
     def paths(self) -> int:
-        """How many paths are followed to measure the linear part, whole batches of them."""
+        """The number of paths that are followed to measure the linear part, in whole batches."""
         return (math.ceil(min(FOLLOWED // math.prod(self.network.event_shape), MOST) / BATCH) or 1) * BATCH
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ from circsde.streams import seed_torch
 from circsde.typing import Angles, Field, Labels, Tangent, Time
 
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.csv"
-"""Files in the folder of a run, with the state to resume from, that of least validation loss, and the log."""
+"""Files in the folder of a run, which are the state to resume from, the state of least validation loss, and the log."""
 
 
 class ScoreMatching(pl.LightningModule):
@@ -31,9 +31,9 @@ class ScoreMatching(pl.LightningModule):
         optimiser: Options of AdamW.
         rate: The learning rate at each update, as a part of its peak.
         clip: The largest norm of a gradient.
-        seed: The seed of what the network draws itself, as for dropout, and of the labels that it is not told.
+        seed: The seed of the network's own draws, as for dropout, and of the labels that are withheld from it.
         recorded: Whether a graphics card records the network once and replays it.
-        unlabelled: The share of those.
+        unlabelled: The share of labels that are withheld.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ScoreMatching(pl.LightningModule):
         return getattr(self.network, "classes", None) is not None
 
     def _score(self, labels: Labels) -> Field:
-        """The network, told labels if it has classes."""
+        """The network as a score, with labels if it has classes."""
 
         def score(t: Time, theta: Angles) -> Tangent:
             answer: Tangent = self.network(t, theta, labels)
@@ -167,7 +167,7 @@ class PairSource(pl.LightningDataModule):
         return {"processes": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with them; a process that was not there before begins anew."""
+        """Resume from saved states; a process that was not there before begins anew."""
         rank = 0 if self.trainer is None else self.trainer.global_rank
         if rank < len(state_dict["processes"]):
             self.pairs.load_state_dict(state_dict["processes"][rank])
@@ -214,7 +214,7 @@ class Record(Checkpoint):
         return seconds if trainer.world_size == 1 else trainer.strategy.broadcast(seconds)
 
     def part(self, trainer: pl.Trainer) -> float:
-        """The part that is used of the time that preparation left."""
+        """The used part of the time that preparation left."""
         assert self.budget is not None
         return (self.used(trainer) - self.prepared) / (self.budget - self.prepared)
 
@@ -272,10 +272,10 @@ class Record(Checkpoint):
         return {"rows": self.rows, "seconds": self.seconds, "prepared": self.prepared}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with a saved log."""
+        """Resume a saved log."""
         self.rows, self.seconds = state_dict["rows"], state_dict["seconds"]
         self.prepared = state_dict.get("prepared", 0.0)  # 0 in states of earlier versions, which did not count it
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, state: dict[str, Any]) -> None:  # noqa: ARG002
-        """Say what made the run."""
+        """Add the description of the run to the checkpoint."""
         state["description"] = dict(self.description)

@@ -67,7 +67,7 @@ class ScoreMLP(Periodic):
         self._make_layers(angles, width, depth)
 
     def _make_layers(self, angles: int, width: int, depth: int) -> None:
-        """Those that make components from waves, and the clock."""
+        """Make the layers that turn waves into components, and the clock."""
         self.enter = nn.Linear(2 * self.harmonics * angles, width)
         self._make_clock()
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
@@ -76,7 +76,7 @@ class ScoreMLP(Periodic):
             nn.init.zeros_(parameter)
 
     def _make_clock(self) -> None:
-        """What the layers read of the time, and of the class."""
+        """Make the layers that encode the time and the class."""
         self.clock = nn.Sequential(
             NoiseFeatures(32), nn.Linear(32, CLOCK), nn.SiLU(), nn.Linear(CLOCK, CLOCK), nn.SiLU()
         )
@@ -106,7 +106,7 @@ class ScoreMLP(Periodic):
         return noise_level(self.diffusion, self.smallest_noise, t)
 
     def _noise_of_each(self, t: Time, theta: Tensor) -> Tensor:
-        """As a column, of one row or one per sample, like the angles."""
+        """The noise level as a column of one row, or of one row per sample, like the angles."""
         return self.noise(t).to(theta).reshape(-1, 1)
 
     def _waves(self, theta: Tensor) -> Tensor:

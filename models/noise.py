@@ -1,4 +1,4 @@
-"""The noise level that a time stands for: what the networks read in its place."""
+"""The noise level at a time, which the networks read in place of the time."""
 
 import torch
 from torch import Tensor, nn

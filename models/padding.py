@@ -14,7 +14,7 @@ def wrapped(x: Tensor, margin: int) -> Tensor:
     >>> wrapped(torch.tensor([[[[1.0, 2.0, 3.0]]]]), 1)[0, 0, 0]
     tensor([3., 1., 2., 3., 1.])
     """
-    if torch.compiler.is_compiling():  # which fuses PyTorch's own, but does not see through these functions
+    if torch.compiler.is_compiling():  # the compiler fuses PyTorch's own padding, but not these functions
         return pad(x, (margin,) * 4, mode="circular")
     padded: Tensor = _Wrap.apply(x, margin)  # type: ignore[no-untyped-call]
     return padded

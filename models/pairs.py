@@ -1,4 +1,4 @@
-"""Which pairs a process makes from data, for training and for validation."""
+"""The pairs that a process makes from data, for training and for validation."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def held_out_pairs(
     settings: Settings,
     device: torch.device,
 ) -> list[Pairs]:
-    """The same few batches every time, from a stream of their own."""
+    """Make the same few batches of validation pairs every time, from their own stream."""
     settings = replace(settings, pool=min(settings.pool, VALIDATION))
     generator = torch_stream(settings.seed, "held-out pairs", device=device)
     stream = pair_stream(process, objective, data, settings, generator)

@@ -1,4 +1,4 @@
-"""What of Lightning is replaced, silenced and added: its checkpoint files, what it says, and what looks on."""
+"""Changes to Lightning: its checkpoint files are replaced, its messages silenced, and callbacks added."""
 
 import logging
 import warnings
@@ -63,7 +63,7 @@ class Watch(Checkpoint):
         self.average, self.look, self.every = average, look, every
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Show it; whatever random numbers that takes, training does not notice."""
+        """Show the averaged network; the random numbers of training do not depend on it."""
         if (trainer.current_epoch + 1) % self.every == 0 and trainer.is_global_zero:
             assert self.average._average_model is not None
             averaged = self.average._average_model.module
@@ -80,5 +80,5 @@ class Counter(Callback):
         self.progress = progress
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
-        """Count."""
+        """Report the number of finished updates."""
         self.progress(trainer.global_step)

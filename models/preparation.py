@@ -1,4 +1,4 @@
-"""What is made before the first update of a training, and whether it is the training that a folder holds."""
+"""Preparation before the first update of a training, and the check that a folder holds the same training."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -29,7 +29,7 @@ class Measured(Protocol):
 
     @property
     def paths(self) -> int:
-        """How many paths that takes."""
+        """The number of paths that the measurement takes."""
 
     def fit(self, chain: Chain, starts: DataSampler, generator: torch.Generator) -> None:
         """Measure it along a chain."""
@@ -77,7 +77,7 @@ def describe(
     data: Mapping[str, DataSampler],
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """All that decides what a training comes to, as JSON."""
+    """Everything that determines the result of a training, as JSON."""
     return {
         "network": checkpoint.describe(network),
         **_described(process),
@@ -186,10 +186,10 @@ def check_time(
 
 
 def digest(data: DataSampler) -> str:
-    """What tells data from others.
+    """The text by which data identify themselves.
 
     Raises:
-        ValueError: If they do not say.
+        ValueError: If they have no such text.
     """
     digest = getattr(data, "digest", None)
     if not isinstance(digest, str):
@@ -201,7 +201,7 @@ def digest(data: DataSampler) -> str:
 
 
 def check_classes(network: nn.Module, known: tuple[str, ...]) -> None:
-    """Refuse classes of data that the network cannot be told, and a network that is told none."""
+    """Refuse data whose classes the network does not take, and data without the classes that it needs."""
     if (classes := getattr(network, "classes", None)) != (len(known) or None):
         raise ValueError(
             f"the network was made with classes={classes} and the data have {len(known)} classes"

@@ -11,7 +11,7 @@ from circsde.schedule import Schedule
 
 
 class Process(StrEnum):
-    """What drives data to a known law."""
+    """The forward process, which drives data to a known law."""
 
     DIFFUSION = "diffusion"
     REFERENCE = "reference"
@@ -27,7 +27,7 @@ class Family(StrEnum):
 
 
 class Weights(NamedTuple):
-    """What scales the rates of images; None where a process has no such rates.
+    """Scales of the rates of images; None where a process has no such rates.
 
     Attributes:
         settling: The coupling over the attraction, of :meth:`circsde.Schedule.settling`.

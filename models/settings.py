@@ -21,7 +21,7 @@ class Settings:
         pool: Draws until a path is used again; see :class:`Transitions`.
         stride: Steps of a path between two uses.
         states: One-step matching: next states per path and use.
-        unlabelled: The share of labels that a network of classes is not told, so that it learns the score of all
+        unlabelled: The share of labels that are withheld from a network of classes, so that it learns the score of all
             together, too; see :class:`circsde.models.guidance.Conditioned`.
         seed: The seed of all pairs; the first weights are those of the network given.
         paths_on: The device on which paths are simulated; by default that of the network. Where several trainings

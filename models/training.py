@@ -50,7 +50,7 @@ class Trained:
         network: The score, with its averaged weights; not training, needing no gradients.
         process: What it was trained along: a chain of a forward equation, or the standard diffusion of values.
         objective: The objective of its training.
-        about: What :func:`train` was told about the data.
+        about: The argument ``about`` of :func:`train`.
         update: After how many updates.
     """
 
@@ -100,7 +100,7 @@ def train(
 
     Args:
         network: ``score(t, theta)`` with its ``arguments``; see :mod:`circsde.models.checkpoint`. One with ``classes``
-            is told those of data that have them, ``score(t, theta, labels)``. A part of it may be
+            is given the classes of data that have them, ``score(t, theta, labels)``. A part of it may be
             measured first: see :class:`circsde.models.preparation.Measured`.
         process: What to train along; for pathwise matching a chain is calibrated, if it has no discounts.
         objective: The objective; denoising for the standard diffusion.
@@ -198,7 +198,7 @@ def train(
             )
             try:
                 fitting.fit(module, datamodule=source, ckpt_path=None if saved is None else run / LAST)
-            except SystemExit:  # Lightning's answer to Ctrl-C
+            except SystemExit:  # how Lightning reports Ctrl-C
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 raise KeyboardInterrupt from None
         return trained(run, known)

@@ -56,7 +56,7 @@ def begin(starts: DataSampler, count: int, generator: torch.Generator) -> tuple[
 
 
 class Objective(StrEnum):
-    """What the network regresses on; see :mod:`circsde.matching.chain`."""
+    """The objective: what the network regresses on; see :mod:`circsde.matching.chain`."""
 
     DENOISING = "denoising"
     ONE_STEP = "one-step"
@@ -122,7 +122,7 @@ class TensorSampler:
 
     @property
     def digest(self) -> str:
-        """What tells these data from others."""
+        """A text that identifies these data."""
         data = [self.theta] if self.labels is None else [self.theta, self.labels]
         return hashlib.sha256(b"".join(x.detach().cpu().contiguous().numpy().tobytes() for x in data)).hexdigest()
 

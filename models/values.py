@@ -20,7 +20,7 @@ FLOWS = ("midpoint", "heun2", "rk4")
 METHODS = ("ancestral", "multistep", "multistep3", "ddim", *FLOWS)
 """All samplers."""
 Step: TypeAlias = Callable[[float, float, Angles], Angles]
-"""From a time to an earlier one."""
+"""A step of a state from a time to an earlier one."""
 
 
 def sample(
@@ -151,7 +151,7 @@ def _estimator(process: VariancePreserving, score: Field, clipped: bool) -> Fiel
 def _towards(
     process: VariancePreserving, eps: Field, towards: ExponentialStep | CorrectedStep, draw: Callable[[], Tensor]
 ) -> Step:
-    """In ``x / alpha``, whose noise level is ``sigma / alpha``."""
+    """Steps towards the prediction in the variable ``x / alpha``, whose noise level is ``sigma / alpha``."""
 
     def step(t: float, s: float, x: Angles) -> Angles:
         (alpha_t, sigma_t), (alpha_s, sigma_s) = (_scales(process, time) for time in (t, s))
@@ -188,5 +188,5 @@ class _Noise:
         self._generators = [torch_stream(seed, "ancestral", i) for i in samples]
 
     def __call__(self) -> Tensor:
-        """One for each value of each sample."""
+        """Draw a standard normal for each value of each sample."""
         return torch.stack([torch.randn(self._shape, generator=each) for each in self._generators]).to(self._device)

@@ -1,4 +1,4 @@
-"""Two steps remembered: second order at one evaluation of the drift a step, for any equation."""
+"""Two-step Adams-Bashforth steps: second order at one evaluation of the drift a step, for any equation."""
 
 from circsde.sde import SDE
 from circsde.solvers.brownian import Noise

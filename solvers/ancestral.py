@@ -1,4 +1,4 @@
-r"""Ancestral steps back in time: as much noise as is left of the forward process, and none at its end.
+r"""Ancestral steps back in time, which add as much noise as the forward process has left, and none at its end.
 
 In time ``t`` of the forward equation, with ``S(t) = int_0^t g^2``, a step from ``t_1`` down to ``t_0`` is ::
 

@@ -1,4 +1,4 @@
-"""What an equation and its angles must be before a solve begins."""
+"""Checks of an equation and its angles before a solve begins."""
 
 import math
 import warnings
@@ -17,9 +17,9 @@ from circsde.threads import array
 from circsde.torus import require_angles
 from circsde.typing import Amplitude
 
-_MIDDLE = 0.61803  # of the time to be solved: where a drift is looked at, and at no special point
+_MIDDLE = 0.61803  # part of the time to be solved at which a drift is tried: no special point
 
-_SAFE = 0.5  # of the longest stable step: one that is advised
+_SAFE = 0.5  # the step that is advised, relative to the longest stable one
 
 
 def check_angles(theta: Tensor, event_shape: Sequence[int] | None = None, name: str = "theta0") -> None:

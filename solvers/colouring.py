@@ -16,7 +16,7 @@ from torch import Tensor
 def colour_bits(event_shape: tuple[int, ...]) -> Tensor:
     """The colour of every point as bits, coarse to fine, ``(bits, *event)``, int64.
 
-    Leading axes, as channels, are told apart first. Each further bit splits the points of a colour in two sets, on the
+    Leading axes, such as channels, come first. Each further bit splits the points of a colour in two sets, on the
     plane by turns into the black and white squares of a board and by rows, so that the least distance within a colour
     grows by ``sqrt 2``; in one dimension it doubles.
 

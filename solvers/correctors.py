@@ -1,6 +1,6 @@
 r"""Methods made from methods, for reverse sampling: a Langevin step before each step, and angles that are known.
 
-What they claim is honest: evaluations are counted, and no order is claimed (0) where none is kept.
+Their evaluations are counted, and where the order of the method is lost, the claimed order is 0.
 """
 
 from collections.abc import Callable

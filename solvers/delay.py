@@ -28,7 +28,7 @@ from circsde.typing import Angles
 History = Tensor | Callable[[float], Angles]
 """Angles until the first time, at rest ``(batch, *event)``, at steps ``(steps, batch, *event)``, or a function."""
 
-_ADVISED = 20  # times as many steps as were asked for, among which a number is looked for that fits the delays
+_ADVISED = 20  # a number of steps that fits the delays is sought up to this multiple of the number asked for
 
 
 def solve_delayed(
@@ -138,13 +138,13 @@ _EVALUATIONS = {"heun": 2, "euler_maruyama": 1}
 
 
 class _Heard(Protocol):
-    """What oscillators hear at a step of what was kept at earlier ones."""
+    """The field that oscillators hear at a step, from what was kept at earlier steps."""
 
     instant: bool
-    """Whether some of it is of the same step, because a delay is zero."""
+    """Whether part of the field comes from the same step, because a delay is zero."""
 
     def keep(self, i: int, theta: Angles) -> None:
-        """Keep the angles at step ``i``, in place of those kept there before, if any."""
+        """Keep the angles at step ``i``, replacing any that were kept there before."""
 
     def heard(self, i: int) -> tuple[Tensor, Tensor]:
         """The field at step ``i`` as (Re, Im)."""

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from circsde.typing import Angles, Field, Time
 
-_POINTS = 4  # at which a field is looked at
-_NEAR = 0.01  # rad: so far from the angles given, which may be special points
+_POINTS = 4  # the number of points at which the derivative of a field is checked
+_NEAR = 0.01  # rad, their distance from the angles given, which may be special points
 _CONSISTENT = 0.1  # relative difference of two difference quotients that can be trusted
 _WRONG = 0.2  # relative difference of a derivative from them that cannot
 
 
 def ask(field: Field, t: Time, theta: Angles, name: str = "field") -> Tensor:
-    """The field, with advice where it does not take the dtype of the angles.
+    """Evaluate the field, with advice where it does not take the dtype of the angles.
 
     Raises:
         TypeError: In that case.
@@ -57,7 +57,7 @@ def check_derivative(field: Field, t: Time, theta: Angles, name: str) -> None:
     two widths. Points at which these disagree, as at a kink, say nothing, and neither does a constant field.
 
     Raises:
-        ValueError: If the derivative cannot be had, or is wrong at every point that says something.
+        ValueError: If the derivative cannot be computed, or is wrong at every point that says something.
         TypeError: If the field does not take the dtype of the angles.
     """
     x = theta[torch.arange(_POINTS, device=theta.device) % len(theta)]

@@ -23,18 +23,18 @@ from circsde.torus import wrap
 from circsde.typing import Angles, Field, Tangent, Time
 
 _ROWS, _DEVICE_ROWS = 1 << 9, 1 << 16  # samples times directions that go backwards at once, on a CPU and elsewhere
-_REMNANT = 0.03  # of the step before: no neighbour to interpolate or integrate with
+_REMNANT = 0.03  # relative to the step before; a shorter last step is no neighbour to interpolate or integrate with
 
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
-Directions = Callable[[int], Tensor | None]  # at the node of that number; None for all unit directions
+Directions = Callable[[int], Tensor | None]  # directions at the node of that number; None for all unit directions
 
 
 class FlowField:
     """The probability flow ``v = f - g^2 score / 2`` of an SDE, and its divergence (eqs. 4 and 5).
 
-    Where the SDE has a ``divergence(t, theta)``, as ``KuramotoSDE`` has, that of the drift is taken from it. Of the
-    standard error of one probe this saves all 5 bits on 8 x 8 oscillators that listen to their neighbours, with a score
-    whose Jacobian is diagonal; and 0.3 of 4.3 bits on six globally coupled ones with a score whose Jacobian is full.
+    Where the SDE has a ``divergence(t, theta)``, as ``KuramotoSDE`` has, it gives the divergence of the drift. That
+    lowers the standard error of one probe by all of its 5 bits on 8 x 8 oscillators that listen to their neighbours,
+    with a score whose Jacobian is diagonal; and by 0.3 of 4.3 bits on six globally coupled ones with a full Jacobian.
     Where the score has a ``with_diagonal(t, theta)``, as :class:`circsde.models.HollowMLP` has it, an exact divergence
     takes the diagonal of its Jacobian from there, at a cost that does not grow with the number of angles.
 

@@ -33,7 +33,7 @@ _AT_ONCE = 1 << 26  # oscillators times steps between looks at the progress, and
 
 
 class Lost(NamedTuple):
-    """A step in which an angle left the numbers: which one, whether it is finite yet, and the samples, if known."""
+    """A step in which an angle was lost: its number, whether the angle is still finite, and the samples, if known."""
 
     step: int
     finite: bool
@@ -41,7 +41,7 @@ class Lost(NamedTuple):
 
 
 State = tuple[Tensor, Tensor, int, Lost | None]
-"""Lifted angles, float64, the turns taken off them, the point of the grid that was reached, and what was lost."""
+"""Lifted angles, float64, the turns taken off them, the point of the grid that was reached, and the loss, if any."""
 
 
 def fused(
@@ -53,7 +53,7 @@ def fused(
     path: BrownianPath,
     outputs: int,
 ) -> "Fused | None":
-    """The solve by compiled loops, with room for so many outputs, or None where it is not for them."""
+    """Make a solve by compiled loops, with room for so many outputs; None where they do not support the solve."""
     scheme = SCHEMES.get(method.step)
     if scheme is None or method.begin is not None or not has_closed_form(sde) or not isinstance(path, Brownian):
         return None
@@ -134,7 +134,7 @@ class Fused:
             yield theta, winding, last, None
 
     def _taker(self, theta: Tensor, winding: Tensor) -> Callable[[int, int], NDArray[np.int64]]:
-        """Takes steps, in place; tells of each sample in which of them it was lost, -1 if in none."""
+        """Make a function that takes steps in place and returns the step in which each sample was lost, -1 for none."""
         if theta.device.type == "cpu":
             from circsde.solvers.rows import Rows  # only here, as it takes a moment
 
@@ -151,7 +151,7 @@ class Fused:
         return take
 
     def noise(self, points: Sequence[float], levy_area: bool) -> Noise:
-        """The noise of one step, which the loops do not give away."""
+        """The noise of one step, drawn again, as the loops do not return it."""
         return next(iter(self.path.increments(points, levy_area=levy_area)))
 
     def save(self, k: int, theta: Tensor, winding: Tensor) -> None:

@@ -131,7 +131,7 @@ def _even_steps(times: Sequence[float], counts: Sequence[int]) -> tuple[list[flo
 
 
 def _is_uniform(times: Sequence[float], counts: Sequence[int]) -> bool:
-    """Whether the output times lie on the uniform grid of that many steps, to rounding."""
+    """Whether the output times lie on the uniform grid of so many steps, to rounding."""
     span, n, done = times[-1] - times[0], sum(counts), 0
     for (_, b), count in zip(pairwise(times), counts, strict=True):
         done += count

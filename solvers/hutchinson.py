@@ -16,7 +16,7 @@ from circsde.solvers.quadrature import Vector
 from circsde.typing import Angles, PerSample
 
 ENOUGH = 32
-"""So many probes of signs that they are not all alike by chance."""
+"""The number of probes of signs that are hardly ever all alike by chance."""
 
 
 def over_probes(

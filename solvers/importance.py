@@ -25,7 +25,7 @@ HEAVY = 0.7
 """The shape of the tail of weights from which on neither their mean nor an interval for it can be believed."""
 
 _CUT = 0.99
-_UNIFORM, _FITTED = 0.1, 0.5  # of the proposals, and of the others
+_UNIFORM, _FITTED = 0.1, 0.5  # the share of uniform proposals, and of fitted ones among the others
 _CENTRES, _COMPONENTS = 1000, 40
 
 
@@ -35,8 +35,8 @@ class Integral:
 
     Attributes:
         log_value: The estimate.
-        low: The lower end of its interval. Where the weights are too heavy-tailed for one, that of the mean of weights
-            that are cut at their 99 % quantile, which is below theirs.
+        low: The lower end of its interval. Where the weights are too heavy-tailed for an interval, the lower end for
+            the mean of weights that are cut at their 99 % quantile, which is below the mean of all.
         high: The upper end; infinity in that case.
         effective: The effective number of points, ``(sum w)^2 / sum w^2``.
         tail: The shape of a generalised Pareto law fitted to the largest weights. The variance of the weights is finite

@@ -30,7 +30,7 @@ class InertialSolution(Solution):
     velocity: Tensor
 
     def to_xarray(self, **attributes: Any) -> xr.Dataset:
-        """As :meth:`circsde.Solution.to_xarray`, with ``velocity`` beside ``theta`` and ``winding``."""
+        """Like :meth:`circsde.Solution.to_xarray`, with ``velocity`` beside ``theta`` and ``winding``."""
         dims = ("time", "sample", *event_axes(self.theta.ndim - 2))
         velocity = self.velocity.detach().cpu()
         if velocity.dtype in (torch.float16, torch.bfloat16):
@@ -134,7 +134,7 @@ def solve_inertial(
 
 
 def _ornstein_uhlenbeck(equation: InertialSDE, m: Tensor, t: float, h: float) -> tuple[Tensor, Tensor]:
-    r"""What a velocity is multiplied by in a step, ``e^{-x}`` with ``x = gamma h / m``, and what ``dW`` is.
+    r"""The factors of a velocity in a step, ``e^{-x}`` with ``x = gamma h / m``, and of ``dW``.
 
     The variance added is ``(1 - e^{-2x}) / 2x`` times that without damping, whose amplitude is a root mean square.
     """

@@ -122,7 +122,7 @@ def sdeint(
 
 
 def _check_repeatable(method: Method, path: BrownianPath) -> None:
-    """Refuse what cannot repeat some of its steps: noise that is given once, and steps that remember others."""
+    """Refuse solves whose steps cannot be repeated: noise that is given once, and steps that remember others."""
     if not isinstance(path, Brownian | BrownianTree):
         raise ValueError(
             "checkpoint=True needs noise that can be repeated, of a Brownian or a BrownianTree, got a"
@@ -221,7 +221,7 @@ class _Steps:
             yield state
 
     def _part(self, theta: Tensor, winding: Tensor, a: int, b: int) -> State:
-        """The last state of some steps: a function of its arguments, that the backward pass calls once more."""
+        """The last state of some steps, as a function of its arguments that the backward pass calls once more."""
         for state in self._take(theta, winding, a, b, self.noises(a, b)):  # noqa: B007
             pass
         return state
@@ -258,7 +258,7 @@ class _Steps:
         return torch.stack(angles), torch.stack(turns)
 
     def _lost(self, theta: Tensor, first: int, farthest: list[float]) -> Lost:
-        """What was lost, from the angles at hand and the farthest ones after steps ``first``, ``first + 1``, ..."""
+        """Find the loss from the present angles and the largest ones after steps ``first``, ``first + 1``, ..."""
         offset = next(k for k, far in enumerate(farthest) if not far < self.limit)
         samples = (~(theta.detach().abs() < self.limit)).flatten(1).any(1).nonzero().flatten().tolist()
         return Lost(first + offset, math.isfinite(farthest[offset]), tuple(samples))
@@ -283,12 +283,12 @@ def noises(
 
 
 def _tensor_time(t: float) -> Tensor:
-    """A time as an argument that a compiled step is not specialised to."""
+    """A time as a tensor, so that a compiled step is not specialised to its value."""
     return torch.tensor(t, dtype=torch.float64)
 
 
 def failure(lost: Lost, points: Sequence[float], limit: float, evaluations: int, what_of: str = "an angle") -> Stats:
-    """What stopped the loop."""
+    """The statistics of a solve that failed, with a message that says where and why."""
     i, finite, samples = lost
     what = f"moved by more than {limit:.0e} rad" if finite else "is not finite"
     where = f"sample{'s' * (len(samples) > 1)} {first_few(samples)}" if samples else "a sample that has come back since"

@@ -35,7 +35,7 @@ except ImportError as error:
         " use the methods of circsde.solvers.METHODS, which do not need it"
     ) from error
 
-_TIMES, _STATES = 8, 16  # at which a diffusion is asked whether it depends on the state
+_TIMES, _STATES = 8, 16  # times and states at which a diffusion is tried, whether it depends on the state
 
 
 @runtime_checkable
@@ -103,7 +103,7 @@ class TorchsdePath:
     is another path.
 
     Raises:
-        ValueError: When asked for increments before it begins or after it ends: torchsde would give those of its ends.
+        ValueError: When asked for increments before it begins or after it ends: torchsde would clip the times.
     """
 
     motion: BrownianInterval
@@ -235,7 +235,7 @@ def integrate_torchsde(
 
 
 class _OneStep:
-    """A torchsde Brownian motion that knows a single interval: that of the current step."""
+    """A torchsde Brownian motion that knows a single interval, the current step."""
 
     levy_area_approximation = "foster"
 

@@ -43,7 +43,7 @@ _njit: Any = numba.njit  # it has options that its types do not know
 def compiled(*fast: str, called: bool = False) -> Callable[[F], F]:
     """Compile a function with numba, with fused multiply-adds and the given freedoms besides, and without the GIL.
 
-    Those that Python calls, too, are said to be ``called``; they cost more to compile.
+    Set ``called`` for functions that Python calls, too; they take longer to compile.
     """
 
     def compile(function: F) -> F:
@@ -58,7 +58,7 @@ def compiled(*fast: str, called: bool = False) -> Callable[[F], F]:
 
 
 def _apart(context: Any) -> Any:  # noqa: ARG001
-    """Keep the function that calls this a function of its own: merged with others, its loops lose their registers."""
+    """Keep the calling function from being inlined: merged with others, its loops lose their registers."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
         builder.function.attributes.add("noinline")
@@ -210,7 +210,7 @@ def _in_quadrant(x: Any, quadrant: Any, k: Any) -> Any:
 
 
 class Scratch(NamedTuple):
-    """What the normals of a run are made in."""
+    """Memory in which the normals of a run are made."""
 
     words: Any
     radius: Any
@@ -218,7 +218,7 @@ class Scratch(NamedTuple):
 
 
 def scratch(dtype: DTypeLike) -> Scratch:
-    """Room for the normals of a run."""
+    """Memory for the normals of a run."""
     return Scratch(np.empty(RUN, np.int32), np.empty(QUADS, dtype), np.empty(RUN, dtype))
 
 
@@ -279,7 +279,7 @@ def _normals(m: int, quad: Any, rows: int, sample: Any, step: Any, low: Any, hig
 
 @compiled()
 def copy(x: Any, out: Any) -> None:
-    """:func:`put` as a function of its own, for long arrays."""
+    """:func:`put` as a separate function that is not inlined, for long arrays."""
     apart()
     put(x, out)
 

@@ -12,7 +12,7 @@ TURN_HEAD = 6.28125
 """The first eight bits of two pi, whose multiples are exact."""
 
 TURN_TAIL = TWO_PI - TURN_HEAD
-"""What they leave."""
+"""The rest of two pi."""
 
 
 def unwind(theta: Tensor, winding: Tensor, beyond: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ from circsde.solvers.trajectory import FIXED, Trajectory, trajectory
 from circsde.torus import wrap
 from circsde.typing import Angles, Field, PerSample
 
-_LOOK = 0.38  # of the horizon: where the score is checked
+_LOOK = 0.38  # the time at which the score is checked, as a part of the horizon
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _log_prob(
     weigh: Callable[..., Tensor],
     average: Callable[..., tuple[Tensor, ...]],
 ) -> LogProb:
-    """The log-densities of the samples number ``first`` and following, solved together; who fails is left behind."""
+    """The log-densities of the samples from number ``first`` on, solved together; samples that fail drop out."""
     batch = len(theta)
     nfe, probes = torch.zeros(2, batch, dtype=torch.int64)
     value, stderr, error = (torch.full((batch,), math.nan, dtype=torch.float64, device=theta.device) for _ in range(3))

@@ -1,4 +1,4 @@
-"""The compiled loops of a step, each a function of its own."""
+"""The compiled loops of a step, each a separate function."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ PER_TURN = 0.5 / np.pi
 
 @compiled()
 def scale(x: Reals, out: Reals, weight: Any) -> None:
-    """:func:`weigh` as a function of its own, for long arrays."""
+    """:func:`weigh` as a separate function that is not inlined, for long arrays."""
     apart()
     weigh(x, out, weight)
 

@@ -31,9 +31,9 @@ _SAMPLES = 4  # samples of a pilot, at least
 _FIRST = 64  # steps of the first grid that is tried: what is shorter than one of them may be overlooked
 _PASSES = 20
 _MOST = 10**5  # steps of a grid, at most
-_AIM = 0.8  # of the tolerance: what a new grid aims at, so that the noise of the pilot does not reject it
+_AIM = 0.8  # part of the tolerance that a new grid aims at, so that the noise of the pilot does not reject it
 _TINY = 1e-300  # stands for an error of nothing, in logarithms
-_SEED = 0  # of the pilot, whatever the seed of the solve: the grid does not depend on that
+_SEED = 0  # the seed of the pilot, so that the grid does not depend on the seed of the solve
 _SETTLED = 0.9  # a grid is taken where the next one would have more than this share of its steps
 
 

@@ -1,8 +1,8 @@
 r"""Methods for noise that depends on the angles, ``d theta = f dt + g(t, theta) dW``, with the orders that they claim.
 
-``G(theta) = g(t, theta) dW`` is the noise of a step. The kinds of noise, and what of them Ito's and Stratonovich's
-readings differ by, are those of :mod:`circsde.noise`. A method for additive noise that has a form here has it under the
-same name. Its strong order falls to 1/2 where the vector fields of general noise do not commute; without iterated
+``G(theta) = g(t, theta) dW`` is the noise of a step. :mod:`circsde.noise` describes the kinds of noise, and the
+difference of Ito's and Stratonovich's readings. A method for additive noise that has a form here has it under the same
+name. Its strong order falls to 1/2 where the vector fields of general noise do not commute; without iterated
 integrals of the noise no method does better.
 
 Sources: Kloeden & Platen 1992, doi:10.1007/978-3-662-12616-5; Roessler 2010, doi:10.1137/09076636X.

@@ -31,7 +31,7 @@ from circsde.typing import Amplitude, Angles, Tangent
 
 
 def multistep(make: Callable[[float], ExponentialStep | CorrectedStep] = ExponentialStep) -> Step:
-    """The steps of one solution of a reversed equation, which ``make`` makes from its stochasticity."""
+    """The steps of one solution of a reversed equation; ``make`` makes them from its stochasticity."""
     towards: ExponentialStep | CorrectedStep | None = None
 
     def step(sde: SDE, t: float, h: float, theta: Angles, noise: Noise) -> Angles:

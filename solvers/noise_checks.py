@@ -1,4 +1,4 @@
-"""What an amplitude of noise must be that depends on the angles."""
+"""Checks of an amplitude of noise that depends on the angles."""
 
 import math
 
@@ -10,12 +10,12 @@ from circsde.sde import SDE
 from circsde.torus import TWO_PI
 from circsde.typing import Angles
 
-_MOVE = 1.0  # rad: by how much other angles are moved, to see whether an amplitude depends on them
+_MOVE = 1.0  # rad, by which other angles are moved, to see whether an amplitude depends on them
 _UNEQUAL = 0.61803
 
 
 def turned(theta: Angles) -> Angles:
-    """The same angles, with one or two whole turns added, not the same to all of a sample."""
+    """The same angles with one or two whole turns added, whose number differs within a sample."""
     event = theta.shape[1:]
     turns = 1 + (torch.arange(event.numel(), device=theta.device) * _UNEQUAL % 1.0 > 0.5).reshape(event)
     return theta + TWO_PI * turns.to(theta.dtype)
@@ -50,7 +50,7 @@ def check_diffusion(sde: SDE, t: float, theta: Angles) -> None:
 
 
 def _leans(sde: SDE, t: float, theta: Angles) -> float:
-    """By how much an entry of the amplitude changes when other angles move.
+    """The change of an entry of the amplitude when other angles move.
 
     Two angles differ in a digit of their binary numbers: for each digit, those angles move that have it.
     """

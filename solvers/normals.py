@@ -14,7 +14,7 @@ from circsde.threads import share
 def standard_normals(
     key: int, first_sample: int, step: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Those of the samples from ``first_sample`` on, of a shape ``(batch, *event)``, float32 or float64.
+    """Standard normals of the samples from ``first_sample`` on, shape ``(batch, *event)``, float32 or float64.
 
     The same on every device to rounding, 4e-7 in float32, and the same to the last bit whatever the batch and threads.
 

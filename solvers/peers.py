@@ -78,7 +78,7 @@ def diffrax_method(name: str) -> Method:
 
 @cache
 def _diffrax_step(name: str) -> Step:
-    """Its step, compiled by JAX, which asks torch for drift and diffusion."""
+    """The step of a method of diffrax, compiled by JAX, which calls torch for drift and diffusion."""
     import diffrax
     import jax
     import lineax
@@ -87,7 +87,7 @@ def _diffrax_step(name: str) -> Step:
     solver, equation = getattr(diffrax, name)(), list[SDE]()
 
     class Given(diffrax.AbstractBrownianPath):  # type: ignore[misc]
-        """The increments of one step, whatever is asked."""
+        """A path that answers with the increments of one step for any times."""
 
         W: Any
         H: Any

@@ -32,13 +32,13 @@ QUADS = RUN // 4
 """Quads in a whole run."""
 
 SHORT = 64
-"""Oscillators from which on a sample has runs of its own."""
+"""The least number of oscillators with which a sample has its own runs."""
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-"""What the first and the third word are multiplied by in each round."""
+"""The factors of the first and the third word in each round."""
 
 WEYL = (0x9E3779B9, 0xBB67AE85)
-"""What the two halves of the key grow by from round to round."""
+"""The increments of the two halves of the key from round to round."""
 
 ROUNDS = 10
 """Rounds; seven pass the tests of BigCrush."""

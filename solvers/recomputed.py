@@ -21,8 +21,8 @@ from circsde.solvers.trajectory import ADAPTIVE, FIXED
 from circsde.torus import wrap
 from circsde.typing import Angles, Tangent, Time
 
-_NEAR = 0.01  # rad: so far apart are the points at which a prior is compared
-_LOOK = 0.37  # of the horizon: where the score is checked
+_NEAR = 0.01  # rad, the distance of the points at which the gradient of a prior is checked
+_LOOK = 0.37  # the time at which the score is checked, as a part of the horizon
 
 Function = Callable[[Tensor], tuple[Tensor, ...]]
 
@@ -71,7 +71,7 @@ class RecomputedFlow(FlowField):
 
 
 class _Recomputed(torch.autograd.Function):
-    """``function(x)``, or what is known of it, computed again in the backward pass."""
+    """``function(x)``, or its known value, computed again in the backward pass."""
 
     @staticmethod
     def forward(
@@ -103,7 +103,7 @@ class _Recomputed(torch.autograd.Function):
 def check_gradients(
     flow: FlowField, log_density: Callable[[Angles], Tensor], theta: Angles, wrt: Sequence[Tensor], method: str
 ) -> None:
-    """Refuse what would have no gradient, or a wrong one.
+    """Refuse solves that would have no gradient, or a wrong one.
 
     Raises:
         ValueError: For a tensor that requires no gradient, a method of several steps, a prior that torch cannot

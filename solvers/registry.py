@@ -1,4 +1,4 @@
-"""All methods by name: those of any equation, those of reversed equations only, and those of other packages."""
+"""All methods by name: for any equation, for reversed equations only, and methods of other packages."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ ON_REQUEST = {method.name: method for method in (ADAMS_BASHFORTH2, KUTTA3)}
 """Methods of any equation that are not among the candidates unless they are named."""
 
 PEERS = ("torchsde", "torchdiffeq", "diffrax", "diffusers", "k-diffusion")
-"""Packages whose methods are had as ``"torchsde:srk"``."""
+"""Packages whose methods have names such as ``"torchsde:srk"``."""
 
 
 def find_method(method: str | Method, sde: SDE | None = None) -> Method:

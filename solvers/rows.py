@@ -27,7 +27,7 @@ _BESIDE_TORCH = 32  # times as many as usual, where torch's threads wait on thei
 
 @cache
 def announce_compilation() -> None:
-    """Say on a terminal, once, that a solve waits for the compiler, where it is the first of an installation."""
+    """Print once, on a terminal, that the first solve of an installation waits for the compiler."""
     compiled = getattr(stages.walk, "stats", None)
     if compiled is None or not sys.stderr.isatty():
         return
@@ -119,7 +119,7 @@ class Rows:
         return sum(far)
 
     def _listen(self, room: Any, number: int, rates: Any) -> None:
-        """Fill in the field at a stage by what the coupling itself says that is heard."""
+        """Fill in the field at a stage by the coupling's own method ``field``."""
         kept = torch.from_numpy(room.kept)
         both = [kept[own + number * room.size :][: room.size].view(self.shape) for own in (room.cos, room.sin)]
         for part, (mean, direction) in enumerate(zip(self.sde.coupling.field(*both), self.equation.psi, strict=True)):
@@ -128,7 +128,7 @@ class Rows:
             field.view(self.shape).copy_(mean).mul_(float(rates[0])).add_(lean)
 
     def _equation(self, scheme: Scheme) -> Any:
-        """What does not change from step to step."""
+        """The numbers that do not change from step to step."""
         sde, coupling, path = self.sde, self.sde.coupling, self.path
         kinds = {NoCoupling: stages.FREE, GlobalCoupling: stages.MEAN, LocalCoupling: stages.WINDOW}
         listens = stages.GIVEN if coupling.lagged else kinds.get(type(coupling), stages.GIVEN)
@@ -159,7 +159,7 @@ class Rows:
         return self.n // (rows * columns), rows, columns, coupling.radius, coupling.boundary == "reflecting", weight
 
     def _room(self, rows: int) -> Any:
-        """Where some samples are worked on."""
+        """Memory in which some samples are worked on."""
         eq, size = self.equation, rows * self.n
         stage_count, apart = 2 if eq.two else 1, size if eq.each else rows
         lengths = {
@@ -187,13 +187,13 @@ class Rows:
         return room
 
     def _surrounded(self) -> int:
-        """Oscillators of an image and what a window sees around it, at most."""
+        """The most oscillators of an image together with the surroundings that a window sees."""
         _, rows, columns, radius, *_ = self.equation.window
         return max(rows * (columns + 2 * radius), (rows + 2 * radius) * columns) if radius else 0
 
 
 def write_reduced(theta: Tensor, winding: Tensor | None, angles: Tensor, turns: Tensor) -> None:
-    """Write what :func:`circsde.solvers.lift.reduce` finds, in float32 or float64; of angles alone, into float64."""
+    """Write the result of :func:`circsde.solvers.lift.reduce` in float32 or float64; angles alone into float64."""
     low, high = half_open_bounds(angles.dtype)
     x, z, w = (x.detach().contiguous().view(-1).numpy() for x in (theta, angles, turns))
     before, taken = (z, w) if winding is None else (x, winding.view(-1).numpy())

@@ -144,7 +144,7 @@ def k_diffusion_method(name: str) -> Method:
 
 
 def _method(name: str, begin: Callable[[], _Advance], noisy: bool, nfe: int, remembers: bool) -> Method:
-    """The method of what steps through noise levels, with the weak order that the last step leaves."""
+    """Make a method from a stepper through noise levels, with the weak order that the last step leaves."""
 
     def started() -> Step:
         advance, levels, ended = begin(), list[float](), list[Angles]()
@@ -182,10 +182,10 @@ def _method(name: str, begin: Callable[[], _Advance], noisy: bool, nfe: int, rem
 
 
 def _level(variance: float | Tensor) -> float:
-    """A noise level as one number.
+    """Convert a noise level to one number.
 
     Raises:
-        ValueError: If angles have noises of their own.
+        ValueError: If noise levels differ from angle to angle.
     """
     if isinstance(variance, Tensor) and variance.numel() != 1:
         raise ValueError("other packages know one noise level for all angles: take multistep")
@@ -193,5 +193,5 @@ def _level(variance: float | Tensor) -> float:
 
 
 def _time(sde: ReverseSDE, level: float, later: float) -> float:
-    """The forward time, before another, at which the noise level is that one."""
+    """The forward time before ``later`` at which the noise level is ``level``."""
     return float(brentq(lambda t: _level(sde.forward_sde.variance(0.0, t)) - level, 0.0, later, xtol=1e-15))

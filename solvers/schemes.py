@@ -1,4 +1,4 @@
-r"""The one-step methods as numbers: what a compiled loop needs to know of a method.
+r"""The one-step methods as numbers, which are all that a compiled loop needs to know about a method.
 
 With standard normals ``xi, eta``, so that ``dW = sqrt(h) xi`` and ``dZ = h/2 dW + sqrt(h^3/12) eta``, a step of a
 method of one or two stages is
@@ -31,7 +31,7 @@ Number = float | Tensor
 
 
 class Stage(NamedTuple):
-    """Where the drift is evaluated: at time ``t``, after ``a f_1 + u xi + v eta``."""
+    """A stage, which evaluates the drift at time ``t``, after ``a f_1 + u xi + v eta``."""
 
     t: Number
     a: Number = 0.0
@@ -51,18 +51,18 @@ class Scheme(NamedTuple):
 
 
 def euler_maruyama(sde: SDE, t: Tensor, h: Tensor) -> Scheme:
-    """That of :func:`~circsde.solvers.methods.euler_maruyama_step`."""
+    """The scheme of :func:`~circsde.solvers.methods.euler_maruyama_step`."""
     return Scheme((Stage(t),), (h, 0.0, _amplitude(sde, t) * _root(h), 0.0))
 
 
 def heun(sde: SDE, t: Tensor, h: Tensor) -> Scheme:
-    """That of :func:`~circsde.solvers.methods.heun_step`."""
+    """The scheme of :func:`~circsde.solvers.methods.heun_step`."""
     kick = _root(sde.variance(t, t + h))
     return Scheme((Stage(t), Stage(t + h, h, kick)), (0.5 * h, 0.5 * h, kick, 0.0))
 
 
 def sra1(sde: SDE, t: Tensor, h: Tensor) -> Scheme:
-    """That of :func:`~circsde.solvers.methods.sra1_step`; ``dZ / h = sqrt(h) (xi / 2 + eta / sqrt(12))``."""
+    """The scheme of :func:`~circsde.solvers.methods.sra1_step`; ``dZ / h = sqrt(h) (xi / 2 + eta / sqrt(12))``."""
     left, right, along, across = _amplitude(sde, t), _amplitude(sde, t + h), 0.5 * _root(h), _root(h / 12.0)
     second = Stage(t + 0.75 * h, 0.75 * h, 1.5 * right * along, 1.5 * right * across)
     end = h / 3.0, 2.0 / 3.0 * h, (right + left) * along, (left - right) * across
@@ -70,7 +70,7 @@ def sra1(sde: SDE, t: Tensor, h: Tensor) -> Scheme:
 
 
 def leimkuhler_matthews(sde: SDE, t: Tensor, h: Tensor) -> Scheme:
-    """That of :func:`~circsde.solvers.methods.leimkuhler_matthews_step`."""
+    """The scheme of :func:`~circsde.solvers.methods.leimkuhler_matthews_step`."""
     kick = _root(sde.variance(t, t + h))
     return Scheme((Stage(t + 0.5 * h, u=0.5 * kick),), (h, 0.0, kick, 0.0), early=True)
 
@@ -80,7 +80,7 @@ def tables(sde: KuramotoSDE, scheme: Scheme) -> tuple[Tensor, Tensor, Tensor]:
 
     Returns:
         The rates ``(K, K_ref)`` at the two stages, shape ``(steps, 2, 2)``; the weights of ``(f_1, f_2)`` at the two
-        stages and the end, shape ``(steps, 3, 2)``; and likewise those of ``(xi, eta)``.
+        stages and the end, shape ``(steps, 3, 2)``; and likewise the weights of ``(xi, eta)``.
     """
     first, second = scheme.stages[0], scheme.stages[-1]
     times = [torch.as_tensor(stage.t) for stage in (first, second)]

@@ -1,4 +1,4 @@
-r"""What a solver answers: the angles at the output times, what it did, and how a failure is made known."""
+r"""The result of a solver: the angles at the output times, its statistics, and how it reports a failure."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -78,7 +78,7 @@ class Stats:
 
 
 OnFailure = Literal["raise", "return"]
-"""What a solver does with a solution that failed, raise :class:`SolveError` or return it with its status."""
+"""The action on a failure, which raises :class:`SolveError` or returns the solution with its status."""
 
 
 class SolveError(RuntimeError):

@@ -30,7 +30,7 @@ LONGEST = 1e3
 _SHORTEST, _FINENESS = 1e-4, 240  # rates times steps that are tried first, in even ratios up to the longest
 _HALVINGS = 40
 _REMEMBERED = 3  # steps that a method may remember
-_ROUNDING = 1e-9  # by which a number may exceed one
+_ROUNDING = 1e-9  # a stable number may exceed one by this
 
 
 class _Test(SDE):
@@ -47,11 +47,11 @@ class _Test(SDE):
         return torch.stack((self.re * x - self.im * y, self.im * x + self.re * y), 1)
 
     def remainder(self, t: Time, theta: Angles) -> Tangent:
-        """All of the drift: none of it is sinusoidal."""
+        """The whole drift, as none of it is sinusoidal."""
         return self.drift(t, theta)
 
     def impulse(self, t0: float, t1: float, theta: Angles) -> tuple[Tensor, Tensor, float]:  # noqa: ARG002
-        """Nothing."""
+        """Zero, as the drift has no sinusoidal part."""
         return torch.zeros_like(theta), torch.zeros_like(theta), 0.0
 
 
@@ -59,12 +59,12 @@ class _Test(SDE):
 def amplification(method: Method, z: Numbers) -> Sizes:
     """The largest size of the numbers by which a step multiplies, at ``z = lambda h``; stable where it is at most 1.
 
-    Of a method that remembers steps, the numbers are found from the states that it passes through, which are sums of
-    powers of them (Prony's method). Of the Moebius methods they are those of the part of the drift that is not
-    sinusoidal, as a score.
+    Where a method remembers steps, the numbers are found from its states, which are sums of powers of the numbers
+    (Prony's method). For the Moebius methods they belong to the part of the drift that is not sinusoidal, such as a
+    score.
 
     Raises:
-        TypeError: If the method cannot take a step of this equation, as those of reversed equations.
+        TypeError: If the method cannot take a step of this equation, such as methods of reversed equations.
 
     >>> from circsde.solvers.methods import HEUN
     >>> amplification(HEUN, np.array([-1.0 + 0j, -3.0 + 0j])).tolist()  # 1 + z + z^2 / 2

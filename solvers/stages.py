@@ -34,21 +34,21 @@ from circsde.solvers.philox import RUN
 from circsde.solvers.windows import window_means
 
 FREE, MEAN, WINDOW, GIVEN = range(4)
-"""What an oscillator listens to, which is nothing, all of its sample, a window, or what the caller has filled in."""
+"""The input of an oscillator, which is nothing, all of its sample, a window, or a field that the caller filled in."""
 
 _ONES = np.float64(1.5 * 2.0**52)  # where numbers of float64 are one apart, so that their bits count
 _ONES_BITS = _ONES.view(np.int64)
 
-_LOOK = 64  # angles that are looked at together for one that is far
+_LOOK = 64  # angles that are searched together for one that is far
 
 
 class Steps(NamedTuple):
-    """The numbers of every step, of the dtype of the fields. The first axis counts steps.
+    """The numbers of every step, in the dtype of the fields. The first axis counts steps.
 
     Attributes:
         rates: ``(K, K_ref)`` at each of the two stages.
-        weights: For each of the two stages and the end, those of ``(f_1, f_2)``: nothing, ``(a, 0)``, ``(b_1, b_2)``.
-        kicks: Likewise those of ``(xi, eta)``.
+        weights: Weights of ``(f_1, f_2)`` at the two stages and the end: nothing, ``(a, 0)``, ``(b_1, b_2)``.
+        kicks: Weights of ``(xi, eta)``, likewise.
     """
 
     rates: Any
@@ -57,7 +57,7 @@ class Steps(NamedTuple):
 
 
 class Equation(NamedTuple):
-    """What does not change from step to step.
+    """The numbers that do not change from step to step.
 
     Attributes:
         n: Oscillators in a sample.
@@ -68,8 +68,8 @@ class Equation(NamedTuple):
         two: Whether there is a second stage.
         early: Whether the first stage lies off the angles.
         area: Whether there is a second normal.
-        keys: Those of the two normals.
-        limit: Where an angle is lost, rad.
+        keys: The keys of the two normals.
+        limit: The size from which on an angle is lost, rad.
     """
 
     n: Any
@@ -85,7 +85,7 @@ class Equation(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Where samples are worked on. What is kept for every oscillator lies in one array, what a block needs in another.
+    """Memory for samples: one array with what is kept for every oscillator, another with what a block needs.
 
     Attributes:
         kept: Numbers of all oscillators of these samples, at the places below.

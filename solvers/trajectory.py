@@ -29,7 +29,7 @@ Its ``explicit_adams`` is left out: of order 12 by default, it is unstable where
 """
 
 _SMALLEST_STEP = 4  # units in the last place of the largest time: a shorter step does not move the clock
-_FIRST_STEP = 1e-4  # of the whole time: short, as networks that read sqrt(t) or log(t) are not smooth at its start
+_FIRST_STEP = 1e-4  # of the whole time; short, as networks that read sqrt(t) or log(t) are not smooth at the start
 _LONGEST_STEP = 0.1  # of the whole time, where nothing is known about the field
 _SUSPICIOUS = 64  # attempts at a step, after which the field is asked twice at one point
 
@@ -113,7 +113,7 @@ class _StoppedError(Exception):
 
 
 class _Walk:
-    """A field as torchdiffeq calls it: counts, keeps what is accepted, and stops with a reason."""
+    """A field as torchdiffeq calls it, which counts calls, keeps accepted states, and stops with a reason."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class _Walk:
             check_repeats(self.field, t, wrap(y).to(self.dtype), "field")
 
     def accept(self, t: float, y: Tensor) -> None:
-        """Keep a state, unless it is no angle any more."""
+        """Keep a state, or stop where it is no angle any more."""
         if t in self.states:
             return
         lost = ~(y.abs() < self.limit).flatten(1).all(1)
@@ -203,7 +203,7 @@ class _Walk:
 def _longest_step(
     adaptive: bool, times: list[float], max_step: float | None, breakpoints: Sequence[float] | None
 ) -> float:
-    """What was asked for; else none where breakpoints tell where to look, and a part of the whole time elsewhere."""
+    """The longest step: as asked for; by default infinite where breakpoints are known, else a part of the time."""
     if max_step is None:
         return _LONGEST_STEP * abs(times[-1] - times[0]) if breakpoints is None else math.inf
     if not adaptive or not max_step > 0:

@@ -54,8 +54,8 @@ def walk(
         points: The grid.
         marks: The indices of the outputs, from 0 to the last.
         dtype: The dtype of the outputs.
-        field_dtype: That in which the drift is evaluated, and which resolves angles or does not.
-        evaluations: How often so many steps evaluate the drift.
+        field_dtype: The dtype in which the drift is evaluated, whose resolution bounds the angles.
+        evaluations: The evaluations of the drift in a number of steps.
         progress: Called with the number of finished steps.
     """
     limit, steps = 1.0 / torch.finfo(field_dtype).eps, len(points) - 1

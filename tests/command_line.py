@@ -1,4 +1,4 @@
-"""What the tests of commands share."""
+"""Shared by the tests of commands."""
 
 import shlex
 
@@ -8,7 +8,7 @@ from circsde.cli import app
 
 
 def ran(line: str, status: int = 0) -> str:
-    """What a command line prints, blanks made one; an error that it does not answer for is raised."""
+    """The output of a command line, with blanks made one; raises errors that the command does not report."""
     result = CliRunner().invoke(app, shlex.split(line))
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

@@ -31,12 +31,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's backgro
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ALWAYS, ONE_IN = 5, 50
-calls: dict[CodeType, list[int]] = {}  # of each function of circsde, in the present test
+calls: dict[CodeType, list[int]] = {}  # calls of each function of circsde in the present test
 check_every_call = jaxtyping.jaxtyped
 
 
 def checked(function: Any = None, *, typechecker: Any) -> Any:
-    """As ``jaxtyping.jaxtyped``, but of a function's calls in a test only the first 5 are checked, and then one in 50.
+    """Check types as ``jaxtyping.jaxtyped``, but only in the first 5 calls of a function in a test, then in one of 50.
 
     A check takes longer than the work of most functions, and a loop repeats the same types. What is checked depends on
     the test alone. The checks of a function are made at its first call; torch.compile sees it without them.
@@ -94,7 +94,7 @@ def pytest_runtest_setup() -> None:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every figure is saved as one pixel, as to draw one takes longer than most commands; others look at pictures."""
+    """Save every figure as one pixel, as drawing takes longer than most commands; other tests look at pictures."""
     monkeypatch.setattr(Figure, "savefig", lambda _, path, **options: Image.new("L", (1, 1)).save(path))
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the dynamics share: every coupling and every method by name, small equations, paths to replay."""
+"""Shared by tests of the dynamics: every coupling and every method by name, small equations, paths to replay."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -117,7 +117,7 @@ class Replay:
         return Replay(tuple(Noise(change(n.dW), None if n.dZ is None else change(n.dZ)) for n in self.noises))
 
     def without_areas(self) -> "Replay":
-        """The same path, its areas withheld."""
+        """The same path without its areas."""
         return Replay(tuple(Noise(noise.dW) for noise in self.noises))
 
 

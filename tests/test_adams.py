@@ -67,7 +67,7 @@ def test_its_law_on_pairs_is_that_of_its_paths(name: str, steps: int) -> None:
         error = values.std().item() / math.sqrt(60_000)
         assert abs(values.mean().item() - law.mean(observable.function)) < 4.5 * error
         apart = max(apart, abs(heun.mean(observable.function) - law.mean(observable.function)) / error)
-    assert apart > 9.0  # which no other law of that order passes
+    assert apart > 9.0  # another law of that order would not pass
 
 
 def test_its_stationary_bias_is_of_order_2() -> None:

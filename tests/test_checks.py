@@ -1,4 +1,4 @@
-"""What an equation must be before a solve begins: its shapes, its periodicity, one answer for one question."""
+"""Checks of an equation before a solve begins: its shapes, its periodicity, the same answer when asked again."""
 
 import warnings
 from collections.abc import Callable

@@ -15,7 +15,7 @@ from circsde.studies.citation import cite, entries, identifiers, methods
 
 PHASE = circsde.KuramotoSDE((1,), schedule=circsde.Schedule.constant(reference=1.0, diffusion=1.0))
 WITHOUT_IDENTIFIER = {"Kutta 1901", "eq. 12", "eq. 12, exchanged"}
-"""What sources name that has neither a DOI nor a number of a preprint."""
+"""Sources that have neither a DOI nor the number of a preprint."""
 
 
 def keys(text: str) -> list[str]:

@@ -38,7 +38,7 @@ from circsde.typing import Angles, Labels
 SHAPE = (4, 4)
 NAMES = ("left", "middle", "right")
 CENTRES = torch.tensor([-1.2, 0.0, 1.2])
-"""Of the phases of three classes."""
+"""The centres of the phases of three classes."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Classes:
 
 
 def stream(objective: Objective | None, starts: Any, seed: int = 0) -> PairStream:
-    """Of phases that hardly move; without an objective, of values."""
+    """A stream of pairs of phases that hardly move, or without an objective of values."""
     generator = torch.Generator().manual_seed(seed)
     if objective is None:
         return NoisedData(VariancePreserving(SHAPE), starts, 60, generator)
@@ -107,7 +107,7 @@ SDE = KuramotoSDE(SHAPE, NoCoupling(), Schedule.linear((0.0, 0.0, 0.2), (0.0, 0.
 
 
 def networks() -> dict[str, torch.nn.Module]:
-    """With random weights everywhere."""
+    """Networks with random weights everywhere."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         score = ScoreUNet(SHAPE, SDE.schedule.diffusion, **NETWORK)
@@ -155,13 +155,13 @@ def test_classes_that_a_network_does_not_know_are_refused(arguments: dict[str, A
 
 
 def law(label: int, t: float) -> WrappedNormal:
-    """Of each phase of a class: wrapped diffusion of a wrapped normal law."""
+    """The law of each phase of a class: wrapped diffusion of a wrapped normal law."""
     variance = 0.09 + 2.0 * float(SDE.schedule.diffusion.integral(0.0, t))
     return WrappedNormal(CENTRES[label].double(), torch.tensor(variance**0.5, dtype=torch.float64))
 
 
 def score_of_all(t: float, theta: Tensor) -> Tensor:
-    """Of the mixture: that of each class by its probability given all phases."""
+    """The score of the mixture: the scores of the classes, weighted by their probabilities given all phases."""
     weights = torch.stack([law(c, t).log_prob(theta).sum((1, 2)) for c in range(3)]).softmax(0)
     scores = torch.stack([law(c, t).score(theta) for c in range(3)])
     return (weights[..., None, None] * scores).sum(0)
@@ -334,7 +334,7 @@ def test_samples_have_the_classes_that_are_asked_for_or_those_of_the_data() -> N
 @pytest.mark.parametrize("process", ["diffusion", "standard", "local --radius 1"])
 @pytest.mark.slow
 def test_chosen_classes_are_sampled(process: str, folder: Path, tmp_path: Path) -> None:
-    """Dark and bright images are told apart by their brightness after some fifty updates."""
+    """After some fifty updates brightness distinguishes dark and bright images."""
     fast = "--epochs 2 --updates 25 --batch 32 --learning-rate 0.005 --device cpu"
     fast += "" if process == "standard" else " --steps 12"
     told = ran(f"train {folder} --process {process} --crop 8 --classes {fast} --out {tmp_path}/run")

@@ -44,7 +44,7 @@ def drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def run(drawing: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The same with an empty picture, which takes less time."""
+    """Run a command line with empty pictures, which takes less time."""
     monkeypatch.setattr(plots, "forward_process", lambda _: Figure(figsize=(1, 1)))
     return drawing
 

@@ -1,4 +1,4 @@
-"""What every command has in common: --json, --quiet, exit status, help with examples, completion."""
+"""Conventions of all commands: --json, --quiet, exit status, help with examples, completion."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def documented(command: str) -> tuple[set[str], set[str]]:
 
 
 def answered(line: str, status: int = 0) -> dict[str, Any]:
-    """The JSON object that is all that a command writes on stdout, where ``--quiet`` keeps notes from stderr."""
+    """The JSON object that a command writes on stdout, and nothing else; ``--quiet`` keeps notes from stderr."""
     result = ran(f"{line} --json --quiet")
     assert result.exit_code == status, result.output
     answer: dict[str, Any] = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))

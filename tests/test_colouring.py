@@ -106,7 +106,7 @@ FIELD = KuramotoSDE((6, 6), NoCoupling(), Schedule.linear((0.0, 1.0, 0.3), (0.0,
 
 
 def score(t: Time, theta: Angles) -> Tangent:
-    """Of a law in which each pixel is drawn to its neighbours, the more so the earlier."""
+    """The score of a law in which each pixel is drawn to its neighbours, more so at earlier times."""
     pull = torch.zeros_like(theta)
     for reach, weight in ((1, 1.0), (2, 0.3)):
         for axis in (1, 2):
@@ -128,7 +128,7 @@ def test_fresh_probes_are_unbiased_with_an_error_that_covers(law: str, probes: i
     ask = partial(log_prob, FIELD, score, divergence=law, probes=probes, fresh_probes=True)
     result = ask(theta.expand(200, 6, 6), atol=1e-4, generator=3)
     z = (result.value - exact) / result.stderr
-    assert abs(z.mean()) < 4.2 / math.sqrt(200)  # of a Student law of 15 or more degrees of freedom; false alarm 1e-4
+    assert abs(z.mean()) < 4.2 / math.sqrt(200)  # Student's law of 15 or more degrees of freedom; false alarm 1e-4
     covered = int((z.abs() < 1.96).sum())
     assert binom.ppf(5e-5, 200, 0.95) <= covered <= binom.ppf(1 - 5e-5, 200, 0.95)
     assert result.stderr.mean() < 1.6 * (result.value - exact).std()  # it is not wide either

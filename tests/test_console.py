@@ -1,4 +1,4 @@
-"""What surrounds every command: output in any encoding, usage errors in JSON, warnings, long names."""
+"""Parts of every command: output in any encoding, usage errors in JSON, warnings, long names."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Digests: every change that could change a result shows, nothing else does, and what cannot be told is refused."""
+"""Digests: they change if and only if a result could change, and what cannot be digested is refused."""
 
 import functools
 import importlib.util
@@ -61,7 +61,7 @@ everything = [own, well, replace(HEUN, step=step)]
 
 
 def module(source: str, folder: Path) -> ModuleType:
-    """A module of one's own, read from a file."""
+    """Import a user's module from a file."""
     path = folder / "own.py"
     path.write_text(source)
     spec = importlib.util.spec_from_file_location("own", path)
@@ -175,7 +175,7 @@ def test_what_has_a_hidden_state_is_refused(thing: object, message: str) -> None
 
 
 def test_a_module_that_is_not_installed_is_refused(tmp_path: Path) -> None:
-    """Its functions could read anything in it; a function that is imported by name is told by its code."""
+    """Its functions could read anything in it; a function that is imported by name is identified by its code."""
     own = module("RATE = 1.0\ndef f(t): return RATE", tmp_path)
     with pytest.raises(NoDigestError, match="reads the module own, which is no installed package"):
         digest(lambda t: own.f(t))

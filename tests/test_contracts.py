@@ -100,7 +100,7 @@ def test_the_fast_paths_of_training_follow_a_drift_of_its_own() -> None:
     assert_agree(drift(sde, 0.2, theta), sde.drift(0.2, theta))
     step = drift_step(sde, 0.2, 0.1, theta)
     assert_agree(step.moved, theta + 0.1 * sde.drift(0.2, theta))
-    slope = 1.0 - 0.1 * (theta.cos() + 2.0 * (2.0 * theta).cos())  # of independent angles
+    slope = 1.0 - 0.1 * (theta.cos() + 2.0 * (2.0 * theta).cos())  # by the law of independent angles
     assert_agree(step.apply(torch.ones_like(theta)), slope, 1e-12)
     assert not has_closed_form(sde)
     assert Chain.uniform(sde, 4)._sweeps == 2

@@ -53,7 +53,7 @@ def law(count: int, seed: int) -> Tensor:
 def test_langevin_steps_leave_the_law_of_the_score_as_it_is(seed: int, ratio: float) -> None:
     """10000 angles against as many fresh ones: a false alarm with probability 1e-3; the bias is out of sight.
 
-    With the sign of the score wrong, or noise a quarter too large or too small, they are told from them.
+    With the sign of the score wrong, or noise a quarter too large or too small, the test finds the difference.
     """
     start, fresh, score = law(200, seed), law(200, seed + 100), VonMisesScore(0.0, KAPPA)
     assert p_value(corrected(start, ratio, score), fresh) > 1e-3

@@ -138,7 +138,7 @@ def one_hears_another(n_steps: int, method: Name, paths: int = 80_000) -> tuple[
 def test_the_law_of_what_one_oscillator_hears_of_another_is_exact_to_the_order() -> None:
     """The gap ``theta_1(t - tau) - theta_2(t)`` is a diffusion on the circle: ``w - K sin(gap)``, with twice the noise.
 
-    Heun at 32 steps within 4.5 standard errors; Euler-Maruyama at 8 is told apart.
+    Heun at 32 steps within 4.5 standard errors; Euler-Maruyama at 8 is noticed.
     """
     gap = SDE(lambda t, x: 0.7 - 2.0 * x.sin(), math.sqrt(1.2), horizon=1.0)
     law = fokker_planck(gap, WrappedNormal(torch.tensor(1.0).double(), torch.tensor(0.2).double()))

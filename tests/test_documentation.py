@@ -1,4 +1,4 @@
-"""What the documents say: their numbers are those of the committed results, their links lead somewhere."""
+"""The documents: their numbers agree with the committed results, and their links lead somewhere."""
 
 import json
 import re

@@ -43,7 +43,7 @@ def angles(result: xr.Dataset) -> Tensor:
 
 
 def p_value(theta: Tensor) -> float:
-    """That of Kuiper's statistic against the law of the data."""
+    """The p-value of Kuiper's statistic against the law of the data."""
     truth = MIXTURE.sample((40000,), torch.Generator().manual_seed(1))
     return kuiper_p_value(kuiper(theta.flatten(), truth).item(), theta.numel(), len(truth))
 

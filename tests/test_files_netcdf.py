@@ -139,7 +139,7 @@ def test_radians_that_a_conversion_left_called_degrees_do_not_pass(tmp_path: Pat
 
 def test_times_of_a_record_are_its_samples_on_request(tmp_path: Path) -> None:
     times = xr.Variable("time", np.arange(4), {"units": "hours since 2020-01-01"})
-    other = variable([1.0, 2.0], "days since the flood", "buoy")  # which cannot be decoded
+    other = variable([1.0, 2.0], "days since the flood", "buoy")  # units that cannot be decoded
     dataset = xr.Dataset({"wind": variable(DEGREES, "degree", "time"), "drift": other}, {"time": times})
     dataset.to_netcdf(tmp_path / "a.nc")
     with pytest.raises(ValueError, match=r"wind in .*a\.nc runs over time: give along='time' \(--along time\)"):

@@ -162,7 +162,7 @@ def test_of_a_folder_both_pages_and_images_that_are_left_out_are_said(
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_parts_of_fields_share_no_phase(count: int) -> None:
-    """Every phase is told by its value: several fields are parted as wholes, one is cut."""
+    """Every phase is identified by its value: several fields are divided as wholes, one is cut."""
     theta = torch.arange(count * 20 * 6, dtype=torch.float64).reshape(count, 20, 6) / 1000.0
     parts = PhaseFields(theta, crop=(4, 4)).split()
     seen = [set(part(200, torch.Generator().manual_seed(0)).flatten().tolist()) for part in parts]

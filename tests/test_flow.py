@@ -34,7 +34,7 @@ def swing(t: Time, theta: Angles) -> Tangent:
 
 
 def reference(theta: Tensor, ts: tuple[float, ...]) -> Tensor:
-    """The same by scipy, to 1e-12, shape ``(m, *theta.shape)``."""
+    """The solution by scipy, to 1e-12, shape ``(m, *theta.shape)``."""
     solution = solve_ivp(
         lambda t, y: 2.0 * math.cos(3.0 * t) - 3.0 * torch.as_tensor(y).sin().numpy(),
         (ts[0], ts[-1]),

@@ -91,7 +91,7 @@ def test_a_pulse_of_attraction_and_a_jump_are_seen() -> None:
     for rate in (pulse(1e-3, 1.0, 0.37), jump):
         schedule = Schedule(still, rate, still)
         law = fokker_planck(schedule, z0 ** np.arange(80), mean_field=False)
-        half = math.tanh(0.5 * rate.integral(0.0, 1.0))  # of the Mobius map z -> (z + r) / (1 + r z)
+        half = math.tanh(0.5 * rate.integral(0.0, 1.0))  # r of the Mobius map z -> (z + r) / (1 + r z)
         assert law.moment(1.0, 1) == pytest.approx((z0 + half) / (1.0 + half * z0), abs=1e-11)
 
 
@@ -278,7 +278,7 @@ def test_distribution_function_is_the_integral_of_the_density() -> None:
 
 @pytest.mark.parametrize("t", [0.0, 1.0])
 def test_samples_follow_the_law(t: float) -> None:
-    """Kolmogorov-Smirnov at a false-alarm rate of 1e-3, seeded; the law at another time must be told apart."""
+    """Kolmogorov-Smirnov at a false-alarm rate of 1e-3, seeded; the test must notice the law at another time."""
     law = fokker_planck(DOUBLED, wrapped_normal(2.0, 0.4))
     theta = law.sample(t, (4000,), torch.Generator().manual_seed(3))
     assert theta.min() >= -math.pi

@@ -40,7 +40,7 @@ def pdf(g: FrequencyDensity, w: float) -> float:
 
 
 def end(g: FrequencyDensity) -> float:
-    """Beyond which there is nothing."""
+    """The distance beyond which the density is negligible."""
     return g.half_width if isinstance(g, Uniform) else 10.0 * g.scale if isinstance(g, Gaussian) else math.inf
 
 

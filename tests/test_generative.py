@@ -74,7 +74,7 @@ RECIPES = {
     ("name", "centre"), [*[(name, (2.0, -3.0)) for name in RECIPES], ("sde", (0.0, 0.0)), ("drift alone", (0.0, 0.0))]
 )
 def test_samples_of_the_exact_score_have_the_law_of_the_data(name: str, centre: tuple[float, float]) -> None:
-    """Not told from it by the energy statistic at p = 1e-3, its least; those of a score 1.3 times too large are."""
+    """The energy statistic finds no difference at p = 1e-3, its least; it does for a score 1.3 times too large."""
     draws = {}
     for factor in (1.0, 1.3):
         made = model(centre, factor)
@@ -157,7 +157,7 @@ def test_a_sample_depends_on_its_index_and_not_on_its_batch() -> None:
 
 @pytest.mark.parametrize("centre", [(0.0, 0.0), (2.0, -3.0)])
 def test_log_likelihoods_are_those_of_the_data_law(centre: tuple[float, float]) -> None:
-    """To the e^-6 that the horizon leaves."""
+    """The log-likelihoods agree to the e^-6 that the horizon leaves."""
     theta = 2 * math.pi * torch.rand(50, 2, dtype=torch.float64, generator=generator()) - math.pi
     theta[:25] = DATA.sample((25,), generator=generator(1))
     result = log_likelihood(model(centre), theta)

@@ -34,7 +34,7 @@ class Neural(SDE):
 
 
 def gradients(output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Those of a number that weighs every output differently."""
+    """The gradients of a number in which every output has another weight."""
     return torch.autograd.grad((output * random(*output.shape, seed=5)).sum(), inputs)
 
 

@@ -19,7 +19,7 @@ DIFFUSION = Linear(0.1, 2.0)
 
 
 def network(shape: tuple[int, ...] = (5,), trained: bool = True) -> HollowMLP:
-    """With weights that are random everywhere, unless it is to be as before training."""
+    """A network with random weights everywhere, unless it is to be as before training."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = HollowMLP(shape, DIFFUSION, width=24, depth=2, harmonics=3, smallest_noise=0.3).double().eval()

@@ -99,7 +99,7 @@ def index(a: int, b: int) -> int:
 
 
 def biases(step: OneStep, h: float) -> tuple[float, float]:
-    """Of ``E cos theta`` and of the kinetic temperature ``E M v^2 / T``, at rest."""
+    """The biases of ``E cos theta`` and of the kinetic temperature ``E M v^2 / T`` at rest."""
     equations = (operator(step, h) - np.eye((2 * A + 1) * B)).T
     one = index(0, 0)
     equations[one], right = 0.0, np.zeros(len(equations), complex)
@@ -123,7 +123,7 @@ def generator(gamma: float) -> Complex:
 
 
 def weak_error(gamma: float, n_steps: int) -> float:
-    """Of ``E cos theta`` at time 2 from ``theta = 1, v = 0.5``."""
+    """The weak error of ``E cos theta`` at time 2 from ``theta = 1, v = 0.5``."""
     matrix, wave = operator(of_the_package(gamma), 2.0 / n_steps), index(1, 0)
     start = functions(np.array([1.0]), np.array([0.5]))[0]
     u = np.linalg.matrix_power(matrix, n_steps)[:, wave]

@@ -1,4 +1,4 @@
-"""The time loop: what a solution holds, exact answers without noise, how failures are told, what is refused."""
+"""The time loop: what a solution holds, exact answers without noise, reports of failures, what is refused."""
 
 import json
 import math
@@ -49,7 +49,7 @@ def test_a_solution_holds_the_output_times_wrapped_angles_and_turns() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_more_output_times_do_not_change_the_path(method: str) -> None:
-    """Output times are steps, and writing one down is of no consequence beyond rounding."""
+    """Output times are steps, and saving one changes nothing beyond rounding."""
     sde, theta0 = kuramoto("global"), random_angles(3, 5)
     few = sdeint(sde, theta0, (0.0, 0.5, 1.0), n_steps=20, method=method, generator=0)
     many = sdeint(sde, theta0, [i / 20 for i in range(21)], n_steps=20, method=method, generator=0)

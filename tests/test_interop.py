@@ -53,7 +53,7 @@ def theirs(sde: Any, bm: BrownianInterval, method: str, steps: int = STEPS) -> T
 
 
 def ours(bm: BrownianInterval, method: Any, steps: int = STEPS) -> Tensor:
-    """With our loop on torchsde's path, flattened."""
+    """The end of our loop on torchsde's path, flattened."""
     path = TorchsdePath(bm, EVENT)
     return sdeint(equation(), start(), (0.0, 1.0), n_steps=steps, method=method, brownian=path).lifted[-1].flatten(1)
 
@@ -295,7 +295,7 @@ class Made:
     [
         lambda t, y: (
             (0.5 * (y - y.flip(-1))).sin().abs() + 0.01
-        ),  # of differences of phases, which no common shift changes
+        ),  # a function of differences of phases, which no common shift changes
         lambda t, y: t * (1.0 + 0.9 * y.cos()),  # none at time 0
         lambda t, y: (t - 1.0) * y.sin(),
     ],

@@ -43,7 +43,7 @@ def test_the_difference_is_the_one_that_theory_predicts(study: xr.Dataset) -> No
         one = study.sel(oscillators=n)
         reach = (one["upper"] - one["lower"]) / 2
         assert (abs(one["difference"] - parts) < 2.04 * reach + 3 / n**2).all()
-        assert (abs(one["difference"]) > 3 * reach).any()  # it is told from zero
+        assert (abs(one["difference"]) > 3 * reach).any()  # it differs from zero
 
 
 def test_plain_averages_would_take_ten_times_the_paths(study: xr.Dataset) -> None:
@@ -52,7 +52,7 @@ def test_plain_averages_would_take_ten_times_the_paths(study: xr.Dataset) -> Non
     ends = sdeint(PROBLEM.sde, theta, (0.0, 1.0), n_steps=20, generator=0).theta[-1]
     plain = (2 * ends).sin().mean(1).std().item() / 400**0.5
     reach = (study["upper"] - study["lower"]).sel(oscillators=100, observable="E sin 2 theta").item() / 2
-    ours = reach / 1.96 * 2**0.5  # of half as many paths
+    ours = reach / 1.96 * 2**0.5  # the standard error of half as many paths
     assert plain**2 > 10 * ours**2
 
 

@@ -28,7 +28,7 @@ from circsde.typing import Angles, Labels
 
 SHAPE = (8, 8)
 PATHS = 4096
-"""That :meth:`LinearResidual.fit` follows at this size."""
+"""The number of paths that :meth:`LinearResidual.fit` follows at this size."""
 
 
 def wiener(sde: KuramotoSDE, steps: int, shape: tuple[int, ...] = SHAPE) -> LinearResidual:
@@ -121,7 +121,7 @@ def test_of_small_normal_images_it_is_the_score_of_their_linear_equation(psi: fl
 
 @dataclass(frozen=True)
 class Two:
-    """Of two classes, bright and dark, the first three times as often: those of :class:`Shaded`, and a shift."""
+    """Data of two classes, bright and dark, the first three times as often: :class:`Shaded` images with a shift."""
 
     classes: tuple[str, ...] = ("bright", "dark")
     shifts: tuple[float, float] = (0.1, -0.3)

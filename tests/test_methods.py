@@ -1,4 +1,4 @@
-"""What a step costs: the evaluations that a method claims are those that it makes, of what is expensive."""
+"""The cost of a step: a method makes as many expensive evaluations as it claims."""
 
 from collections import Counter
 from collections.abc import Callable

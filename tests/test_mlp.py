@@ -16,7 +16,7 @@ DIFFUSION = Linear(0.1, 2.0)
 
 
 def network(shape: tuple[int, ...] = (3,), trained: bool = True, dtype: torch.dtype = torch.float64) -> ScoreMLP:
-    """With random weights in its last layer, unless it is to be as before training."""
+    """A network with random weights in its last layer, unless it is to be as before training."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = ScoreMLP(shape, DIFFUSION, width=24, depth=2, harmonics=3).to(dtype)

@@ -1,4 +1,4 @@
-"""FID, KID and LPIPS: the mathematics on a network of one's own, and what is said where packages or weights lack."""
+"""FID, KID and LPIPS: the mathematics on a small network, and the messages where packages or weights are missing."""
 
 from urllib.error import URLError
 
@@ -30,7 +30,7 @@ def corners(pictures: Tensor) -> Tensor:
 
 
 def levels(pictures: Tensor) -> np.ndarray:
-    """The same from images in [-1, 1], rounded to 8 bits."""
+    """The same features from images in [-1, 1], rounded to 8 bits."""
     return np.round((pictures[:, 0, :2, :4].flatten(1).double().numpy() + 1) * 127.5) / 255
 
 

@@ -1,4 +1,4 @@
-"""What noise that depends on the angles does to a density: its law, the flow, the reversed equation, the likelihood."""
+"""Noise that depends on the angles and densities: its law, the flow, the reversed equation, the likelihood."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""What a user adds works as what ships: a coupling, a network, a method, a metric, a start law, a command, a source."""
+"""A user's own parts work like those of circsde: coupling, network, method, metric, start law, command, source."""
 
 import itertools
 import json

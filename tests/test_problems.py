@@ -45,7 +45,7 @@ def test_expected_values_agree_with_fine_simulations(name: str) -> None:
 
 
 def test_a_hundred_oscillators_agree_with_fine_simulations() -> None:
-    """As above, within the uncertainty; the limit without its 1/N correction is told apart."""
+    """As above, within the uncertainty; the limit without its 1/N correction is noticed."""
     problem = problems.get("mean_field_100")
     assert gap(problem, batch=4000, steps=40) < 4.5
     assert isinstance(problem.sde, KuramotoSDE)

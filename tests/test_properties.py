@@ -1,4 +1,4 @@
-"""What every method keeps on every coupling: symmetries, independence of batch and threads, dtypes, winding."""
+"""Properties of every method on every coupling: symmetries, independence of batch and threads, dtypes, winding."""
 
 import copy
 import math
@@ -241,7 +241,7 @@ def test_the_winding_is_exact_over_a_hundred_thousand_turns_in_float32(method: s
     error = (solution.lifted - exact).abs().amax((1, 2))
     steps = torch.arange(21) * MANY / 20
     assert bool((error <= 2.0**-12 * steps + 1e-6).all())
-    clear = wrap(exact).abs() < 3.0  # of the seam, where that rounding decides
+    clear = wrap(exact).abs() < 3.0  # away from the seam, where that rounding decides
     assert torch.equal(solution.winding[clear], ((exact + math.pi) / TWO_PI).floor().long()[clear])
 
 

@@ -1,4 +1,4 @@
-"""What a public host runs is what the project's own checks run, and what a release says of itself is so."""
+"""A public host runs the project's own checks, and the version, the date and the notes of a release agree."""
 
 import re
 from importlib import import_module

@@ -52,7 +52,7 @@ def terminal(sample_shape: tuple[int, ...], seed: int) -> Tensor:
 
 
 def p_of_samples(recipe: Recipe, factor: float = 1.0, start: Sampled | None = None) -> float:
-    """Of 300 samples of 36 angles, by Kuiper's statistic."""
+    """The p-value of 300 samples of 36 angles, by Kuiper's statistic."""
     result = generate(
         CHAIN,
         lambda t, x: factor * exact()(t, x),
@@ -84,7 +84,7 @@ def p_of_samples(recipe: Recipe, factor: float = 1.0, start: Sampled | None = No
     ids=str,
 )
 def test_samples_of_the_exact_score_have_the_law_of_the_data(recipe: Recipe) -> None:
-    """10800 angles; told from it at random with a probability of 1e-3 each, seeded."""
+    """10800 angles; a false alarm has a probability of 1e-3 each, seeded."""
     assert p_of_samples(recipe) > 1e-3
 
 

@@ -17,11 +17,11 @@ from circsde.torus import TWO_PI
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of what they import
 
 NAMES = [*(f"diffusers:{name}" for name in DIFFUSERS), *(f"k-diffusion:{name}" for name in K_DIFFUSION)]
-FLOAT32 = 2e-5  # of a variance, after some steps in single precision
+FLOAT32 = 2e-5  # relative error of a variance, after some steps in single precision
 
 
 def found_variance(name: str, n: int, stochasticity: float, end: float = 1.0) -> float:
-    """That of normal data of a third of the noise, after ``n`` equal steps to ``end``."""
+    """The variance found for normal data of a third of the noise, after ``n`` equal steps to ``end``."""
     if ":" in name:
         pytest.importorskip(name.partition(":")[0].replace("-", "_"))
     data = 0.3 * HORIZON_VARIANCE
@@ -30,7 +30,7 @@ def found_variance(name: str, n: int, stochasticity: float, end: float = 1.0) ->
 
 
 def order(name: str, stochasticity: float) -> float:
-    """Before the data, where the last step is like the others."""
+    """The order before the data, where the last step is like the others."""
     exact = 0.3 * HORIZON_VARIANCE + variance(0.3)
     few, many = (abs(found_variance(name, n, stochasticity, 0.7) - exact) for n in (8, 16))
     return math.log2(few / many)

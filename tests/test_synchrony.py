@@ -71,7 +71,7 @@ def test_unrelated_phases_have_locking_values_of_the_size_that_is_stated() -> No
 
 
 def slips(lifted: Tensor) -> int:
-    """Of one difference, step by step."""
+    """The slips of one difference, counted step by step."""
     level, count = lifted[0].item(), 0
     for now in lifted.tolist():
         while now - level >= 2 * math.pi:

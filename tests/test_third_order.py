@@ -80,7 +80,7 @@ def test_its_stationary_law_is_of_order_3() -> None:
 
 
 def covariance(method: Method, matrix: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
-    """Of ``dx = A x dt + dW`` at time 1 from rest: the step is linear, so that unit impulses tell its law."""
+    """The covariance of ``dx = A x dt + dW`` at time 1 from rest: the step is linear, so unit impulses give its law."""
     weights, n, h = torch.from_numpy(matrix), len(matrix), 1.0 / steps
     sde = SDE(lambda t, theta: theta @ weights.T, 1.0)
     unit, none = torch.eye(n, dtype=torch.float64), torch.zeros(n, n, dtype=torch.float64)

@@ -150,7 +150,7 @@ def test_where_nothing_qualifies_nothing_is_chosen() -> None:
 def test_a_search_that_is_stopped_says_what_is_nearest(looks: int, said: str) -> None:
     asked = itertools.count()
     choice = select_recipe(EXACT, START, 1e-7, candidates=FEW, pilot=16, stop=lambda: next(asked) >= looks)
-    assert next(asked) == looks + 1  # the search ends where it is first told to
+    assert next(asked) == looks + 1  # the search ends at the first request
     assert (choice.recipe, choice.verdict, choice.stopped) == (None, "not resolved", True)
     assert said in str(choice)
 

@@ -65,7 +65,7 @@ def run_of(
 
 
 def state_of(path: Path) -> dict[str, Any]:
-    """All that a checkpoint holds but how long it took."""
+    """The contents of a checkpoint without the time that it took."""
     state = checkpoint.load(path)
     record = state["callbacks"]["Record"]
     for name in ("seconds", "prepared"):
@@ -87,7 +87,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 class Stop(BaseException):
-    """Not an error that anything would handle."""
+    """An exception that nothing handles."""
 
 
 def stop_at(update: int) -> Callable[[int], None]:
@@ -113,7 +113,7 @@ def test_interrupted_training_goes_on_to_the_same_state(objective: Objective, up
 
 
 def unet(dropout: float = 0.1) -> ScoreUNet:
-    """One that draws random numbers itself."""
+    """A U-Net that draws random numbers itself."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         rate = SCHEDULES[Objective.PATHWISE].diffusion
@@ -292,7 +292,7 @@ def test_preparation_counts_and_a_time_that_it_uses_up_is_refused_with_what_is_n
     assert 2.0 <= record["seconds"] < 2.2
     rates = [row["learning_rate"] / SHORT.learning_rate for row in record["rows"]]
     halves = [0.5 + 0.5 * math.cos(math.pi * min(1.0, row["seconds"] - 1.0)) for row in record["rows"]]
-    assert rates == pytest.approx(halves, abs=0.2)  # of what preparation leaves, at most an update behind
+    assert rates == pytest.approx(halves, abs=0.2)  # of what preparation leaves, an update behind at most
 
 
 def test_a_time_that_preparation_would_use_up_is_refused_before_it(
@@ -339,7 +339,7 @@ def test_what_is_made_before_the_first_update_is_said_and_made_once(
 
     monkeypatch.setattr(Transitions, "_staggered", counted)
     run_of(tmp_path)
-    assert pools == [2]  # that of validation; training goes on with the paths that it had
+    assert pools == [2]  # the pool of validation; training keeps the paths that it had
 
 
 def test_paths_on_a_graphics_card_that_is_not_there_are_refused(

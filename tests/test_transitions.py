@@ -89,7 +89,7 @@ def fresh(source: Transitions, seed: int) -> Pairs:
 
 
 def summary(pairs: Pairs, scale: float = 1.0) -> Tensor:
-    """Of angles and targets: their waves, their loss, and their product."""
+    """A summary of angles and targets: their waves, their loss, and their product."""
     theta, target = pairs.theta[:, 0].double(), scale * pairs.variance * pairs.target[:, 0]
     waves = torch.stack((theta.cos(), theta.sin()))
     return torch.cat((waves, waves * target, (target**2 / pairs.variance)[None])).mean(1)

@@ -65,7 +65,7 @@ class Wrong(Unit):
 
 
 def covariance(path: BrownianTree, grid: Sequence[float]) -> Tensor:
-    """Of all standardised ``dW`` and ``dZ`` over the intervals, exactly."""
+    """The exact covariance of all standardised ``dW`` and ``dZ`` over the intervals."""
     rows = [
         part[:, 0]
         for noise, (s, t) in zip(told(path, *grid), pairwise(grid), strict=True)

@@ -1,4 +1,4 @@
-"""The code that a reader of a tutorial sees is complete, and what it shows is fit to be read."""
+"""The visible code of tutorials is complete, and its output shows no object representations or warnings."""
 
 import builtins
 import json

@@ -19,7 +19,7 @@ HEADS = pytest.mark.parametrize("head", ["tangent", "scalar", "both"])
 
 
 def network(shape: tuple[int, ...] = (8, 8), dtype: torch.dtype = torch.float64, **arguments: Any) -> ScoreUNet:
-    """With random weights everywhere, also where they are zero before training."""
+    """A network with random weights everywhere, also where they are zero before training."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = ScoreUNet(shape, DIFFUSION, **{**SMALL, **arguments}).to(dtype)

@@ -18,7 +18,7 @@ from circsde.typing import Angles, Tangent, Time
 
 
 def at_the_horizon(count: int) -> Tensor:
-    """Draws of the exact law there."""
+    """Draws of the exact law at the horizon."""
     alpha, sigma = PROCESS.scales(1.0)
     z = torch.randn(count, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     return alpha * MEAN + (alpha**2 * DEVIATION**2 + sigma**2).sqrt() * z

@@ -1,4 +1,4 @@
-"""With exact scores, the samplers of the standard diffusion reproduce a Gaussian, each with its order in the steps."""
+"""Samplers of the standard diffusion reproduce a Gaussian from its exact score, each with its order in the steps."""
 
 import math
 from pathlib import Path

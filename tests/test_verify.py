@@ -1,4 +1,4 @@
-"""Densities that are not what they say are found out, and right ones are not accused: laws whose integral is known."""
+"""Incorrect densities fail the verification, and correct ones pass it: laws whose integral is known."""
 
 import json
 import math

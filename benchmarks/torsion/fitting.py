@@ -1,4 +1,4 @@
-"""What every model of the torsion benchmark is given: the rows, a time, and one training loop."""
+"""Shared by all models of the torsion benchmark: the rows, a time, and one training loop."""
 
 import math
 import time
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from circsde.solvers.likelihood import LogProb
 
 Batches = Callable[[int], tuple[Tensor, ...]]
-"""Draws tensors of that many rows; what each holds is the model's affair."""
+"""Draws tensors of so many rows; what each tensor holds depends on the model."""
 
 Answer = tuple[Callable[[Tensor], Tensor | LogProb], dict[str, float]]
 """A log-density, and notes."""
@@ -31,7 +31,7 @@ class Design:
     Attributes:
         width: Units per layer.
         depth: Residual blocks.
-        smallest_noise: Of diffusions, rad.
+        smallest_noise: The smallest noise of diffusions, rad.
         batch: Pairs per update.
         atol: The tolerance of the flow.
     """
@@ -59,12 +59,12 @@ class Task:
 
     @property
     def angles(self) -> int:
-        """Per row."""
+        """The number of angles per row."""
         return self.training.shape[1]
 
     @property
     def device(self) -> torch.device:
-        """Where the rows are."""
+        """The device of the rows."""
         return self.training.device
 
     def clock(self) -> float:
@@ -80,7 +80,7 @@ class Task:
         return BLOCK[self.device.type]
 
     def generator(self) -> torch.Generator:
-        """Of this task's seed."""
+        """A generator with this task's seed."""
         return torch.Generator(self.device).manual_seed(self.seed)
 
 
@@ -96,7 +96,7 @@ def fit(
     batch: int = 256,
     decay: float = 0.01,
 ) -> dict[str, float]:
-    """AdamW, its rate half a cosine over the time; keeps the average of the weights that validates best.
+    """Fit by AdamW, whose rate is half a cosine over the time, and keep the average of weights that validates best.
 
     On an accelerator one update is recorded as a graph and replayed, which saves most of its launch costs.
 

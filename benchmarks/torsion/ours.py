@@ -13,14 +13,14 @@ from circsde.solvers.likelihood import LogProb, log_prob
 from torsion.fitting import Answer, Task, fit
 
 STEPS, RATE = 100, 2e-3
-"""Of the chain, and the learning rate of the network of ours, wherever it is used."""
+"""The steps of the chain, and the learning rate of this package's network, wherever it is used."""
 
 HELD_OUT = {"cpu": 2**12, "cuda": 2**15}
-"""Pairs of validation rows."""
+"""The number of pairs for validation."""
 
 
 def network(task: Task, diffusion: Linear, smallest_noise: float) -> ScoreMLP:
-    """The one network of all models that have one of ours."""
+    """This package's network, which all models that use one share."""
     torch.manual_seed(task.seed)
     size = task.design
     score = ScoreMLP((task.angles,), diffusion, width=size.width, depth=size.depth, smallest_noise=smallest_noise)

@@ -1,4 +1,4 @@
-"""What else gives densities of angles: spline flows, mixtures, flow matching."""
+"""Other densities of angles: spline flows, mixtures, flow matching."""
 
 import math
 
@@ -22,7 +22,7 @@ COMPONENTS = (10, 20, 40, 80, 160, 320, 640)
 def ncsf(
     task: Task, batch: int = 256, width: int = 128, transforms: int = 3, bins: int = 16, decay: float = 0.01
 ) -> Answer:
-    """Rezende et al. 2020, arXiv 2002.02428."""
+    """Fit a neural circular spline flow (Rezende et al. 2020, arXiv 2002.02428)."""
     import zuko
 
     begin = task.clock()
@@ -51,7 +51,7 @@ def ncsf(
 
 
 def flow_matching(task: Task) -> Answer:
-    """Chen & Lipman 2024, arXiv 2302.03660, whose premetric on the flat torus is the geodesic distance."""
+    """Flow matching (Chen & Lipman 2024, arXiv 2302.03660), whose premetric on the torus is the geodesic distance."""
     begin = task.clock()
     clock = Linear(10.0, 10.0)  # only tells the network the time
     field = network(task, clock, 1.0)

@@ -33,12 +33,12 @@ class Reading:
 
     @property
     def described(self) -> dict[str, Any]:
-        """What was asked for, of which ``Reading(**described)`` makes it again."""
+        """The options that were given; ``Reading(**described)`` makes an equal reading."""
         return {name: value for name, value in vars(self).items() if value not in (None, False)}
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Those of :func:`circsde.data.load`."""
+        """The keyword arguments for :func:`circsde.data.load`."""
         return {
             "unit": self.unit,
             "columns": options.names(self.columns),
@@ -56,9 +56,9 @@ def read(
     like: "Sequence[str] | None" = None,
     tiles: tuple[int, int] | None = None,
 ) -> "Phases":
-    """The angles that ``source`` names, the unit ``otherwise`` if none is given or stated.
+    """Read the angles that ``source`` names, in the unit ``otherwise`` if none is given or stated.
 
-    Of a file that states its columns' names, those of ``like`` are taken if it has them all and no others are given.
+    The columns ``like`` are taken if the file names its columns, has all of these, and no others are given.
     Fields of phases are cut into ``tiles``.
     """
     from circsde.data import load
@@ -90,8 +90,8 @@ def codes(missing: str | None) -> tuple[float, ...] | None:
 def known(model: "Trained", source: str, reading: Reading) -> "Tensor":
     """The table as ``model`` knows it, its columns by name, its unit by default; notes what was read.
 
-    A file that states its unit, and no other is given, is read in that. Columns that are asked for, and those of a file
-    that has no names, are taken in their order.
+    A file that states its unit is read in that unit, unless another is given. Columns that are asked for, and columns
+    without names, are taken in their order.
     """
     from circsde.data.image_sources import holds_images
 
@@ -140,11 +140,11 @@ def in_unit(theta: "Tensor", unit: str) -> "NDArray[np.float64]":
     if unit.lower() in PERIODS and period(unit) != period("hours"):
         return values
     values = values % period(unit)
-    return np.where(values == period(unit), 0.0, values)  # of an angle just below zero, to rounding
+    return np.where(values == period(unit), 0.0, values)  # an angle just below zero rounds to a whole turn
 
 
 def written_in(angles: "xr.DataArray", unit: str) -> "xr.DataArray":
-    """Angles in rad as they are written: in the unit that they were read in."""
+    """Convert angles in rad to the unit that they were read in."""
     import torch
 
     values = in_unit(torch.from_numpy(angles.values), unit)

@@ -1,4 +1,4 @@
-"""What a command answers: lines and tables for a person, values for a program, and the files that it wrote."""
+"""The answer of a command: lines and tables for a person, values for a program, and the files that it wrote."""
 
 import json
 import math
@@ -20,7 +20,7 @@ _PIPED = 160  # columns of a table where there is no terminal to ask
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command found.
+    """The answer of a command.
 
     Attributes:
         shown: For a person, from top to bottom.

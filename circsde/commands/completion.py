@@ -10,7 +10,7 @@ BACK_IN_TIME = ("ancestral", "multistep", "multistep3")
 
 
 def complete_method(incomplete: str) -> list[str]:
-    """The methods that begin so.
+    """The methods whose names begin with the given text.
 
     >>> complete_method("h")
     ['heun']
@@ -19,7 +19,7 @@ def complete_method(incomplete: str) -> list[str]:
 
 
 def complete_step_back(incomplete: str) -> list[str]:
-    """The same with those for reversed equations.
+    """The methods whose names begin so, those for reversed equations included.
 
     >>> complete_step_back("m")
     ['mobius_strang', 'multistep', 'multistep3']
@@ -28,7 +28,7 @@ def complete_step_back(incomplete: str) -> list[str]:
 
 
 def complete_methods(incomplete: str) -> list[str]:
-    """The same for the last of several names with commas between.
+    """Complete the last of several names of methods with commas between.
 
     >>> complete_methods("heun,sr")
     ['heun,sra1']
@@ -38,7 +38,7 @@ def complete_methods(incomplete: str) -> list[str]:
 
 
 def complete_problem(incomplete: str) -> list[str]:
-    """The problems that begin so.
+    """The problems whose names begin with the given text.
 
     >>> complete_problem("two")
     ['two_coupled', 'two_coupled_well']

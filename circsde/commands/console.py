@@ -1,4 +1,4 @@
-"""What commands share: how they are run and answer, errors as one message, notes, progress, output paths."""
+"""Shared by all commands: how they run and answer, errors as one message, notes, progress, output paths."""
 
 import functools
 import inspect
@@ -38,7 +38,7 @@ _COMMON = {
 
 
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
-"""What click raises for a command line that it cannot read; newer versions of Typer bring a copy of click along."""
+"""The error of click for a command line that it cannot read; newer versions of Typer contain a copy of click."""
 
 _JSON = "circsde.json"
 
@@ -71,7 +71,7 @@ def _usage_errors_as_json(ctx: Any) -> Iterator[None]:
 
 
 class Failed(Exception):
-    """What ends a command: a message, the exit status, and files that were written all the same."""
+    """Raised to end a command: a message, the exit status, and files that were written all the same."""
 
     def __init__(self, message: str, status: int, files: dict[str, Path]) -> None:
         super().__init__(message)
@@ -116,7 +116,7 @@ def command(run: Callable[P, Answer]) -> Callable[..., None]:
 
 
 def _outcome(run: Callable[[], Answer]) -> Answer | Failed:
-    """The answer, or what to say instead; a bug stays an exception."""
+    """The answer of the command, or its error as a failure; a bug stays an exception."""
     try:
         return run()
     except (Exception, KeyboardInterrupt) as error:
@@ -157,23 +157,23 @@ def fail(message: str, **files: Path) -> NoReturn:
 
 
 def versions() -> dict[str, str]:
-    """What results depend on besides options."""
+    """The versions that results depend on, by package."""
     return {"circsde": version("circsde"), "torch": version("torch"), "python": platform.python_version()}
 
 
 def version_line() -> str:
-    """The versions in a line."""
+    """The versions in one line."""
     return ", ".join(f"{name} {number}" for name, number in versions().items())
 
 
 def note(message: str, style: str = "") -> None:
-    """Say something in passing, on stderr, unless asked to be quiet."""
+    """Print a note on stderr, unless the command was asked to be quiet."""
     if not _quiet.get():
         _stderr().print(Text(message, style))
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    """Say a warning in one line, without the place in the code where it arose."""
+    """Print a warning in one line, without the place in the code where it arose."""
     _stderr().print(Text.assemble(("warning: ", "bold yellow"), " ".join(str(message).split())))
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from circsde.models.training import Trained
 
 LEVEL = 0.05
-"""Of a test: the probability that it finds a difference where there is none."""
+"""The level of a test: the probability that it finds a difference where there is none."""
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -67,7 +67,7 @@ def diagnose(
 def _images(
     model: "Trained", run: Path, source: str | None, seed: int
 ) -> "tuple[xr.Dataset, Figure, list[str], dict[str, Any]]":
-    """What was compared, drawn, in words, and in values."""
+    """Diagnose a model of images: what was compared, its picture, the verdicts and the values."""
     from circsde.commands import image_diagnosis
 
     notes = [f"{image_diagnosis.COUNT} samples, {image_diagnosis.STEPS} steps"]
@@ -81,7 +81,7 @@ def _images(
 def _angles(
     model: "Trained", _: Path, source: str | None, seed: int
 ) -> "tuple[xr.Dataset, Figure, list[str], dict[str, Any]]":
-    """The same of a model of angles."""
+    """Diagnose a model of angles: what was compared, its picture, the verdicts and the values."""
     from circsde.commands import angles
     from circsde.commands.pictures import pair_densities
     from circsde.sampling.diagnose import diagnose as examine
@@ -109,7 +109,7 @@ def _values(result: "xr.Dataset") -> dict[str, Any]:
 
 
 def _terminal_p(result: "xr.Dataset") -> float:
-    """That the terminal law is the one to start from: the least of the tests, times how many there are."""
+    """The p-value for the terminal law as the law to start from: the least of the tests, times their number."""
     return min(1.0, float(result["kuiper_p"].min()) * result.sizes["angle"] * 2, float(result["energy_p"]) * 2)
 
 

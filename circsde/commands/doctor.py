@@ -26,10 +26,10 @@ EXTRAS = {
     "metrics": ("torch-fidelity", "torchmetrics", "torchvision"),
     "dask": ("dask", "distributed"),
 }
-"""What optional features need, by the name of their extra."""
+"""The packages that optional features need, by the name of their extra."""
 
 TOLERANCE = 1e-4
-"""Of Heun's method with 200 steps at a rate of 2, four times the error that it has."""
+"""The largest error that passes, four times the error of Heun's method with 200 steps at a rate of 2."""
 
 
 @console.command

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from circsde.data import Phases
 
 COUPLINGS = ("none", "global", "local", "graph:", "matrix:")
-"""How a coupling may begin."""
+"""The words with which the option for a coupling may begin."""
 
 _RANDOM = re.compile(r"random(?::(\d+))?")
 _LAWS = {"normal": 2, "uniform": 2, "cauchy": 2}
 
 
 def complete_coupling(text: str) -> list[str]:
-    """Those that begin so."""
+    """The couplings whose names begin with the given text."""
     return [name for name in COUPLINGS if name.startswith(text)]
 
 
 def is_random(source: str) -> bool:
-    """Whether a source is one of oscillators at random phases, ``random`` or ``random:N``."""
+    """Whether a source asks for oscillators at random phases: ``random`` or ``random:N``."""
     return _RANDOM.fullmatch(source) is not None
 
 
@@ -56,7 +56,7 @@ def random_phases(
 
 
 def coupling(text: str, radius: int, boundary: Any, lag: float) -> "Coupling":
-    """The coupling of that name.
+    """Make the coupling that an option names.
 
     ``graph:FILE`` is a mean over neighbours, with weights, and ``matrix:FILE`` a sum with weights of any sign.
 

@@ -60,7 +60,7 @@ def _of_run(
 
 
 def function(name: str) -> "Callable[[Tensor], Tensor]":
-    """``FILE.py:FUNCTION``, from that file.
+    """Import the function that ``FILE.py:FUNCTION`` names.
 
     Raises:
         ValueError: If there is no such file or function.
@@ -104,7 +104,7 @@ def table(name: str, unit: str | None) -> "tuple[Tensor, dict[str, Tensor]]":
 
 
 def examine(name: str, samples: str | None, data: str | None, unit: str | None, confidence: float) -> "Verification":
-    """What is found about points that another program evaluated."""
+    """Verify a density at points where another program evaluated it."""
     import torch
 
     from circsde.sampling.entropy import entropy

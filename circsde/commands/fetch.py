@@ -29,7 +29,7 @@ RESIDUES = ("cispro", "cys", "his", "trp", "lys", "arg-1m")
 
 
 def complete_set(incomplete: str) -> list[str]:
-    """The data sets that begin so.
+    """The data sets whose names begin with the given text.
 
     >>> complete_set("torsion-c")
     ['torsion-cispro', 'torsion-cys']

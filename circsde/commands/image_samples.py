@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from circsde.sampling.reverse import Recipe
 
 SHEET = 24
-"""Samples on a sheet during training."""
+"""The number of samples on a sheet during training."""
 
 FRAMES, MILLISECONDS = 32, 80
-"""Of a video; its last frame stays for a second and a half."""
+"""Frames of a video and the time of each; the last frame stays for a second and a half."""
 
 
 def draw(model: "Trained", run: Path, recipe: "Recipe | None", law: str, count: int, **options: Any) -> "xr.Dataset":
     """Samples from the law ``"auto"``, ``"settled"`` or that of a file, said in the attribute ``start_law``.
 
-    Options are those of :func:`circsde.sampling.trained.sample`; what fails ends the samples.
+    It takes the options of :func:`circsde.sampling.trained.sample`; a batch that fails ends the samples.
     """
     from circsde.matching.chain import Chain
     from circsde.sampling.choose_start import start_law
@@ -87,6 +87,6 @@ def save_video(result: "xr.Dataset", path: Path, *, force: bool) -> None:
 
 
 def _zoom(result: "xr.Dataset") -> int:
-    """So large that the sheet is about 512 pixels wide, if images are small; at least twice if they are not large."""
+    """The zoom that makes a sheet about 512 pixels wide if images are small; at least 2 if they are not large."""
     columns = math.ceil(math.sqrt(result.sizes["sample"])) * result.sizes["column"]
     return max(2 if result.sizes["row"] <= 48 else 1, min(512 // columns, 16))

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from circsde.studies.runner import Cell
 
 ROWS, PHASES = 500, 1 << 12
-"""Rows of angles at a time, and phases of images."""
+"""How many rows of angles, and how many phases of images, are computed at a time."""
 
 OF_IMAGES, OF_ANGLES = ("count", "probes", "draws", "seed"), ("columns",)
-"""Options without a meaning for another kind of model."""
+"""Options that have no meaning for another kind of model."""
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -109,7 +109,7 @@ def loglik(
 def _of_angles(
     model: "Trained", run: Path, source: str, reading: Any, given: dict[str, Any]
 ) -> "tuple[Sequence[Cell], list[str], dict[str, str]]":
-    """Pieces of work on rows of angles, what to say of them, and what is kept with their results."""
+    """Pieces of work on rows of angles, the note about them, and what is kept with their results."""
     from circsde.commands import angles
     from circsde.sampling.likelihoods import OfAngles
 
@@ -124,7 +124,7 @@ def _of_angles(
 def _of_images(
     model: "Trained", run: Path, source: str, reading: Any, given: dict[str, Any]
 ) -> "tuple[Sequence[Cell], list[str], dict[str, str]]":
-    """The same for images and fields of phases."""
+    """Pieces of work on images or fields of phases, the note about them, and what is kept with their results."""
     from circsde.matching.chain import Chain
     from circsde.sampling.choose_start import start_law
     from circsde.sampling.likelihoods import Estimate, OfImages, prior_of
@@ -168,7 +168,7 @@ def _pictures(model: "Trained", source: str, reading: Any, count: int | None, se
 
 
 def _digest(run: Path) -> str:
-    """What tells a model from others: a hash of its checkpoint."""
+    """A hash of the checkpoint, which identifies a model."""
     import hashlib
 
     from circsde.models.loop import BEST
@@ -177,7 +177,7 @@ def _digest(run: Path) -> str:
 
 
 def _computed(cells: "Sequence[Cell]", folder: Path, workers: int, notes: list[str]) -> "list[xr.Dataset]":
-    """The results of all pieces, each of which is kept when it is finished."""
+    """Compute all pieces, and keep each result when it is finished."""
     from circsde.studies.runner import Runner
 
     with console.progress_bar("batches of rows", len(cells), notes) as progress:

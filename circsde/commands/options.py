@@ -23,12 +23,12 @@ Precision = StrEnum("Precision", ["FLOAT32", "FLOAT64"])
 """Floating dtype of the phases."""
 
 DeviceName = StrEnum("DeviceName", ["AUTO", "CPU", "CUDA"])
-"""Where a network runs."""
+"""The device on which a network runs."""
 
 DATA, SOLVER, OUTPUT = "Data", "Solver", "Output"
 
 MOST_PIXELS = 10**8
-"""Of one image: more do not fit the memory of most machines once they have phases and a history."""
+"""The most pixels of an image, as more do not fit the memory of most machines with their phases and a history."""
 
 
 def option(
@@ -48,7 +48,7 @@ def option(
 
 
 def flag(panel: str, help: str, *names: str) -> Any:
-    """The same for what is on or off."""
+    """A Typer option that is on or off, under the heading ``panel`` of the help."""
     return typer.Option(*names, help=help, metavar=" ", rich_help_panel=panel)
 
 
@@ -103,7 +103,7 @@ ScaleByRates = Annotated[float | None, option(DATA, f"{_SCALE}, by default 0.15 
 
 
 class Encode(StrEnum):
-    """What of a picture is a phase."""
+    """Which property of a picture becomes the phase."""
 
     GREY = "grey"
     ORIENTATION = "orientation"

@@ -49,7 +49,7 @@ Of chosen classes, by a model that was trained with --classes:
 
 
 SpacingName = StrEnum("SpacingName", {"INDEX": "index", "TIME": "time", "LOG_NOISE": "log-noise"})
-"""In what the steps of the reverse equation are even; those of :class:`circsde.sampling.reverse.Spacing`."""
+"""The variable in which reverse steps are even, as in :class:`circsde.sampling.reverse.Spacing`."""
 
 
 @console.command
@@ -198,7 +198,7 @@ def _refuse_inert(model: "Trained", run: Path, given: dict[str, Any]) -> None:
 
 
 def _check_pictures(picture: Path, video: Path | None, *, force: bool) -> None:
-    """Refuse now paths that cannot be written, or not as what they are named."""
+    """Refuse, before sampling, paths that cannot be written or whose suffix names another format."""
     from circsde.record import check_writable
 
     for path in (picture, *([] if video is None else [video])):
@@ -212,7 +212,7 @@ def _check_pictures(picture: Path, video: Path | None, *, force: bool) -> None:
 
 
 def _check_memory(model: "Trained", count: int) -> None:
-    """Refuse now more samples than fit, twice while they are put together."""
+    """Refuse, before sampling, more samples than fit into memory, twice while they are put together."""
     from circsde.sampling.trained import event_shape
 
     size = math.prod(event_shape(model))
@@ -230,7 +230,7 @@ def _write_images(result: "xr.Dataset", written: Path, picture: Path, video: Pat
 
 
 def _write_angles(result: "xr.Dataset", model: "Trained", written: Path, picture: Path, *, force: bool) -> None:
-    """In the unit of the training, with the names of its columns, and as densities of pairs."""
+    """Write angles in the unit and with the column names of the training, and draw densities of pairs."""
     from circsde.commands.angles import write_table, written_in
     from circsde.commands.pictures import pair_densities
     from circsde.record import replacing, save_netcdf

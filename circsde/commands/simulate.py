@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 Boundary = StrEnum("Boundary", ["PERIODIC", "REFLECTING"])
-"""What lies beyond the edge of an image, for local coupling."""
+"""The boundary of an image for local coupling, which says what lies beyond its edge."""
 
 EQUATION = "Equation"
 

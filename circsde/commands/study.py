@@ -26,7 +26,7 @@ Study = StrEnum(
     "Study",
     {"WEAK": "weak", "STRONG": "strong", "STATIONARY": "stationary", "WORK_PRECISION": "work-precision"},
 )
-"""What to measure: an error, or what it costs."""
+"""The metric to measure: an error, or what accuracy costs."""
 
 SAMPLING, COMPUTING = "Sampling", "Computing"
 
@@ -234,7 +234,7 @@ def problems() -> Answer:
 
 
 def _methods(text: str | None, problem: str) -> list[str] | None:
-    """Those named, if they are for the equation of the problem."""
+    """The methods that were named, if they are for the equation of the problem."""
     from circsde.sde import ReverseSDE
     from circsde.studies.experiment import experiment
 
@@ -245,7 +245,7 @@ def _methods(text: str | None, problem: str) -> list[str] | None:
 
 
 def _tolerances(atol: str | None, problem: str) -> Sequence[float] | None:
-    """Those given, for a problem on which methods can be adaptive, or the usual ones."""
+    """The tolerances that were given, for a problem on which methods can be adaptive, or the usual ones."""
     from circsde.studies.experiment import experiment
     from circsde.studies.flows import is_flow
 
@@ -258,7 +258,7 @@ def _tolerances(atol: str | None, problem: str) -> Sequence[float] | None:
 
 @contextmanager
 def _runner(netcdf: Path, workers: int, dask: str | None) -> Iterator["Runner"]:
-    """Computes cells, keeps them beside the result, and shows how many are finished."""
+    """A runner that computes cells, keeps them beside the result, and shows how many are finished."""
     from circsde.studies.runner import Runner
 
     folder = netcdf.with_suffix(".cells")

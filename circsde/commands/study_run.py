@@ -26,7 +26,7 @@ _VALUES = ("label", "n_steps", "nfe", "error", "lower", "upper", "observable", "
 
 
 def is_run(name: str) -> bool:
-    """Whether that is a file or a folder, and no problem."""
+    """Whether the name is that of a file or a folder, and no problem."""
     return name not in PROBLEMS and Path(name).exists()
 
 
@@ -114,7 +114,7 @@ def _candidates(model: "Trained", given: Mapping[str, Any]) -> "list[Recipe]":
 
 
 def _table(result: "xr.Dataset", title: str, shown: int = _SHOWN) -> Table:
-    """The rows of least error for their evaluations last."""
+    """The table of candidates, in which the rows of least error for their evaluations come last."""
     table = Table(title=title)
     for name in ("sampler", "steps", "evaluations", "error", "interval", "samples"):
         table.add_column(name, justify="left" if name == "sampler" else "right", no_wrap=True)

@@ -103,7 +103,7 @@ def _is_chosen(candidate: "xr.Dataset", choice: "Choice") -> bool:
 
 
 def problem_table() -> Table:
-    """Every named problem in a line."""
+    """The named problems, one in each line."""
     table = Table("name", "what it is", title="Problems with exact answers")
     for name, description in PROBLEMS.items():
         table.add_row(name, description)
@@ -139,7 +139,7 @@ def selection_values(choice: "Choice") -> dict[str, object]:
 
 
 def problem_values() -> dict[str, object]:
-    """Every named problem with what it is."""
+    """The named problems with their descriptions."""
     return {"problems": [{"name": name, "description": line} for name, line in PROBLEMS.items()]}
 
 

@@ -18,7 +18,7 @@ OF_TABLES = ("held_out", "attraction", "smallest_noise", "width", "depth", "harm
 OF_ANGLES = ("unit", "columns", "drop_missing", "missing", "along", "phases", *OF_TABLES)
 OF_PICTURES = ("size", "colour", "scale", "encode", "mirror", "turn", "strict", "cache", "classes")
 OF_IMAGES = ("preset", "radius", "rates", "crop", "sheets", *OF_PICTURES)
-"""Options without a meaning for another kind of data."""
+"""Options that have no meaning for another kind of data."""
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -140,7 +140,7 @@ def train(
     if source.startswith("torsion:") and "/" not in source:
         options.refuse(train, given, ("held_out",), "the rows of torsions that validate are fixed")
     reading = angles.Reading(unit, columns, drop_missing, missing, along, phases)
-    tiles = options.size(crop) if drop_missing else None  # of a field: those without a gap, or else windows anywhere
+    tiles = options.size(crop) if drop_missing else None  # a field gives tiles without a gap, or windows
     data = None if are_pictures else angles.read(source, reading, tiles=tiles)
     is_field = data is not None and data.theta.ndim > 2
     is_images = data is None or is_field
@@ -155,7 +155,7 @@ def train(
         averaging=0.99 if is_images and seconds is not None else 0.999,
         patience=patience,
         pool=32 if is_images else 8,
-        stride=5 if is_images else 10,  # a path is used 20 times: of fewer paths, a network learns what is accidental
+        stride=5 if is_images else 10,  # a path is used 20 times; a network would overfit to fewer paths
         seed=seed,
         seconds=seconds,
     )

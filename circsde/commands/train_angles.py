@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Which rows of which table; see :func:`circsde.data.load`."""
+    """The rows and the table to train on; see :func:`circsde.data.load`."""
 
     source: str
     reading: angles.Reading
@@ -48,7 +48,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Model:
-    """What is learnt: a process, its chain, and the size of the network."""
+    """The model to learn: a process, its chain, and the size of the network."""
 
     process: ProcessName
     attraction: float

@@ -26,12 +26,12 @@ FITTED, COMPARED = 1000, 250
 
 
 Encoded = Literal["grey", "orientation", "phase"]
-"""What a phase is: a grey level, an orientation of ridges, or the data themselves."""
+"""The encoding of phases: a grey level, an orientation of ridges, or the data themselves."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """What is cut out of which images; see :func:`circsde.data.image_set`. ``scale`` is in units of pi."""
+    """The windows that are cut out of images; see :func:`circsde.data.image_set`. ``scale`` is in units of pi."""
 
     source: str
     crop: str | None
@@ -49,12 +49,12 @@ class Windows:
 
     @property
     def described(self) -> dict[str, object]:
-        """All but where they are kept, which is no part of what the windows are."""
+        """All options but the folder of the cache, on which the windows do not depend."""
         names = {field.name for field in fields(self)} - {"cache", "loaded"}
         return {name: getattr(self, name) for name in sorted(names)}
 
     def shape(self, images: "ImageSet | PhaseFields") -> tuple[int, ...]:
-        """Of the phases of one window: orientations have no colour."""
+        """The shape of the phases of one window; orientations have no colour."""
         return images.event_shape if self.encode == "grey" else images.event_shape[-2:]
 
     def known(self, training: "ImageSet | PhaseFields") -> dict[str, int]:
@@ -74,11 +74,11 @@ class Windows:
         return dict(sorted(counts.items()))
 
     def part(self, part: Literal["train", "test"]) -> "ImageSet | PhaseFields":
-        """Those for training, or those held out."""
+        """The images for training, or those held out."""
         return self._read(part)
 
     def whole(self) -> "ImageSet | PhaseFields":
-        """All of them."""
+        """The windows of all images."""
         return self._read(None)
 
     def _read(self, part: Literal["train", "test"] | None) -> "ImageSet | PhaseFields":
@@ -109,7 +109,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class Forward:
-    """What drives phases together; the standard model has none."""
+    """The forward equation of the phases; the standard model has none."""
 
     process: ProcessName
     radius: int
@@ -126,7 +126,7 @@ class Forward:
         objective: ObjectiveName,
         encode: Encoded,
     ) -> "Forward":
-        """With settling rates, unless others are asked for, where they are of use: of phases on an arc, in few steps.
+        """Choose settling rates where they are of use, for phases on an arc in few steps, unless others are asked for.
 
         Raises:
             ValueError: If rates are asked for that the process does not have, or a radius where nothing has one.
@@ -144,7 +144,7 @@ class Forward:
         return cls(process, radius or RADIUS, steps, rates)
 
     def scale(self, asked: float | None) -> float:
-        """Where black and white are, in units of pi."""
+        """The phases of black and white, in units of pi."""
         return (0.15 if self.rates == "settling" else 0.5) if asked is None else asked
 
 
@@ -255,7 +255,7 @@ def fit(
 def _sampler(
     data: "ImageSet | PhaseFields", encoding: "Encoding | None", classes: tuple[str, ...] = ()
 ) -> "DataSampler":
-    """What draws windows: of images as phases, of fields as they are."""
+    """Make the sampler of windows: images are encoded as phases, fields are taken as they are."""
     from circsde.data import ImageSet, RandomWindows
 
     return RandomWindows(data, encoding, classes) if isinstance(data, ImageSet) else data
@@ -278,7 +278,7 @@ def _check_windows(
 
 
 def _start_law(chain: "Chain", starts: "DataSampler", out: Path) -> "xr.Dataset":
-    """Choose the law and keep it in the run, unless it is there; how far each candidate is from the truth."""
+    """Choose the start law and keep it in the run, unless it is there; returns how far each candidate is off."""
     from circsde.sampling.choose_start import FILE, choose, load_law, save_law
 
     if (out / FILE).exists():
@@ -290,7 +290,7 @@ def _start_law(chain: "Chain", starts: "DataSampler", out: Path) -> "xr.Dataset"
 
 
 def mismatch(table: "xr.Dataset") -> str:
-    """The candidates in a line: the least p-value of each, and which is chosen."""
+    """The candidates in one line: the least p-value of each, and which is chosen."""
     told = ", ".join(f"{name} p = {p:.2g}" for name, p in _least(table).items())
     return f"sampling starts from the law {table.attrs['chosen']!r} ({told}, of {table.attrs['compared']} states)"
 

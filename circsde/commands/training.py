@@ -1,4 +1,4 @@
-"""What trainings of angles and of images share on the command line: the choices that they offer, and a bar."""
+"""Shared by trainings of angles and of images on the command line: the choices that they offer, and a bar."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 ProcessName = StrEnum("ProcessName", ["DIFFUSION", "REFERENCE", "GLOBAL", "LOCAL", "STANDARD"])
-"""What drives data to a known law; all but the last are those of :class:`circsde.models.processes.Process`."""
+"""The forward process; all but the last are members of :class:`circsde.models.processes.Process`."""
 
 RatesName = StrEnum("RatesName", ["SETTLING", "PUBLISHED"])
-"""The rates of images in time; those of :class:`circsde.models.processes.Family`."""
+"""The rates of images in time, as in :class:`circsde.models.processes.Family`."""
 
 Preset = StrEnum("Preset", ["TINY", "SMALL", "BASE"])
 """The size of a U-Net."""
@@ -27,11 +27,11 @@ ObjectiveName = StrEnum(
     "ObjectiveName",
     {"BEST": "best", "DENOISING": "denoising", "ONE_STEP": "one-step", "PATHWISE": "pathwise"},
 )
-"""What the network regresses on."""
+"""The objective: what the network regresses on."""
 
 
 def end(settings: "Settings", begin: datetime) -> str:
-    """What ends a training at the latest.
+    """Say in words when a training ends at the latest.
 
     >>> from circsde.models.settings import Settings
     >>> end(Settings(epochs=40, updates=500), datetime(2026, 1, 1, 12))
@@ -51,7 +51,7 @@ def end(settings: "Settings", begin: datetime) -> str:
 
 @contextmanager
 def training_bar(settings: "Settings", notes: Sequence[str], begin: float) -> Iterator[dict[str, Any]]:
-    """A bar; a failure in a message.
+    """Show a progress bar during training, and turn a failure into a message.
 
     Args:
         settings: The settings of the training: updates, or a time, are what the bar counts.

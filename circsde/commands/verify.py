@@ -20,7 +20,7 @@ AT_ONCE = 500
 """Angles at which a density is evaluated between two moves of the bar."""
 
 SHOWN = 5
-"""Near-duplicates that are named."""
+"""The most near-duplicates that are named."""
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -125,7 +125,7 @@ def _propose(given: dict[str, Any]) -> Answer:
 
 
 def _examined(density: str, given: dict[str, Any]) -> "Verification":
-    """What is found about any kind of density."""
+    """Verify a density of any of the three kinds."""
     from circsde.commands import evaluated
 
     if density.endswith(".csv"):
@@ -137,7 +137,7 @@ def _examined(density: str, given: dict[str, Any]) -> "Verification":
 
 
 def _evaluated(density: str, given: dict[str, Any]) -> "Verification":
-    """The same of a density that can be evaluated here."""
+    """Verify a density that can be evaluated here."""
     from circsde.commands import evaluated
     from circsde.sampling.verify import evaluations, verify
     from circsde.streams import torch_stream
@@ -178,7 +178,7 @@ def _in_parts(
 
 
 def _dataset(found: "Verification") -> "xr.Dataset":
-    """All numbers, for a file."""
+    """All numbers of a verification as a Dataset, for a file."""
     import xarray as xr
 
     units = {"units": "nats"}
@@ -219,7 +219,7 @@ def _values(found: "Verification") -> dict[str, Any]:
 
 
 def _said(found: "Verification") -> list[str]:
-    """What was found, in words."""
+    """The findings of a verification, in words."""
     total, known = found.integral, found.entropy
     lines = list(found.doubts)
     if total.known:

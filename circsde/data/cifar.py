@@ -24,7 +24,7 @@ _ADMITTED: dict[tuple[str, str], object] = {
     ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("_codecs", "encode"): lambda text, encoding: str(text).encode({"latin1": "latin1"}[encoding]),
 }
-"""All that a pickle may name; the last is how bytes are written by the second protocol."""
+"""All names that a pickle may use; the last is how the second protocol writes bytes."""
 
 
 class _Unpickler(pickle.Unpickler):

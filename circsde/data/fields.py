@@ -126,7 +126,7 @@ class PhaseFields:
 
     @property
     def _spare(self) -> Sequence[int]:
-        """By how many rows and columns a field exceeds a window."""
+        """The rows and columns by which a field exceeds a window."""
         return [whole - part for whole, part in zip(self.theta.shape[1:], self.event_shape, strict=True)]
 
     def _windows(self, which: Tensor, uniform: Tensor) -> Angles:

@@ -47,8 +47,8 @@ def image_set(
     ``fingerprint[:PATTERN]``  generated, 96 x 96                                          by print
     =========================  ==========================================================  =========================
 
-    Classes: those of CIFAR-10; of Brodatz the textures; of SOCOFing the fingers; of a folder the folders in it, if all
-    images are in one.
+    CIFAR-10 has its own classes. The classes of Brodatz are textures, of SOCOFing fingers, and of a folder the folders
+    in it, if all images are in one.
 
     Args:
         source: As above. MANIFEST.tsv is a table with columns file, group (the person) and split ("train" or another
@@ -119,7 +119,7 @@ def image_set(
 
 
 def _fits(store: Store, crop: Size | None) -> tuple[list[bool], tuple[str, ...]]:
-    """Which images are as large as a window, and what is left out for this or another reason."""
+    """Find the images that are as large as a window, and say what is left out and why."""
     rows, columns = (1, 1) if crop is None else crop
     fits = [a >= rows and b >= columns for a, b in store.shapes.tolist()]
     small = [
@@ -131,7 +131,7 @@ def _fits(store: Store, crop: Size | None) -> tuple[list[bool], tuple[str, ...]]
 
 
 def _labels(source: ImageSource, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The class of each image, or none if not all have one."""
+    """The class of each image; empty if not all images have one."""
     found = tuple(map(source.label, names))
     return found if all(found) else ()
 

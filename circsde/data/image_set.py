@@ -96,7 +96,7 @@ class ImageSet:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What whoever trains on this set should know, such as images left out or without content."""
+        """Remarks for a training on this set, such as images that were left out or have no content."""
         remarks: list[str] = []
         if self.skipped:
             remarks.append(f"{len(self.skipped)} images are left out: {first_few(self.skipped, '; ')}")
@@ -119,7 +119,7 @@ class ImageSet:
         return self.drawn(count, generator, margin)[0]
 
     def drawn(self, count: int, generator: torch.Generator, margin: int = 0) -> tuple[Tensor, NDArray[np.int64]]:
-        """As :meth:`draw`, and from which image each window is."""
+        """Draw windows as :meth:`draw` does, and say from which image each is."""
         uniform = torch.rand(5, count, dtype=torch.float64, generator=generator, device=generator.device)
         which = np.minimum((uniform[0].cpu().numpy() * len(self)).astype(np.int64), len(self) - 1)
         return self._windows(uniform, generator, which, margin), which
@@ -139,7 +139,7 @@ class ImageSet:
         return self._windows(uniform, generator, which.numpy(), margin)
 
     def margin(self, encoding: Encoding) -> int:
-        """As many pixels around a window as the encoding wants and the smallest image has."""
+        """The margin around a window: as many pixels as the encoding wants and the smallest image has."""
         most = int(self._spare(np.arange(len(self)), 0).min()) // 2
         return 0 if self.size is not None else min(encoding.reach, most)
 
@@ -225,7 +225,7 @@ class ImageSet:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """All attributes, of a mapped file its path."""
+        """All attributes; a mapped file is replaced by its path."""
         state = dict(self.__dict__)
         if isinstance(self.pixels, np.memmap) and self.pixels.filename is not None:
             state["pixels"] = Path(self.pixels.filename)
@@ -242,7 +242,7 @@ class ImageSet:
         return 3 if self.colour == "rgb" else 1
 
     def _spare(self, which: NDArray[np.int64], margin: int) -> NDArray[np.int64]:
-        """By how many rows and columns these images exceed a window."""
+        """The rows and columns by which these images exceed a window."""
         spare: NDArray[np.int64] = self.shapes[which] - (np.array(self.window) + 2 * margin)
         return spare
 

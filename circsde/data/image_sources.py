@@ -27,7 +27,7 @@ PAGED = (".tif", ".tiff", ".gif", ".webp")
 """Files that may have several pages or frames, of which the first is read."""
 
 INSIDE = (2, 2, 92, 99)
-"""Left, upper, right and lower end of what is not its frame."""
+"""Left, upper, right and lower end of a SOCOFing image inside its frame."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _existing(rest: str) -> Path:
 
 
 def _files(rest: str, options: Options) -> Found:
-    """Those in a folder and below, named by their paths in it, or one."""
+    """The image files in a folder and below it, named by their paths in the folder, or a single file."""
     path = _existing(rest)
     folder = path if path.is_dir() else path.parent
     files = images.image_files(path) if path.is_dir() else [path]
@@ -151,7 +151,7 @@ def _files(rest: str, options: Options) -> Found:
 
 
 def _unframed(rest: str, options: Options) -> Found:
-    """Those of SOCOFing, without their frames."""
+    """The images of SOCOFing, without their frames."""
     found = _files(rest, options)
 
     def pictures() -> Iterator[Picture]:
@@ -181,7 +181,7 @@ def _texture(rest: str, options: Options) -> Found:
 
 
 def _generated(rest: str, options: Options) -> Found:
-    """Fingerprints, 96 x 96."""
+    """Generated fingerprints, 96 x 96."""
 
     def pictures() -> Iterator[Picture]:
         generator = torch_stream(options.seed, "data")
@@ -194,7 +194,7 @@ def _generated(rest: str, options: Options) -> Found:
 
 
 def _persons(rest: str, names: tuple[str, ...]) -> Groups:
-    """Of SOCOFing, by the table MANIFEST.tsv of the folder or by the numbers that names begin with."""
+    """Group SOCOFing by person: by the table MANIFEST.tsv of the folder, or by the numbers that names begin with."""
     manifest = Path(rest) / "MANIFEST.tsv"
     if manifest.is_file():
         with manifest.open(encoding="utf-8", newline="") as file:

@@ -18,7 +18,7 @@ Item = tuple[str, NDArray[np.uint8] | str]
 
 _VERSION = 1
 _HEADER = 128
-"""Bytes of the header of a flat ``.npy`` file, of whatever length."""
+"""Bytes of the header of a flat ``.npy`` file, the same whatever the length of the file."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -84,7 +84,7 @@ def pages(path: str | Path) -> int:
 
 
 def first_page(count: int) -> str:
-    """What the name of an image ends in that is the first of ``count`` pages; nothing if it is the only one."""
+    """The end of the name of an image that is the first of ``count`` pages; empty if it is the only page."""
     return f" (page 1 of {count})" if count > 1 else ""
 
 
@@ -133,7 +133,7 @@ def pair(value: Size | int | None, name: str) -> Size | None:
 
 
 def too_small(image: Image.Image, crop: Size | None) -> str:
-    """What is wrong with an image from which a window is to be cut; nothing where it is large enough."""
+    """Say why an image is too small to cut a window from it; empty where it is large enough."""
     if crop is None or (image.height >= crop[0] and image.width >= crop[1]):
         return ""
     return (

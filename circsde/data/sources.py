@@ -131,7 +131,7 @@ def load(
             raise ValueError("torsions have their columns and their unit: drop unit and columns")
         return _torsions(name, count, dtype)
     if unit is not None:
-        period(unit)  # a unit that is unknown is not worth reading for
+        period(unit)  # refuse an unknown unit before reading
     table = read_angles(
         path, columns, drop_missing=drop_missing, missing=missing, along=along, phases=phases, like=like, tiles=crop
     )
@@ -209,7 +209,7 @@ def _named(found: Found, source: str, *, whole_paths: bool) -> Iterator[Picture]
 
 
 def _torsions(name: str, count: int | None, dtype: torch.dtype) -> Phases:
-    from circsde.data.torsion import torsion  # which makes Phases itself
+    from circsde.data.torsion import torsion  # it imports Phases from here
 
     residue, _, part = name.removeprefix("torsion:").partition("/")
     data = torsion(residue, part or None)

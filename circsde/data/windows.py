@@ -53,7 +53,7 @@ class RandomWindows:
 
     @cached_property
     def _labels(self) -> NDArray[np.int64]:
-        """Of each image."""
+        """The label of each image."""
         if not self.classes:
             return np.full(len(self.images), -1)
         return np.array([self.classes.index(label) for label in self.images.labels])

@@ -57,7 +57,7 @@ def spectrum(sde: SDE, modes: Modes, initial: Complex, tolerance: float) -> Spec
         grid, shape, axes = _Grid(sde, angles, points), (points,) * angles, tuple(range(angles))[::-1]
         still = grid.fields(0.0)
         fields = (lambda t: still) if steady else grid.fields  # noqa: ARG005
-        half = (points // 2 + 1, *shape[1:])  # of the waves along the first angle: a density is real
+        half = (points // 2 + 1, *shape[1:])  # the waves along the first angle; the others follow, as a density is real
         here, edge = np.ravel_multi_index(tuple(kept.T % points), half), kept[:, 0] == 0
         opposite = np.ravel_multi_index(tuple(-kept[edge].T % points), half)
         second = [-kept[:, i] * kept[:, j] for i, j in product(range(angles), repeat=2)]
@@ -83,7 +83,7 @@ def spectrum(sde: SDE, modes: Modes, initial: Complex, tolerance: float) -> Spec
 
 
 def _matrix(change: Derivative, size: int) -> Derivative:
-    """The same as a product with matrices: a derivative that is linear in the real and the imaginary part of modes."""
+    """The derivative as a product with matrices, as it is linear in the real and the imaginary part of the modes."""
     units = np.eye(size, dtype=np.complex128)
     real, imaginary = (np.stack([change(0.0, unit) for unit in part * units], 1) for part in (1.0, 1j))
     return lambda t, m: np.asarray(real @ m.real + imaginary @ m.imag)  # noqa: ARG005

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _NODES, _WEIGHTS = (np.asarray(x) for x in np.polynomial.legendre.leggauss(20))
-_PANELS = 4000  # at most, of the integral over frequencies
+_PANELS = 4000  # the most panels of the integral over frequencies
 _SCAN = 65  # values of R at which the sign of the balance is looked at
 _QUIET = 1e-3  # noise over field below which the continued fraction and the integral take too many terms
 
@@ -35,7 +35,7 @@ class FrequencyDensity(Protocol):
 
     @property
     def centre(self) -> float:
-        """Where it is centred, rad/time."""
+        """The centre of the density, rad/time."""
 
     def resonance(self, diffusion: float) -> float:
         """``integral of g(w) D / (D^2 + w^2) dw``, time; at ``D = 0`` its limit ``pi g(0)``."""
@@ -72,7 +72,7 @@ class Lorentzian:
         return float(stationary_moment(np.array([1j * self.width]), field, diffusion)[0].real)
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """By the inverse of the distribution function."""
+        """Draw frequencies by the inverse of the distribution function."""
         uniform = torch.rand(shape, dtype=torch.float64, generator=generator)
         return self.centre + self.width * (math.pi * (uniform - 0.5)).tan()
 
@@ -94,7 +94,7 @@ class Gaussian:
         return math.sqrt(0.5 * math.pi) * scaled / self.scale
 
     def moment(self, field: float, diffusion: float) -> float:
-        """By Gauss' rule on panels as narrow as the noise, to 9 standard deviations."""
+        """Integrate by Gauss' rule on panels as narrow as the noise, to 9 standard deviations."""
         norm = self.scale * math.sqrt(2.0 * math.pi)
         return _integral(
             lambda w: np.exp(-0.5 * (w / self.scale) ** 2) / norm, 9.0 * self.scale, field, diffusion, self.scale
@@ -121,7 +121,7 @@ class Uniform:
         return math.atan2(self.half_width, diffusion) / self.half_width
 
     def moment(self, field: float, diffusion: float) -> float:
-        """By Gauss' rule on panels as narrow as the noise."""
+        """Integrate by Gauss' rule on panels as narrow as the noise."""
         height = 0.5 / self.half_width
         return _integral(lambda w: np.full_like(w, height), self.half_width, field, diffusion, self.half_width)
 
@@ -230,7 +230,7 @@ def _panels(number: int) -> NDArray[np.float64]:
 
 
 def _repeated(number: int) -> NDArray[np.float64]:
-    """Their weights, which sum to 2 on each panel."""
+    """The weights of the nodes, which sum to 2 on each panel."""
     return np.tile(_WEIGHTS, number)
 
 

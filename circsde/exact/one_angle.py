@@ -75,7 +75,7 @@ def stationary(sde: SDE, *, modes: int = 512, tolerance: float = 1e-10) -> Stati
         raise ValueError("the equation changes in time, so that no law is stationary; use fokker_planck")
     drift, variance = (np.fft.fft(values.numpy()) / points for values in (f, g * g))
     k = np.arange(1, modes + 1)[:, None]
-    system = np.zeros((2 * modes + 1,) * 2, dtype=np.complex128)  # of the moments -modes, ..., modes
+    system = np.zeros((2 * modes + 1,) * 2, dtype=np.complex128)  # rows and columns are the moments -modes, ..., modes
     span = np.arange(-modes, modes + 1)
     shift = span[None, :] - k  # E[f e^(ik theta)] = sum_n f_n m_(k + n)
     rows = np.where(np.abs(shift) < points // 2, 1j * drift[shift % points] - 0.5 * k * variance[shift % points], 0.0)

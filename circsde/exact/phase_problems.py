@@ -9,7 +9,7 @@ from circsde.exact.problems import Problem, circle_moments, describe, normal, to
 from circsde.phase_models import phase_oscillators, theta_neuron
 
 _UNCERTAINTY = 1e-8
-"""Of the expected values, from the tolerance of the spectral solutions with a margin."""
+"""The uncertainty of the expected values: the tolerance of the spectral solutions with a margin."""
 
 
 def build(name: str) -> Problem:

@@ -28,7 +28,7 @@ NEGLIGIBLE = 1e-15
 
 STABLE = 5.0  # rate times step, inside the stability region of the eighth-order Runge-Kutta method
 
-DEGREE = 32  # of the Chebyshev series on a slab
+DEGREE = 32  # the degree of the Chebyshev series on a slab
 
 
 class Slab(NamedTuple):

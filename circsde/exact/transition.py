@@ -17,7 +17,7 @@ from circsde.contracts import Law
 from circsde.sde import SDE
 
 _TAIL = 1e-5  # what the highest waves may keep, whose error in the density is of that size
-_TERMS = 13  # of Taylor's series, for rounding errors where the norm is at most one half
+_TERMS = 13  # terms of Taylor's series, which leave rounding errors where the norm is at most one half
 _ALIKE = 1e-9  # relative difference of steps that are taken to be equal
 
 

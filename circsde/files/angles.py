@@ -29,7 +29,7 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys((".tif", ".tiff"), read_tiff),
     **dict.fromkeys((".nii", ".nii.gz"), read_nifti),
 }
-"""What reads a file, by the end of its name. To add a kind, add its reader."""
+"""The readers of files, by the end of the file's name. To add a kind, add its reader."""
 
 KINDS = (
     f"{', '.join(_TEXT)} or one of these and .gz, .parquet, .npy, .npz, .mat, .nc, .nc4, .zarr, .nii, .nii.gz; with a"

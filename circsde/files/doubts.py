@@ -1,4 +1,4 @@
-"""What looks as if it were not what it is called: codes for missing angles, radians called degrees, axial data."""
+"""Doubts about angles that were read: codes for missing angles, radians that are called degrees, axial data."""
 
 import math
 import warnings
@@ -14,10 +14,10 @@ from circsde.files.table import Table
 from circsde.files.units import is_of_angles, stated, unit_name
 
 CODES = (-99.0, -999.0, -9999.0, -99999.0, -32768.0, 999.0, 999.9, 9999.0, 99999.0, 1e20, 4.0 * math.pi)
-"""Numbers that stand for a missing angle in files of weather, sea and microscopes; the last is that of EBSD maps."""
+"""Numbers that stand for a missing angle in files of weather, sea and microscopes; EBSD maps have the last one."""
 
 FEW, MANY = 3, 20
-"""How many angles it takes to tell that they stay within a small part, and within one half, of the circle."""
+"""The fewest angles that show that they stay within a small part, and within one half, of the circle."""
 
 
 def code(values: NDArray[np.float64], names: Sequence[str]) -> tuple[int, str, float] | None:
@@ -117,7 +117,7 @@ def largest(values: NDArray[np.float64], names: Sequence[str]) -> tuple[int, str
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=4)  # of the caller of load
+    warnings.warn(message, UserWarning, stacklevel=4)  # the caller of load
 
 
 def _columns(values: NDArray[np.float64], names: Sequence[str]) -> Iterator[tuple[str, NDArray[np.float64]]]:

@@ -34,5 +34,5 @@ def units_of(remarks: Sequence[str]) -> dict[str, str]:
 
 
 def _entries(node: yaml.Node | None) -> dict[str, yaml.Node]:
-    """What a mapping holds, by key."""
+    """The entries of a mapping, by key."""
     return {key.value: value for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}

@@ -16,11 +16,11 @@ from circsde.files.text_dialect import MISSING, TIME, is_number
 if TYPE_CHECKING:
     Series: TypeAlias = pd.Series[Any]
 else:
-    Series = pd.Series  # of which versions before 3 take no parameter
+    Series = pd.Series  # takes no type parameter before pandas 3
 
 _ROUNDS = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
 EXACT: Any = {"float_precision": "round_trip"} if _ROUNDS else {}
-"""What ``pandas.read_csv`` needs to read each number to the last bit; from version 3.1 on it does so by itself."""
+"""Options with which ``pandas.read_csv`` reads numbers to the last bit, as it does by itself from version 3.1 on."""
 
 _LIKELY = r"^[+-]?(?:\d|[.,]\d|[iI][nN][fF])"  # how a cell begins that may be a number or a time
 

@@ -1,4 +1,4 @@
-"""What the readers of angles share: a table as read, which columns are taken, and what is said of the others."""
+"""Shared by the readers of angles: a table as read, the choice of columns, and the reasons against the others."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -81,7 +81,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a file.
+    """A request for columns of a file.
 
     Attributes:
         columns: Names of the columns to take, in this order.

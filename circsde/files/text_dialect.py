@@ -1,4 +1,4 @@
-"""How a text file writes a table: its encoding, separator, decimal mark, comments and header."""
+"""Find out how a text file writes a table: its encoding, separator, decimal mark, comments and header."""
 
 import codecs
 import csv
@@ -13,10 +13,10 @@ from pathlib import Path
 from circsde.files.ecsv import units_of
 from circsde.files.units import in_header
 
-SEPARATORS = ("\t", ";", ",", "|", " ")  # of cells; a blank stands for any run of blanks and tabs
+SEPARATORS = ("\t", ";", ",", "|", " ")  # between cells; a blank stands for any run of blanks and tabs
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "<na>", "#n/a", "."})
-"""What a cell says, in any case, where there is no angle."""
+"""The texts of cells, in any case, that say that there is no angle."""
 
 # a time of day, HH:MM or HH:MM:SS, and how pandas writes a duration
 TIME = r"(?:-?\d+ days? \+?)?\d{1,2}:\d\d(?::\d\d(?:\.\d+)?)?"
@@ -69,7 +69,7 @@ def cells(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
 
 
 def rows_of(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    """The same with the blanks at the end of cells."""
+    """The cells of every such line with the blanks at the ends of cells."""
     lines = (line for line in lines if line.strip() and not line.lstrip().startswith("#"))
     if separator == " ":
         lines = (line.strip().replace("\t", " ") for line in lines)

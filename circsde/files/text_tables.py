@@ -12,7 +12,7 @@ from circsde.files.table import Request, Table, naming, unique
 from circsde.files.text_dialect import LINES, MISSING, Dialect, dialect, opened, rows_of
 
 CHUNK = 1 << 17
-"""Rows that are read at a time; of a long file only the numbers are kept."""
+"""Rows that are read at a time; only the numbers of a long file are kept."""
 
 _ABSENT = sorted({form for text in MISSING for form in (text, text.upper(), text.title(), text.replace("nan", "NaN"))})
 

@@ -23,7 +23,7 @@ _IN_HEADER = re.compile(r"[(\[]\s*([^()\[\]]+?)\s*[)\]]$")
 
 
 def stated(text: object) -> str | None:
-    """What a file says of its unit, by the name used here; as it stands if it is none of angles; None if it says none.
+    """The unit that a file states, under the name used here; unchanged if it is no unit of angles; None without one.
 
     That a quantity is dimensionless, as radians and turns are alike, says nothing.
 

@@ -19,7 +19,7 @@ from circsde.typing import Angles, PerSample
 MOST_CONCENTRATED = 1e8
 """The largest concentration of a fitted component, a standard deviation of 1e-4 rad."""
 
-_ROUNDS = 30  # of expectation and maximisation: proposals need no converged fit
+_ROUNDS = 30  # rounds of expectation and maximisation; proposals need no converged fit
 _CELLS = 1 << 22  # samples times components at once: a bound on memory
 
 

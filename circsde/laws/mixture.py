@@ -9,7 +9,7 @@ from torch import Tensor
 from circsde.laws.distributions import WrappedNormal
 from circsde.torus import wrap
 
-_ROUNDING = 1e-6  # by which weights in float32, such as those of a softmax, may miss one
+_ROUNDING = 1e-6  # the sum of weights in float32, such as those of a softmax, may differ from one by this
 
 
 @dataclass(frozen=True)

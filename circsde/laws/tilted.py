@@ -117,7 +117,7 @@ class TiltedVonMises(Distribution):
 
 
 def _nodes(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where the integrals over u are read, and the logarithms of the weights."""
+    """The nodes of the integrals over u, and the logarithms of their weights."""
     u, weight = _legendre()
     return torch.as_tensor(u, device=device), torch.as_tensor(weight, device=device).log()
 

@@ -104,8 +104,8 @@ class Chain:
     r"""A discretisation of an SDE: steps of an invertible map F of the angles and of noise ``sigma_n xi``.
 
     By default half of the noise comes before and half after ``F``, which is the trapezoidal rule with rates read in the
-    middle of the step: its law is that of the SDE to second order, and so is the score that pathwise pairs teach.
-    The published chain is Euler-Maruyama with rates read at the left end; one-step pairs are always those of
+    middle of the step: it has the law and the score of the SDE to second order; pathwise pairs teach that score.
+    The published chain is Euler-Maruyama with rates read at the left end; one-step pairs always come from
     Euler-Maruyama.
 
     Attributes:

@@ -68,7 +68,7 @@ def _kuramoto(sde: KuramotoSDE, t: Time, h: Time, theta: Angles) -> DriftStep:
     h, K = spread(h, theta), evaluate(sde.schedule.coupling, t, theta)
     mean = sde.coupling.fast_mean(theta)
     cos, sin, along, across = _field(sde, t, theta)
-    lead_sin, lead_cos = sde.coupling.turned(sin, cos)  # of phi
+    lead_sin, lead_cos = sde.coupling.turned(sin, cos)  # the sine and cosine of phi
     moved = theta + h * (across + sde.natural_frequency.to(theta.dtype) if sde.rotates else across)
 
     def gather(v: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The parts of a step of a chain: the drift with what it does to the noise that is carried, the noise, the wrapping."""
+"""The parts of a step of a chain: the drift, which also moves the noise that is carried, the noise, the wrapping."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What distances between two sets share: the measures, their bootstrap intervals, and a table of both."""
+"""Shared by distances between two sets: the measures, their bootstrap intervals, and a table of both."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 Interval: TypeAlias = tuple[float, float, float]
-"""A value, the lower and the upper end of its interval."""
+"""A value, and the lower and the upper end of its interval."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def distances(
 
 
 def positive(interval: Interval) -> Interval:
-    """An interval of what cannot be negative."""
+    """Cut an interval at zero, for a quantity that cannot be negative."""
     value, low, high = interval
     return value, max(0.0, low), max(0.0, high)
 

@@ -1,4 +1,4 @@
-r"""How the texture of images differs: energies behind a fixed bank of Gabor filters, and the Frechet distance of them.
+r"""How the texture of images differs: energies after a fixed bank of Gabor filters, and their Frechet distance.
 
 The bank and the pooling never change, so that distances stay comparable between versions.
 """
@@ -14,7 +14,7 @@ Images: TypeAlias = Float[Tensor, "..."]
 """Grey images ``(n, rows, columns)`` or colour ``(n, 3, rows, columns)``, floats in [-1, 1]; :func:`grey` checks."""
 
 WAVELENGTHS = (2.5, 4.0, 6.4, 10.24)
-"""Of the filters, in pixels."""
+"""The wavelengths of the filters, in pixels."""
 
 N_ORIENTATIONS = 6
 

@@ -31,7 +31,7 @@ def log_power(powers: Float[Tensor, "n bins"]) -> Float[Tensor, " bins"]:
 def spectrum_distance(x: Float[Tensor, "n bins"], y: Float[Tensor, "m bins"]) -> float:
     """The mean over radial frequencies of ``|log mean power_x - log mean power_y|``, in nats.
 
-    As of :func:`log_power`; powers are those of :func:`circsde.metrics.texture.radial_power`.
+    The logarithms are those of :func:`log_power`, of powers by :func:`circsde.metrics.texture.radial_power`.
     """
     log_x, log_y = (log_power(powers) for powers in (x, y))
     return float((log_x - log_y).abs().mean())
@@ -40,7 +40,7 @@ def spectrum_distance(x: Float[Tensor, "n bins"], y: Float[Tensor, "m bins"]) ->
 def grey_distance(x: Float[Tensor, "n level"], y: Float[Tensor, "m level"]) -> float:
     """The Wasserstein-1 distance of the grey values of all pixels, in units of [-1, 1].
 
-    Takes shares as of :func:`circsde.metrics.texture.grey_levels`.
+    The arguments are shares by :func:`circsde.metrics.texture.grey_levels`.
     """
     below_x, below_y = (shares.mean(0).cumsum(0) for shares in (x, y))
     return float((below_x - below_y).abs().sum() * GREY_LEVEL)
@@ -67,7 +67,7 @@ MEASURES: dict[str, Measure] = {
     "spectrum": Measure(lambda images: radial_power(images)[1], spectrum_distance, "nats"),
     "grey": Measure(grey_levels, grey_distance, "1"),
 }
-"""By name."""
+"""The measures by their names."""
 
 
 def compare(
@@ -159,7 +159,7 @@ def margin(
 
 
 def _alike(sets: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """As many grey images of each set, drawn from it."""
+    """Draw equally many grey images from each set."""
     sets = {name: grey(images) for name, images in sets.items()}
     if len({images.shape[-2:] for images in sets.values()}) > 1:
         sizes = ", ".join(f"{name} {images.shape[-2]}x{images.shape[-1]}" for name, images in sets.items())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from circsde.metrics.gabor import GREY_LEVEL, Images, grey
 
 SUBSETS = 100
-"""Of the images, over which the kernel distance is averaged."""
+"""The number of subsets of the images over which the kernel distance is averaged."""
 
 
 @runtime_checkable

@@ -85,7 +85,7 @@ MEASURES: dict[str, Measure] = {
     "splay": Measure(lambda theta: splay_and_bend(theta)[0].mean((1, 2)), wasserstein, "rad/pixel"),
     "bend": Measure(lambda theta: splay_and_bend(theta)[1].mean((1, 2)), wasserstein, "rad/pixel"),
 }
-"""What describes a field, by name, and the Wasserstein distance of what describes two sets of fields.
+"""The measures by name, each a description of a field and the Wasserstein distance of the descriptions of two sets.
 
 The number of singularities of either sign, the circular correlation at half the smaller side, the order parameter, and
 the means of splay and bend.

@@ -29,7 +29,7 @@ def charges(theta: Fields, *, periodic: bool = False) -> Int[Tensor, "n r c"]:
         periodic: Whether the last row and column are followed by the first, for a plaquette at every pixel.
 
     Returns:
-        At ``[i, j]`` that of the pixels ``i, i + 1`` and ``j, j + 1``; ``(n, rows - 1, columns - 1)`` if not periodic.
+        ``[i, j]`` belongs to the pixels ``i, i + 1`` and ``j, j + 1``; ``(n, rows - 1, columns - 1)`` if not periodic.
 
     Raises:
         ValueError: If a field has one row or column, or a phase is not finite.

@@ -1,4 +1,4 @@
-r"""What each image of a set is like: how coherent its orientations, how fine its ridges, its spectrum and grey levels.
+r"""Describe each image of a set: the coherence of its orientations, its ridge frequency, spectrum and grey levels.
 
 Sets compare by the distributions of these over the images; every function takes what
 :func:`circsde.metrics.gabor.grey` takes.

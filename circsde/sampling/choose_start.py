@@ -24,7 +24,7 @@ LEVEL = 0.05
 """A candidate is rejected if the least of its p-values, times their number, is below this."""
 
 FILE = "start_law.safetensors"
-"""Beside a checkpoint."""
+"""The file of the start law, beside a checkpoint."""
 
 _BINS = 256
 
@@ -67,9 +67,9 @@ def compare(
 
     Returns:
         ``marginal``: Kuiper's statistic of all phases, in bins of 2 pi / 256. ``order``: the energy statistic of the
-        mean of ``e^{i theta}`` over a sample (per channel), which tells of ``R`` and ``psi``. ``pattern``: for images
-        the energy statistic of the power of ``e^{i theta}`` in octaves of the wave number, in a logarithm; otherwise
-        that of all phases jointly.
+        mean of ``e^{i theta}`` over a sample (per channel), which shows ``R`` and ``psi``. ``pattern``: for images
+        the energy statistic of the logarithm of the power of ``e^{i theta}`` in octaves of the wave number; otherwise
+        the energy statistic of all phases jointly.
     """
     labels = permuted_labels(len(drawn), len(simulated), permutations, generator)
     gap = (labels @ torch.cat([_histograms(x) for x in (drawn, simulated)])).cumsum(1)
@@ -149,7 +149,7 @@ def save_law(law: Sampled, table: xr.Dataset, path: str | Path) -> None:
 
 
 def load_law(path: str | Path, known: Collection[type] = ()) -> tuple[Sampled, xr.Dataset]:
-    """What :func:`save_law` wrote.
+    """Load what :func:`save_law` wrote.
 
     Args:
         path: The file.
@@ -197,7 +197,7 @@ def start_law(chain: Chain, run: str | Path, name: str = "auto", known: Collecti
 
 
 def _histograms(theta: Angles) -> Tensor:
-    """How the phases of each sample are distributed over bins, ``(n, bins)``."""
+    """The distribution of the phases of each sample over bins, ``(n, bins)``."""
     bins = ((wrap(theta.double()).flatten(1) / TWO_PI + 0.5) * _BINS).long().clamp(0, _BINS - 1)
     counts = torch.zeros(len(bins), _BINS, dtype=torch.float64)
     return counts.scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.float64)) / bins.shape[1]

@@ -19,7 +19,7 @@ from circsde.torus import difference
 from circsde.typing import Angles
 
 SAMPLES = 1000
-"""Of each kind that :func:`diagnose` compares."""
+"""The most samples of each kind that :func:`diagnose` compares."""
 
 PERMUTATIONS = 199
 

@@ -1,4 +1,4 @@
-"""What else the reverse equation does with data: reconstruct it, fill in a part, go from one sample to another.
+"""Editing by the reverse equation: reconstruct data, fill in a part of them, interpolate between samples.
 
 As with new samples, a sample depends on the seed and its index only.
 """
@@ -151,7 +151,7 @@ def interpolate(
 
 
 def to_latent(chain: Chain, score: Field, theta: Angles, recipe: Recipe, time: float | None = None) -> Solution:
-    """Along the probability flow from data to ``time``, by default the horizon; the inverse of :func:`run_reverse`.
+    """Carry data along the probability flow to ``time``, by default the horizon; this inverts :func:`run_reverse`.
 
     A recipe with ``denoise`` takes data to be at the time of its last step.
 

@@ -23,7 +23,7 @@ NEIGHBOURS = 10
 """The most neighbours that are looked at."""
 
 _SHARED = 1.25  # neighbours share distances: of 1 to 7 angles deviations are 1 to 1.25 times as if they did not
-_CHANCE = 0.05  # that a near-duplicate is named in data that have none
+_CHANCE = 0.05  # the probability that a near-duplicate is named in data that have none
 
 
 @dataclass(frozen=True, eq=False)

@@ -151,5 +151,5 @@ def in_batches(
 
 
 def shifted(told: Callable[[int], object], by: int, done: int) -> None:
-    """Report progress of a part that began when ``by`` was done."""
+    """Report the progress of a part that began when ``by`` steps were done."""
     told(by + done)

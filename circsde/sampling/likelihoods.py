@@ -29,7 +29,7 @@ class OfAngles:
 
     Attributes:
         model: A trained model of angles.
-        digest: What tells the model from others, as a hash of its checkpoint.
+        digest: Text that identifies the model, such as a hash of its checkpoint.
         theta: The rows, ``(n, d)``, radians.
         atol: The tolerance of the flow.
     """
@@ -50,7 +50,7 @@ class OfAngles:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How log-densities of images are estimated.
+    """Settings for estimates of log-densities of images.
 
     Attributes:
         probes: The number of probes per draw; if there are as many as phases or more, the divergence is exact.
@@ -72,7 +72,7 @@ class OfImages:
     Attributes:
         model: A trained model of images.
         prior: The law at the horizon; see :func:`prior_of`.
-        digest: What tells the model and the prior from others.
+        digest: Text that identifies the model and the prior.
         images: Grey levels from 0 to 255, ``(n, *event)``, integers; or phases, radians.
         first: The index of the first of them, on which their noise and probes depend.
         how: How.
@@ -90,7 +90,7 @@ class OfImages:
         return f"images {self.digest} {fingerprint(self.images)} {self.first} {self.how!r}"
 
     def compute(self) -> xr.Dataset:
-        """Of phases as :class:`OfAngles` has it, of grey levels ``bits_per_dim``; with ``stderr``."""
+        """For phases the same as :class:`OfAngles`, for grey levels ``bits_per_dim``; both with ``stderr``."""
         sde, score, scale = flow_of(self.model)
         ask = partial(
             log_prob,
@@ -125,7 +125,7 @@ class OfImages:
 
 
 def flow_of(model: Trained) -> tuple[SDE, Field, float]:
-    """The equation of a model of images, its score, and where white is, rad; of values, those on a short arc."""
+    """The equation of a model of images, its score, and the phase of white, rad; values are put on a short arc."""
     if isinstance(model.process, VariancePreserving):
         arc = OnArc(model.process)
         return arc, arc.score(model.network), ARC
@@ -135,9 +135,9 @@ def flow_of(model: Trained) -> tuple[SDE, Field, float]:
 def prior_of(model: Trained, start: object) -> tuple[Law, str]:
     """The law at the horizon that a likelihood starts from, and its name: ``start`` where its density is known.
 
-    That is the law that sampling starts from, if it is one of independent phases or of a mean field; else the settled
-    law, of many oscillators in one mean field where the coupling joins some pairs more than others. Whichever it is,
-    the likelihood is that of the flow from it. Of a model of values it is standard normal.
+    That is the law that sampling starts from, if its phases are independent or it is the exact Gibbs law; else the
+    settled law, or its mean-field approximation where the coupling joins some pairs more than others. In each case the
+    likelihood is that of the flow from this law. For a model of values the law is standard normal.
     """
     if isinstance(model.process, VariancePreserving):
         return OnArc(model.process).settled_law(), "standard normal"

@@ -161,7 +161,7 @@ def fit_prior(terminal: Angles, family: str = "von_mises") -> VonMises | Wrapped
 
 
 def _draw(prior: Sampled, terminal: Angles, generator: torch.Generator) -> Tensor:
-    """As many samples as there are, angle by angle where the law is that of a single one."""
+    """Draw as many samples as there are, angle by angle where the law is that of a single angle."""
     n, event = len(terminal), tuple(terminal.shape[1:])
     drawn = prior.sample((n,), generator=generator)
     return drawn if drawn.shape == terminal.shape else prior.sample((n, *event), generator=generator)

@@ -1,4 +1,4 @@
-"""Recipes as files: a choice that is made once is used by name, ``circsde sample RUN --recipe FILE``."""
+"""Recipes as files, so that ``circsde sample RUN --recipe FILE`` can use a choice that was made once."""
 
 import json
 from collections.abc import Mapping

@@ -28,7 +28,7 @@ from circsde.velocity import probability_flow
 
 
 class Spacing(StrEnum):
-    """In what the steps of the reverse equation are even."""
+    """The variable in which the steps of the reverse equation are even."""
 
     INDEX = "index"
     TIME = "time"
@@ -90,7 +90,7 @@ class Recipe:
 
 
 class Known(NamedTuple):
-    """What of a batch is given.
+    """The angles of a batch that are given.
 
     Attributes:
         mask: Which angles of a sample, shape ``event``.
@@ -142,7 +142,7 @@ def walked_times(chain: Chain, recipe: Recipe, from_time: float | None = None) -
 
 
 def on_chain(chain: Chain, time: float) -> float:
-    """The time of the chain that ``time`` is to rounding, or else ``time`` itself.
+    """The time of the chain that equals ``time`` to rounding, or else ``time`` itself.
 
     >>> from circsde.kuramoto import KuramotoSDE
     >>> on_chain(Chain.uniform(KuramotoSDE((1,)), 10), 0.1 * 3), 0.1 * 3
@@ -236,7 +236,7 @@ def _flow(
     grid: list[float],
     known: Known | None,
 ) -> Solution:
-    """Along the probability flow; times are mirrored, so that they increase as those of the reverse equation."""
+    """Follow the probability flow; times are mirrored, so that they increase as in the reverse equation."""
     if known is not None:
         raise ValueError("a probability flow does not fill in: leave out flow")
     assert recipe.flow is not None

@@ -20,7 +20,7 @@ from circsde.laws.special import concentration_from_length
 from circsde.torus import require_finite, wrap
 from circsde.typing import Angles
 
-_LONGEST = 0.995  # of a drawn field: a phase around it keeps a finite concentration
+_LONGEST = 0.995  # length of a drawn field, so that a phase around it keeps a finite concentration
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Resampled:
 
     @classmethod
     def of(cls, theta: Angles) -> "Resampled":
-        """From angles, which must be finite: integers hold no others."""
+        """Make the law from angles, which must be finite, as integers hold no others."""
         require_finite(theta, "the simulated states")
         return cls((wrap(theta.double()) * (32767 / math.pi)).round().short())
 
@@ -183,7 +183,7 @@ def fit_independent(states: Angles) -> Independent:
 
 
 def fit_coherent(states: Angles) -> Coherent:
-    """From the mean over each sample, drawn to their mean so far that phases around them have the same covariance."""
+    """Fit the fields: sample means, drawn towards their mean until phases around them have the same covariance."""
     points = components(states).flatten(2)
     means, n = points.mean(2), points.shape[2]
     rest = points - means[:, :, None]
@@ -194,7 +194,7 @@ def fit_coherent(states: Angles) -> Coherent:
 
 
 def fit_patterned(states: Angles) -> Patterned:
-    r"""From the spectra of ``cos theta`` and ``sin theta`` above the white level of independent phases.
+    r"""Fit the spectra of ``cos theta`` and ``sin theta`` above the white level of independent phases.
 
     That level is the one at the quarter of highest wave numbers. Whatever is not above what chance makes of it (the
     Marchenko-Pastur edge for that many samples, and half as much again) is left out.
@@ -223,7 +223,7 @@ CANDIDATES: dict[str, Callable[[KuramotoSDE, Angles], Sampled | None]] = {
     "patterned": lambda _, states: fit_patterned(states) if states.ndim > 2 else None,
     "resampled": lambda _, states: Resampled.of(states),
 }
-"""What may be chosen, the simplest first; laws fitted to simulated states, or None where they do not apply."""
+"""The candidates, the simplest first; each fits a law to simulated states, or gives None where it does not apply."""
 
 
 def components(theta: Angles) -> Tensor:
@@ -238,12 +238,12 @@ def components(theta: Angles) -> Tensor:
 
 
 def _grid(event_shape: Sequence[int]) -> tuple[int, ...]:
-    """Of one channel."""
+    """The shape of one channel."""
     return tuple(event_shape[1:] if len(event_shape) == 3 else event_shape)
 
 
 def _per_channel(covariance: Tensor) -> Tensor:
-    """Without what is between channels."""
+    """The matrix without its entries between different channels."""
     channels = len(covariance) // 2
     same = torch.eye(channels, dtype=torch.bool).repeat(2, 2)
     return torch.where(same, covariance, 0.0)

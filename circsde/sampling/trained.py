@@ -31,13 +31,13 @@ from circsde.torus import wrap
 from circsde.typing import Labels
 
 GOLDEN = 0.6180339887498949
-"""Multiples of the golden section are even on [0, 1), however many there are."""
+"""The golden section, whose multiples are spread evenly over [0, 1), however many there are."""
 
 AT_ONCE = 2**16
-"""Angles of a batch, about; 64 images of 32 x 32."""
+"""About the number of angles in a batch; 64 images of 32 x 32."""
 
 ENCODING = ("encoding", "encoding_scale")
-"""What a model of images and its samples say of how phases stand for grey levels."""
+"""Attributes of a model of images and of its samples that say how phases stand for grey levels."""
 
 
 def sample(
@@ -130,7 +130,7 @@ def default_recipe(model: Trained) -> Recipe:
 
 
 def samples_at_once(model: Trained) -> int:
-    """As many samples as hold about :data:`AT_ONCE` angles."""
+    """The number of samples that hold about :data:`AT_ONCE` angles."""
     return max(1, AT_ONCE // math.prod(event_shape(model)))
 
 
@@ -141,7 +141,7 @@ def event_shape(model: Trained) -> tuple[int, ...]:
 
 
 def encoding_of(about: Mapping[str, Any]) -> Encoding:
-    """What phases stand for, by what a model or its samples say; else grey values on the whole circle."""
+    """The encoding that a model or its samples state; by default grey values on the whole circle."""
     if about.get("encoding") == "orientation":
         return OrientationEncoding()
     if about.get("encoding") == "phase":

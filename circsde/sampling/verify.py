@@ -1,4 +1,4 @@
-r"""Is a density what it says: does it integrate to one, is it that of its sampler, can data be as likely as claimed?"""
+r"""Is a density correct: does it integrate to one, do samples follow it, can data be as likely as it says?"""
 
 import math
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from circsde.solvers.importance import Integral, LogDensity, mean_weight, propos
 from circsde.torus import TWO_PI, require_finite
 
 TOLERANCE = 1e-3
-"""By so many nats an integral or a floor may be missed, as likelihoods are seldom given to more digits."""
+"""The tolerance of an integral and of a floor, nats, as likelihoods are seldom given to more digits."""
 
 REPEATED, REPEATS_TO = 100, 0.02
 """Points at which a density is asked twice, and to how many nats it must answer alike."""
@@ -20,13 +20,13 @@ REPEATED, REPEATS_TO = 100, 0.02
 POINTS, ROWS = 4000, 1000
 """Points at which a density is integrated, and the most samples and rows of data at which it is evaluated."""
 
-_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of the density, in regions of the most likely angles
+_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)  # shares of the density in regions of the most likely angles
 _PAIRED = 12  # angles at most, whose differences and sums are compared in pairs
 
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """What was found about a density on T^d.
+    """The findings about a density on T^d.
 
     Attributes:
         integral: The logarithm of its integral, nats, with its interval.
@@ -116,7 +116,7 @@ def verify(
 
 
 def evaluations(samples: int, data: int = 0, points: int = POINTS) -> int:
-    """At how many angles :func:`verify` evaluates a density, at most."""
+    """The largest number of angles at which :func:`verify` evaluates a density."""
     return points + REPEATED + min(samples, ROWS) + min(data, ROWS)
 
 
@@ -200,7 +200,7 @@ def _agreement(
 
 
 def _averaged(theta: Tensor) -> Tensor:
-    """What is averaged, a column each, in the order of :func:`_names`."""
+    """The quantities that are averaged, a column each, in the order of :func:`_names`."""
     theta = theta.double()
     angles = [theta]
     if theta.shape[1] <= _PAIRED:
@@ -219,7 +219,7 @@ def _names(dim: int) -> list[str]:
 
 
 def _unit(total: Integral, dim: int) -> str:
-    """What an integral says that is a power of the degrees of a radian."""
+    """Say so where an integral is off by the Jacobian between degrees and radians."""
     if not total.known:
         return ""
     jacobian = dim * math.log(180.0 / math.pi)

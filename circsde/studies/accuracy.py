@@ -43,7 +43,7 @@ def study(
     """Measure errors and orders of methods on a problem.
 
     Weak errors of one or two angles that start from a known law, and stationary errors, come from transfer operators,
-    free of sampling noise; all others, and those of methods that remember more than the last state, from
+    free of sampling noise. All others, also where methods remember more than the last state, come from
     :func:`strong_convergence` and :func:`weak_convergence`.
 
     Args:

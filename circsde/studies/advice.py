@@ -1,4 +1,4 @@
-"""What a selection found, in words: the choice, what is open, and what would settle it."""
+"""The findings of a selection in words: the choice, what is open, and what would settle it."""
 
 import math
 
@@ -12,7 +12,7 @@ NEAR = 0.1
 
 
 def price(table: xr.Dataset) -> xr.DataArray:
-    """What a candidate costs: evaluations of the drift per path, or seconds."""
+    """The cost of a candidate: evaluations of the drift per path, or seconds."""
     costs: xr.DataArray = table[str(table.attrs.get("cost", "nfe"))]
     return costs
 
@@ -24,7 +24,7 @@ def best(table: xr.Dataset, accepted: xr.DataArray) -> xr.Dataset:
 
 
 def worse_when_finer(accepted: xr.DataArray, rejected: xr.DataArray) -> xr.DataArray:
-    """What is accepted where the same solver is rejected at a finer setting: its errors do not fall, or seem not to."""
+    """Settings accepted though the same solver is rejected at a finer one, so that its errors seem not to fall."""
     setting = str(accepted.dims[1])
     finer = accepted[setting] if setting == "steps" else -accepted[setting]
     return accepted & (rejected.rename({setting: "other"}) & (finer.rename({setting: "other"}) > finer)).any("other")
@@ -33,7 +33,7 @@ def worse_when_finer(accepted: xr.DataArray, rejected: xr.DataArray) -> xr.DataA
 def advice(
     table: xr.Dataset, tolerance: float, accepted: xr.DataArray, doubtful: xr.DataArray, strange: xr.DataArray
 ) -> str:
-    """What is open, and what would settle it."""
+    """Say what is open, and what would settle it."""
     if strange.any():
         one = table.isel(strange.argmax(...))
         return (

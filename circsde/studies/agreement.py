@@ -8,7 +8,7 @@ from circsde.studies.paths import PathBlock
 from circsde.studies.runner import Runner
 
 _APPROACHES = 0.75
-"""Of a method of order one, half the step halves the distance to the solution that it shares with the reference."""
+"""A witness approaches where half the step leaves at most this part of its distance; order one leaves a half."""
 
 
 def witness(block: PathBlock) -> PathBlock:
@@ -23,7 +23,7 @@ def witness(block: PathBlock) -> PathBlock:
 
 
 def disagreement(block: PathBlock, paths: int, tolerance: float, confidence: float, runner: Runner | None) -> str:
-    """What speaks against the reference of a block, in words; empty where nothing does.
+    """Say what speaks against the reference of a block; empty where nothing does.
 
     The reference stands where the witness comes within half the tolerance of it, or does not certainly stay further
     away, or approaches it as its step is halved. Two solutions of one kind may be equally far from the exact one.

@@ -1,4 +1,4 @@
-"""What a study needs to know of an equation before it starts: the methods that apply, and how fast its paths part."""
+"""What a study finds out about an equation before it starts: the methods that apply, and how fast its paths part."""
 
 import math
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from circsde.studies.experiment import Experiment
 from circsde.studies.result import STRONG
 from circsde.typing import Angles
 
-_ANGLES = 1 << 12  # at which the steepness of a drift is looked at, unless one sample has more
+_ANGLES = 1 << 12  # angles at which the steepness of a drift is measured, unless one sample has more
 _TIMES = 9
-_TURNS = 3  # of the power iteration
+_TURNS = 3  # rounds of the power iteration
 
 
 @torch.no_grad()
 def default_methods(subject: Experiment, metric: str) -> list[str]:
-    """Those of ours that follow the path, for strong errors, and that can take a step of this equation.
+    """The methods of circsde that can take a step of this equation; for strong errors those that follow the path.
 
     Raises:
         TypeError: If none can, with what the last one says.
@@ -49,7 +49,7 @@ def default_methods(subject: Experiment, metric: str) -> list[str]:
 
 
 def check_methods(methods: Sequence[str | Method], sde: SDE) -> list[Method]:
-    """The methods of these names, in their forms for an equation.
+    """Find the methods of these names, in their forms for an equation.
 
     Raises:
         ValueError: If there are none, one is not known, is not for the equation, or is one of torchdiffeq's.
@@ -68,7 +68,7 @@ def check_methods(methods: Sequence[str | Method], sde: SDE) -> list[Method]:
 
 @torch.no_grad()
 def check_start(subject: Experiment) -> Angles:
-    """One start, at which the drift can be evaluated.
+    """Draw one start, and check that the drift can be evaluated there.
 
     Raises:
         ValueError: If its dtype is not that of a network in the equation.

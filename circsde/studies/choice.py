@@ -1,4 +1,4 @@
-"""What a selection answers: the choice, how certain it is, and the evidence behind it."""
+"""The answer of a selection: the choice, how certain it is, and the evidence behind it."""
 
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -41,7 +41,7 @@ class Choice:
 
     @property
     def method(self) -> str | None:
-        """The method's name; None where nothing on offer qualifies, as of all that was chosen."""
+        """The method's name; None, as for every other setting, where no candidate qualifies."""
         return self._chosen("method", str)
 
     @property
@@ -56,17 +56,17 @@ class Choice:
 
     @property
     def stochasticity(self) -> float | None:
-        """That of the reversed equation; None where it was not to be chosen."""
+        """The stochasticity of the reversed equation; None where it was not to be chosen."""
         return self._chosen("stochasticity", float)
 
     @property
     def power(self) -> float | None:
-        """That of the grid of times, 1 for equal steps, 0 for equal errors; None on a flow with an adaptive method."""
+        """The power of the grid of times, 1 for equal steps, 0 for equal errors; None for an adaptive method."""
         return None if self.atol is not None else self._chosen("power", float)
 
     @property
     def nfe(self) -> float | None:
-        """Evaluations of the drift per path, or on a flow those of a batch of starts."""
+        """Evaluations of the drift per path; on a flow, evaluations for a batch of starts."""
         return self._chosen("nfe", float)
 
     @property
@@ -81,7 +81,7 @@ class Choice:
 
     @property
     def advice(self) -> str:
-        """What is open, and what would settle it; empty where nothing is."""
+        """Advice on what is open and what would settle it; empty where nothing is open."""
         return str(self.dataset.attrs["advice"])
 
     @property

@@ -1,4 +1,4 @@
-"""What steps take by the clock, measured side by side: the price of a choice in seconds."""
+"""The time that steps take, measured side by side: the price of a choice in seconds."""
 
 import platform
 import time

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 PACKAGES = ("torch", "numpy", "scipy", "torchsde", "torchdiffeq")
-"""Whose versions every digest holds, besides the sources of circsde."""
+"""Packages whose versions every digest holds, besides the sources of circsde."""
 
 _STATEFUL = (torch.Generator, np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
 _SPARSE = {
@@ -37,7 +37,7 @@ _SKIPPED = frozenset({"__module__", "__doc__", "__dict__", "__weakref__", "__ann
 
 
 class NoDigestError(TypeError):
-    """An object whose content cannot be told: what, and where it was found."""
+    """Raised for an object whose content cannot be digested; the message says what it is and where it was found."""
 
 
 def digest(thing: object) -> str:
@@ -144,7 +144,7 @@ class _Walk:
             self.add(array.tolist() if array.dtype.hasobject else array.tobytes())
 
     def _installed(self, name: str, module: str) -> None:
-        """What comes with an installed package: by name and version, as its files are not edited."""
+        """Digest a part of an installed package by its name and version, as its files are not edited."""
         version = _version(module)
         if version is None:
             raise NoDigestError(f"{self._where()} reads the module {module}, which is no installed package")
@@ -205,7 +205,7 @@ class _Walk:
             self._pickled(thing)
 
     def _pickled(self, thing: Any) -> None:
-        """What would be pickled of it, without the answers that its cached properties have remembered."""
+        """The state of an object that would be pickled, without what its cached properties have remembered."""
         try:
             parts = thing.__reduce_ex__(4)
         except Exception as error:
@@ -240,7 +240,7 @@ def _globals(code: CodeType) -> Iterator[str]:
 
 
 def _is_named(thing: type | Callable[..., object]) -> bool:
-    """Whether its name says all: it stands in an installed module, and was not made by a function."""
+    """Whether the name identifies an object: it stands in an installed module, and was not made by a function."""
     return "<" not in thing.__qualname__ and _version(thing.__module__ or "") is not None
 
 

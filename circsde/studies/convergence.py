@@ -24,7 +24,7 @@ from circsde.studies.runner import Runner
 STEPS = (5, 10, 20, 40, 80)
 
 MOST_STEPS = 1_000_000
-"""Of a reference."""
+"""The most steps of a reference."""
 
 
 def strong_convergence(
@@ -122,7 +122,7 @@ def weak_convergence(
 
 
 def enough(block: Block, angles: int) -> int:
-    """How many paths have that many angles together; 256 at least, as an interval rests on paths."""
+    """The number of paths that have so many angles together; at least 256, as an interval rests on paths."""
     return max(256, angles // angles_per_path(block.subject))
 
 
@@ -135,7 +135,7 @@ def plan(
     seed: int,
     grading: Grading = 1.0,
 ) -> PathBlock:
-    """What to simulate, its first path given; by default with all methods of ours that apply.
+    """Plan what to simulate from the given first path on; by default with all methods of circsde that apply.
 
     The reference is an explicit method too, so that even its coarser solution takes a step of no more than one over the
     rate at which paths approach one another or part (:func:`~circsde.studies.candidates.steepness`): two unstable
@@ -164,7 +164,7 @@ def plan(
 
 
 def check_steps(steps: Sequence[int]) -> tuple[int, ...]:
-    """Different numbers of steps, increasing.
+    """Sort different numbers of steps, and check them.
 
     Raises:
         ValueError: If there are none, or one is not positive.

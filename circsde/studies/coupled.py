@@ -1,4 +1,4 @@
-"""Recipes for a trained model, measured on the same paths: starts, noise and score are those that it samples with."""
+"""Recipes for a trained model, measured on the same paths, with the starts, noise and score of its sampling."""
 
 import math
 from bisect import bisect_left
@@ -25,7 +25,7 @@ from circsde.studies.trained_observables import Observables, observables
 from circsde.typing import Angles, Field
 
 REFINEMENT = 2
-"""Between the reference and the coarser one that bounds its error."""
+"""Ratio of the steps of the reference to those of the coarser one that bounds its error."""
 
 
 class NoiseClock:
@@ -147,7 +147,7 @@ class Paths:
         return self._error(values - exact, bound, level, comparisons, nfe)
 
     def apart(self, stochasticity: float, other: float, level: float) -> Error:
-        """The distance between what two stochasticities tend to, which only a learnt score leaves."""
+        """The distance between the limits of two stochasticities, which are apart only for a learnt score."""
         (a, bound_a), (b, bound_b) = self.reference(stochasticity), self.reference(other)
         return self._error(a - b, bound_a + bound_b, level, 1, 0.0)
 

@@ -10,11 +10,11 @@ from circsde.studies.experiment import Experiment
 from circsde.studies.grids import EQUAL_ERRORS, Grading
 from circsde.studies.monte_carlo import angles_per_path
 
-_ANGLES = 256  # on the paths that are tried, at least
-_SAMPLES = 4  # of them, at least
+_ANGLES = 256  # the least number of angles on the paths that are tried
+_SAMPLES = 4  # the least number of such paths
 _PARTS = 48
 _PASSES = 4
-_LEAST = 1e-3  # of the most steps in a time, so that none is skipped where the error vanishes
+_LEAST = 1e-3  # relative to the highest density of steps, so that no time is skipped where the error vanishes
 
 
 def grading(subject: Experiment, power: float) -> Grading:

@@ -31,9 +31,9 @@ from circsde.studies.experiment import Simulation
 from circsde.studies.statistics import Array, quantile
 from circsde.typing import Angles, PerSample
 
-_BATCHES = 16  # of each path
-_LOOKS = 16  # at f in a batch
-_CHANCE = 1e-4  # with which a check refuses paths that are long enough
+_BATCHES = 16  # batches of each path
+_LOOKS = 16  # evaluations of f in a batch
+_CHANCE = 1e-4  # the probability that a check refuses paths that are long enough
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def ergodic_average(
 
 
 def _check(mean: Array) -> None:
-    """Refuse batches that are not like independent draws of one law."""
+    """Refuse batches that do not look like independent draws from one law."""
     deviation = mean - mean.mean()
     if not deviation.any():
         return

@@ -1,4 +1,4 @@
-"""From the moments of a sample of paths to errors with intervals, and what they leave open."""
+"""Errors with intervals, and what they leave open, from the moments of a sample of paths."""
 
 import math
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def strong_errors(moments: Moments, confidence: float, target: float | None) -> 
     n = moments.mean.shape[-1] // 2  # settings, the last the coarse reference
     mean = moments.mean.reshape(-1, 2, n)
     error = np.sqrt(mean)
-    slope = 0.5 / np.maximum(error, _TINY)  # of the square root
+    slope = 0.5 / np.maximum(error, _TINY)  # derivative of the square root
     whole = moments.covariance()
     covariance = np.stack([whole[:, :n, :n], whole[:, n:, n:]], 1) * slope[..., :, None] * slope[..., None, :]
     standard_error = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
@@ -129,6 +129,6 @@ def weak_errors(
 
 
 def _needed(paths: int, error: Array, reach: Array, lasting: Array, target: float | None) -> Array:
-    """For a reach of ``target``, or of a quarter of the error; ``lasting`` is what more paths do not reduce."""
+    """Paths needed for a half-width of ``target``, or of a quarter of the error; more paths leave ``lasting``."""
     wanted = RESOLUTION * error if target is None else target
     return paths_needed(paths, reach - lasting, wanted - lasting)

@@ -1,4 +1,4 @@
-"""What a study integrates: a named problem with exact answers, or any SDE with a start and observables."""
+"""The subject of a study: a named problem with exact answers, or any SDE with a start and observables."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class Experiment(Protocol):
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """The name of the experiment in tables."""
 
     @property
     def sde(self) -> SDE:
@@ -31,11 +31,11 @@ class Experiment(Protocol):
 
     @property
     def observables(self) -> tuple[Observable, ...]:
-        """What is compared at the horizon; the expected value is NaN where it is not known."""
+        """The observables that are compared at the horizon; the expected value is NaN where it is not known."""
 
     @property
     def uncertainty(self) -> float:
-        """How well the expected values are known."""
+        """The uncertainty of the expected values."""
 
     def sample(self, batch: int, generator: torch.Generator) -> Angles:
         """Independent starts, shape ``(batch, *event)``."""
@@ -116,7 +116,7 @@ class Simulation:
 
     @cached_property
     def problem(self) -> Problem | None:
-        """This with its exact answers, where they are known; see :func:`circsde.studies.known.solved`."""
+        """The simulation with its exact answers, where they are known; see :func:`circsde.studies.known.solved`."""
         return solved(self.sde, self.law, self.observables, self.name)
 
 
@@ -156,12 +156,12 @@ class Variation:
 
     @property
     def observables(self) -> tuple[Observable, ...]:
-        """Those of the base."""
+        """The observables of the base."""
         return self.base.observables
 
     @property
     def uncertainty(self) -> float:
-        """That of the base."""
+        """The uncertainty of the expected values of the base."""
         return self.base.uncertainty
 
     def sample(self, batch: int, generator: torch.Generator) -> Angles:
@@ -170,7 +170,7 @@ class Variation:
 
     @cached_property
     def problem(self) -> Problem | None:
-        """This with its exact answers, those of a named problem, or where they are known for this stochasticity."""
+        """The variation with its exact answers, from a named problem or where they are known for this stochasticity."""
         if isinstance(self.base, Simulation):
             return replace(self.base, sde=self.sde).problem
         base = as_problem(self.base)

@@ -74,7 +74,7 @@ def flow_convergence(
 def plan_flow(
     subject: Experiment | SDE | str, metric: str, methods: Sequence[str], tolerances: Sequence[float] | None, seed: int
 ) -> "FlowBlock":
-    """What to solve, its first path given.
+    """Plan what to solve from the given first path on.
 
     Raises:
         ValueError: If the equation is no probability flow, or a method is not adaptive.

@@ -1,4 +1,4 @@
-"""The forward process on data, beside what theory says of it."""
+"""The forward process on data, beside the predictions of theory."""
 
 from collections.abc import Callable
 
@@ -16,13 +16,13 @@ from circsde.torus import order_parameter
 from circsde.typing import Angles
 
 PREDICTED = 8
-"""Samples that get a mean-field prediction of their own."""
+"""The number of samples that get their own mean-field prediction."""
 
 MANY = 30
-"""Oscillators from which a mean-field limit is worth showing."""
+"""The least number of oscillators for which a mean-field limit is shown."""
 
 _MODES = 512
-_UNLIKE = 0.05  # by how much the weights of a mean may differ from one in all, as they do without the oscillator itself
+_UNLIKE = 0.05  # how far the sum of a mean's weights may be from one, as without the oscillator itself
 _BLUR = 0.03  # rad, what 512 modes resolve quickly; changes R by less than 5e-4
 _MILD = 100.0  # rates times horizon, up to which the limit takes about a second
 _POINTS = 360

@@ -17,7 +17,7 @@ from circsde.solvers.brownian import Noise
 from circsde.solvers.methods import Method
 from circsde.solvers.registry import find_method
 
-_CURVED = 1e-3  # of the size of the end: single precision of others counts as rounding
+_CURVED = 1e-3  # relative to the size of the end; the single precision of other packages counts as rounding
 
 
 def affine_law(
@@ -58,7 +58,7 @@ def normal_law(
     Args:
         method: A method that draws one normal a step.
         sde: An equation for one angle whose drift is affine in it, as a reversed one of normal data.
-        times: From that of the start on.
+        times: Increasing times, the first of which is that of the start.
         mean: The mean of the start.
         variance: The same.
 

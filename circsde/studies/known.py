@@ -1,4 +1,4 @@
-"""An equation of one's own as a problem with exact answers: the law of one or two angles is solved for."""
+"""A user's equation as a problem with exact answers: the law of one or two angles is solved for."""
 
 import math
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ Start = SampledLaw | tuple[SampledLaw, ...]
 UNIFORM = VonMises(0.0, 0.0)
 
 UNCERTAINTY = 1e-9
-"""Of the expected values, which is what the spectral solution leaves, with a large margin."""
+"""The uncertainty of the expected values, which is the error of the spectral solution with a large margin."""
 
 _MODES = {1: 512, 2: 96}  # the most that are carried, by the number of angles
 _TOLERANCE = {1: 1e-13, 2: 1e-10}
-_BANDS = {1: 24, 2: 7}  # of observables: what the coarsest grid of a transfer operator integrates exactly
+_BANDS = {1: 24, 2: 7}  # degrees of observables that the coarsest grid of a transfer operator integrates exactly
 _FINE = {1: 4095, 2: 255}  # points per angle
 _LONG = 60.0  # rad that the drift may turn an angle over the horizon: beyond, the solution takes a minute
 
@@ -73,7 +73,7 @@ def _target(sde: SDE, start: Start, angles: int) -> Law:
 
 
 def _turn(sde: SDE, angles: int) -> float:
-    """By how much the drift may turn an angle over the horizon, rad, from nine times."""
+    """The angle by which the drift may turn a phase over the horizon, rad, from nine times."""
     theta = Grid(48, angles).theta
     with torch.no_grad():
         fastest = max(float(sde.drift(sde.horizon * i / 8, theta).abs().max()) for i in range(9))

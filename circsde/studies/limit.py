@@ -1,4 +1,4 @@
-r"""How fast N oscillators approach the mean-field limit: the moments of N against those of infinitely many.
+r"""How fast N oscillators approach the mean-field limit: the moments of N oscillators against the limit's moments.
 
 The difference ``E z_k(N) - m_k`` is of order 1/N, while ``z_k = mean_j e^{ik theta_j}`` of one realisation strays from
 ``m_k`` by ``1/sqrt(N)``. Beside the N oscillators, N independent copies of one oscillator in the limit's own field are
@@ -27,7 +27,7 @@ from circsde.studies.grids import graded_grid
 from circsde.studies.statistics import RESOLUTION, Array, fit_order, quantile
 
 ORDERS = (1, 2, 3)
-TIMES = 8  # at which the copies are compared with the limit
+TIMES = 8  # the number of times at which the copies are compared with the limit
 
 
 def limit_convergence(

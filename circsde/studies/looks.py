@@ -17,7 +17,7 @@ from circsde.studies.runner import Runner
 LEAST = {WEAK: 64, STRONG: 512}
 """Paths at the first look; the mean of a squared distance is often carried by few of them."""
 
-GROWTH = 4  # of the number of paths from look to look
+GROWTH = 4  # the factor of the number of paths from look to look
 
 Plans = Sequence[tuple[Offer, Block]]
 
@@ -88,7 +88,7 @@ class Looks:
         return table
 
     def doubts(self, offer: Offer) -> str:
-        """What speaks against the reference on which the evidence for an offer rests; empty where nothing does."""
+        """Say what speaks against the reference behind the evidence for an offer; empty where nothing does."""
         block = self.seen.get(offer)
         if not isinstance(block, PathBlock):
             return ""
@@ -109,7 +109,7 @@ def unsettled(table: xr.Dataset, tolerance: float) -> xr.DataArray:
 
 
 def _narrowed(plans: Plans, left: xr.DataArray) -> Plans:
-    """What is still open of these blocks."""
+    """The part of these blocks that is still open."""
     narrowed = list[tuple[Offer, Block]]()
     for offer, block in plans:
         labels = [offer.label(name) for name in block.solvers]

@@ -32,7 +32,7 @@ Array = NDArray[np.float64]
 Waves = NDArray[np.complex128]
 Image = Callable[[Tensor, Tensor], Tensor]
 
-_ACCURACY = {1: 1e-13, 2: 1e-7}  # of the quadrature, by the number of phases
+_ACCURACY = {1: 1e-13, 2: 1e-7}  # accuracy of the quadrature, by the number of phases
 _ELSEWHERE = torch.tensor([[0.7, -1.1], [-0.4, 1.9]], dtype=torch.float64)  # where slopes are looked at besides 0
 _CHUNK = 1 << 17  # complex numbers at a time, to stay in the cache
 

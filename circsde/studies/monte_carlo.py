@@ -1,4 +1,4 @@
-"""Blocks of paths, and what they tell about errors.
+"""Blocks of paths, and the errors that are estimated from them.
 
 Paths are numbered. Each block of them has seeds of its own, made from the study's seed and the number of its first
 path, so that results depend neither on who computes a block, nor on how many blocks there are.
@@ -81,7 +81,7 @@ class Block(ABC):
         return f"{words} {digest((self, self.content()))}"
 
     def content(self) -> object:
-        """What else determines the result: that which the fields of the block only name."""
+        """The content that also determines the result, where the fields of the block give only names."""
         return None
 
     @torch.no_grad()
@@ -101,10 +101,10 @@ class Block(ABC):
         )
 
     def features(self, solved: "Solved") -> Tensor:
-        """What is averaged over paths, shape ``(paths, methods, features)``, float64.
+        """The quantities that are averaged over paths, shape ``(paths, methods, features)``, float64.
 
         Strong: the mean squared distance to the reference, over the angles of a path, of every setting and then of the
-        coarse reference; first on the torus, then on the lift. Weak: the observables less those of the reference, of
+        coarse reference; first on the torus, then on the lift. Weak: the observables less the reference's, of
         every setting and then of the coarse reference; and the observables of the reference less their expected
         values, where they are known.
         """
@@ -126,14 +126,14 @@ class Block(ABC):
         return torch.stack([observable.function(theta) for observable in self.subject.observables], 1).double()
 
     def starts(self) -> Angles:
-        """Where these paths start: the first ones of a whole block."""
+        """The starts of these paths, which are the first ones of a whole block."""
         stream = torch_stream(self.seed, "starts", self.first)
         return self.subject.sample(block_size(self.subject), stream)[: self.count]
 
 
 @dataclass(frozen=True)
 class End:
-    """Where a solve ended.
+    """The end of a solve.
 
     Attributes:
         theta: Lifted angles at the horizon, shape ``(batch, *event)``, float64; NaN where the solve diverged.
@@ -152,7 +152,7 @@ class End:
 
 @dataclass(frozen=True)
 class Solved:
-    """Where solves ended from the same starts.
+    """The ends of solves from the same starts.
 
     Attributes:
         ends: The ends of all solves, by solver and setting.
@@ -173,7 +173,7 @@ class Solved:
 
 @dataclass(frozen=True)
 class Sample:
-    """What a sample of paths tells.
+    """The statistics of a sample of paths.
 
     Attributes:
         moments: The moments of :meth:`Block.features`.
@@ -187,7 +187,7 @@ class Sample:
 
     @classmethod
     def of(cls, block: xr.Dataset) -> "Sample":
-        """What one block tells, from :meth:`Block.compute`."""
+        """The statistics of one block, from :meth:`Block.compute`."""
         arrays = (block[name].to_numpy() for name in ("mean", "scatter", "peak"))
         return cls(Moments(int(block["count"]), *arrays), block["nfe"].to_numpy(), float(block["work"]))
 
@@ -198,7 +198,7 @@ class Sample:
 
 
 def simulate(block: Block, paths: int, runner: Runner | None = None) -> Sample:
-    """What ``paths`` paths tell, from the number ``block.first`` on, added in their order.
+    """The statistics of ``paths`` paths from the number ``block.first`` on, added in their order.
 
     Raises:
         ValueError: For fewer than two paths.
@@ -217,7 +217,7 @@ def block_size(subject: Experiment) -> int:
 
 
 def angles_per_path(subject: Experiment) -> int:
-    """How many angles start together."""
+    """The number of angles per path."""
     return subject.sample(1, torch_stream(0, "checks")).numel()
 
 

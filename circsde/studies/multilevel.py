@@ -36,13 +36,13 @@ from circsde.studies.statistics import Array, quantile
 from circsde.typing import Angles, PerSample
 
 _PILOT = 500  # paths that a level begins with
-_ANGLES = 1 << 20  # at a time
+_ANGLES = 1 << 20  # angles that are followed at a time
 _LEVELS = 12
 
 
 @dataclass(frozen=True)
 class Level:
-    """What the paths of a level tell of ``f(theta_l) - f(theta_{l-1})``, or of ``f(theta_0)``.
+    """Statistics of ``f(theta_l) - f(theta_{l-1})``, or of ``f(theta_0)``, over the paths of a level.
 
     Attributes:
         steps: ``n_l``.
@@ -59,7 +59,7 @@ class Level:
     variance: float = 0.0
 
     def __add__(self, values: Array) -> "Level":
-        """With the differences on further paths (Chan, Golub and LeVeque 1983, doi:10.1080/00031305.1983.10483115)."""
+        """Add the differences on further paths (Chan, Golub and LeVeque 1983, doi:10.1080/00031305.1983.10483115)."""
         n, m = self.paths, len(values)
         shift = float(values.mean()) - self.mean
         scatter = max(n - 1, 0) * self.variance + float(values.var()) * m + shift**2 * n * m / (n + m)
@@ -190,7 +190,7 @@ def expectation(
 
 @dataclass(frozen=True)
 class _Paths:
-    """Where differences come from: starts and Brownian paths, numbered from 0 on each level."""
+    """The source of differences: starts and Brownian paths, numbered from 0 on each level."""
 
     subject: Simulation
     f: Callable[[Angles], PerSample]
@@ -235,14 +235,14 @@ class _Paths:
 
 
 def _weights(levels: Sequence[Level], method: Method) -> tuple[Array, Array]:
-    """Those of the differences in the mean, and in its change by the last level."""
+    """The weights of the differences in the mean, and in its change by the last level."""
     steps = [level.steps for level in levels]
     mean, before = (np.cumsum(romberg_weights(s, method.weak_order)[::-1])[::-1] for s in (steps, steps[:-1]))
     return mean, mean - np.append(before, 0.0)
 
 
 def _estimate(levels: Sequence[Level], method: Method, confidence: float) -> Expectation:
-    """What the levels tell so far."""
+    """The expectation that the levels give so far."""
     z = quantile(confidence, min(level.paths for level in levels))
     means = np.array([level.mean for level in levels])
     squares = np.array([level.variance / level.paths for level in levels])

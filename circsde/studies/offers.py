@@ -1,4 +1,4 @@
-"""What a selection chooses among: methods on an equation, its stochasticity, and the spacing of its steps."""
+"""The candidates of a selection: methods on an equation, its stochasticity, and the spacing of its steps."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ class Offer:
 
     @property
     def grading(self) -> Grading:
-        """What the grids are made of."""
+        """The power of the grids, or the times that they are made from."""
         return self.times or self.power
 
     @property
@@ -51,19 +51,19 @@ class Offer:
         return {self.label(method): method for method in self.methods}
 
     def cost(self, label: str, steps: int) -> float:
-        """What so many steps of a candidate cost."""
+        """The cost of so many steps of a candidate."""
         if self.clocks is not None:
             return self.clocks[label](steps)
         sde = self.subject.sde
         return float(find_method(self.solvers[label], sde).work(sde, steps))
 
     def row(self, table: xr.Dataset) -> xr.Dataset:
-        """The evidence of a study of some of the methods, its solvers named as the candidates are."""
+        """The evidence of a study of some of the methods, with its solvers named as the candidates are."""
         evidence = table[[name for name in _EVIDENCE if name in table]]
         paths = xr.full_like(table["error"], table.attrs.get("paths", 0), dtype=float)
         labels = [self.label(name) for name in table["solver"].values.tolist()]
         row = evidence.assign(paths=paths.assign_attrs(long_name="paths", units="1")).assign_coords(solver=labels)
-        row = row.drop_vars("step_size", errors="ignore")  # it is another on every grid
+        row = row.drop_vars("step_size", errors="ignore")  # it differs from grid to grid
         if self.clocks is None:
             return row.assign_attrs(cost="nfe")
         settings = row[str(row["error"].dims[1])].values.tolist()
@@ -73,7 +73,7 @@ class Offer:
 
 
 def overlay(table: xr.Dataset | None, seen: xr.Dataset) -> xr.Dataset:
-    """What was seen, over what was known before."""
+    """Lay new evidence over what was known before."""
     if table is None:
         return seen
     setting = str(seen["error"].dims[1])
@@ -90,7 +90,7 @@ def overlay(table: xr.Dataset | None, seen: xr.Dataset) -> xr.Dataset:
 
 
 def described(table: xr.Dataset, offers: Sequence[Offer]) -> xr.Dataset:
-    """The evidence with what each candidate is, in the order of the offers."""
+    """The evidence with a description of each candidate, in the order of the offers."""
     known = {
         label: (
             method_name(method),

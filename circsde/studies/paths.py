@@ -116,7 +116,7 @@ class PathBlock(Block):
         return f"{self.solvers} {self.steps} {self.reference} {self.grading}"
 
     def content(self) -> object:
-        """The methods themselves, and that of the reference."""
+        """The methods themselves, and the method of the reference."""
         return [self.method(method) for method in (*self.methods, self.standard)]
 
     def cost(self) -> float:
@@ -170,17 +170,17 @@ class PathBlock(Block):
 
 
 def end(sde: SDE, theta: Angles, method: str | Method, grid: Sequence[float], path: BrownianPath) -> End:
-    """Where a solve over the horizon on one path ends."""
+    """The end of a solve over the horizon on one path."""
     return End.of(solve_on(sde, theta, method, grid, brownian=path))
 
 
 def solve_on(sde: SDE, theta: Angles, method: str | Method, grid: Sequence[float], **noise: Any) -> Solution:
-    """Solve over the horizon; how good unstable steps are is for a study to find, not for a warning."""
+    """Solve over the horizon without warnings of unstable steps, whose error the study measures."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".* is unstable where rate times step", RuntimeWarning)
         return sdeint(sde, theta, (0.0, sde.horizon), method=method, grid=grid, on_failure="return", **noise)
 
 
 def method_name(method: str | Method) -> str:
-    """What tables call a method."""
+    """The name of a method in tables."""
     return method.name if isinstance(method, Method) else method

@@ -162,7 +162,7 @@ def _ticks(ax: Axes, values: Array) -> None:
 
 
 def _floor(ax: Axes, study: xr.Dataset) -> None:
-    """What lies below the lowest floor of all solvers cannot be distinguished from zero."""
+    """Shade errors below the lowest floor of all solvers, which cannot be distinguished from zero."""
     floor, bottom = study["floor"].min("solver").to_numpy(), ax.get_ylim()[0]
     if floor.max() > bottom:
         h = study["step_size"].to_numpy()
@@ -222,7 +222,7 @@ def _error_label(study: xr.Dataset) -> str:
 
 
 def title(study: xr.Dataset) -> str:
-    """What was studied, how, and with how many paths."""
+    """A title that says what was studied, how, and with how many paths."""
     said = f"{study.attrs['problem'] or 'SDE'}: {study.attrs['metric']} errors by {study.attrs['evidence']}"
     if "paths" in study.attrs:
         said += f", {study.attrs['paths']:,} paths"

@@ -13,7 +13,7 @@ from circsde.studies.markov import Array, Grid, from_waves, image_of, markov_mat
 from circsde.studies.memory import propagate_pairs, remembers_one_state
 from circsde.torus import TWO_PI
 
-_ALIKE = 1e-13  # rad, between the images of two steps that are the same but for the rounding of times
+_ALIKE = 1e-13  # rad, the distance of the images of two steps that differ only by the rounding of times
 
 
 def noiseless(sde: SDE) -> bool:
@@ -22,7 +22,7 @@ def noiseless(sde: SDE) -> bool:
 
 
 def has_operator(method: Method, sde: SDE) -> bool:
-    """Whether the law that a method makes of this equation is told by operators: if it remembers, one state at most."""
+    """Whether operators give the law of a method on this equation: it may remember one state at most."""
     return method.begin is None or noiseless(sde) or remembers_one_state(method, sde)
 
 

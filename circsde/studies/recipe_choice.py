@@ -1,4 +1,4 @@
-"""What a selection for a trained model answers: a recipe, its error, and everything that was measured on the way."""
+"""The answer of a selection for a trained model: a recipe, its error, and all that was measured on the way."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class RecipeChoice:
         )
 
     def _nearest(self) -> str:
-        """The candidate of the least upper bound so far."""
+        """The candidate with the least upper bound so far."""
         if not self.dataset.sizes["candidate"]:
             return "no sampler was measured yet"
         least = self.dataset.isel(candidate=int(self.dataset["upper"].to_numpy().argmin()))
@@ -56,7 +56,7 @@ class RecipeChoice:
 
 
 def tabulated(rows: Sequence[tuple[Recipe, Error, bool]], **attrs: object) -> xr.Dataset:
-    """What was measured, in the order in which it was."""
+    """The measurements in their order."""
     recipes, errors, fresh = zip(*rows, strict=True) if rows else ((), (), ())
     dims = "candidate"
     unit = {"units": "1"}

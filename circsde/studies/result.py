@@ -47,7 +47,7 @@ class Errors:
 
     @property
     def resolved(self) -> NDArray[np.bool_]:
-        """Where the interval reaches at most a quarter of the error away from it."""
+        """Whether each interval reaches at most a quarter of the error away from it."""
         reach = np.maximum(self.upper - self.error, self.error - self.lower)
         return (self.error > 0) & (reach <= RESOLUTION * self.error)
 
@@ -59,7 +59,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class ByObservable:
-    """The same for every observable by itself: arrays over (method, steps, observable), signed where they can be."""
+    """The errors of every observable by itself: arrays over (method, steps, observable), signed where they can be."""
 
     names: Sequence[str]
     error: Array

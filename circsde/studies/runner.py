@@ -27,7 +27,7 @@ class Cell(Protocol):
         """Everything that determines the result, as text: a finished cell is found by it.
 
         Raises:
-            NoDigestError: If that cannot be told; the cell is then computed anew each time.
+            NoDigestError: If that cannot be digested; the cell is then computed anew each time.
         """
 
     def compute(self) -> xr.Dataset:
@@ -67,7 +67,7 @@ class Runner:
         """The results of all cells, in their order.
 
         An interruption lets the cells that are being computed finish, and keeps them. Where the content of a cell
-        cannot be told, a warning says so, and the cell is neither looked for nor kept.
+        cannot be digested, a warning says so, and the cell is neither looked for nor kept.
 
         Raises:
             ImportError: If a Dask address is given and Dask is not installed.
@@ -82,7 +82,7 @@ class Runner:
         return [results[i] for i in range(len(cells))]
 
     def _keys(self, cells: Sequence[Cell]) -> list[str | None]:
-        """What each cell is found by; None where nothing is kept, or its content cannot be told."""
+        """The key by which each cell is found; None where nothing is kept, or its content cannot be digested."""
         keys, reason = list[str | None](), ""
         for cell in cells:
             try:

@@ -11,16 +11,16 @@ from circsde.solvers.registry import find_method
 from circsde.solvers.trajectory import ADAPTIVE, FIXED
 
 METHODS = ("multistep", "multistep3", "ancestral", "euler_maruyama", "heun", "sra1", "adams_bashforth2")
-"""Of the reverse SDE, by default."""
+"""The methods of the reverse SDE that are candidates by default."""
 
 FLOWS = ("midpoint", "heun2", "rk4", "dopri5", "bosh3")
-"""Of the probability flow, by default."""
+"""The methods of the probability flow that are candidates by default."""
 
 NOISELESS = ("multistep", "multistep3", "ancestral")
-"""Methods of the SDE that are candidates without noise, too; others are then methods of the flow by another name."""
+"""Methods of the SDE that are candidates without noise, too; others would repeat methods of the flow."""
 
 STOCHASTICITY = (0.0, 1.0)
-"""Values of l, by default."""
+"""The values of the stochasticity l by default."""
 
 ATOL = (1e-1, 1e-2, 1e-3, 1e-4)
 """Tolerances of adaptive flows, rad."""
@@ -82,7 +82,7 @@ def with_evaluations(recipe: Recipe, model: Trained, nfe: int) -> Recipe | None:
 
 
 def _evaluations(recipe: Recipe, model: Trained) -> tuple[int, int]:
-    """Of the score, per step, and further ones in the first."""
+    """Evaluations of the score per step, and further ones in the first step."""
     if recipe.flow is not None:
         return FIXED[recipe.flow], 0
     method = find_method(recipe.method or "heun")
@@ -90,7 +90,7 @@ def _evaluations(recipe: Recipe, model: Trained) -> tuple[int, int]:
 
 
 def label(recipe: Recipe) -> str:
-    """What tables call a sampler.
+    """The name of a sampler in tables.
 
     >>> label(Recipe("multistep", 10, Spacing.LOG_NOISE)), label(Recipe(flow="dopri5", atol=1e-3))
     ('multistep, l = 1, even in log-noise', 'flow: dopri5, atol 0.001')

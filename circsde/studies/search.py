@@ -17,7 +17,7 @@ Law = Callable[[Offer, Sequence[str], Sequence[int]], xr.Dataset]
 """The errors of candidates by transfer operators, ``(offer, labels, steps) -> table``."""
 
 Plan = Callable[[Offer, Sequence[str], Sequence[int]], Plans]
-"""What to sample for candidates, ``(offer, labels, steps) -> plans``."""
+"""Plans the sampling for candidates, ``(offer, labels, steps) -> plans``."""
 
 _FIRST = (1, 2, 4, 8)  # steps of the first round of paths
 
@@ -76,7 +76,7 @@ def search_by_paths(offers: Sequence[Offer], looks: Looks, plan: Plan, table: xr
 
 
 def _round(seen: dict[int, Seen], affordable: int, limit: float) -> list[int]:
-    """What to sample next of a candidate: all that is left between, or a few doublings."""
+    """The numbers of steps to sample next for a candidate: all that are left between, or a few doublings."""
     few = too_few(seen)
     if affordable <= few:
         return []
@@ -96,7 +96,7 @@ def _cheapest(table: xr.Dataset | None, tolerance: float) -> float:
 
 
 def _seen(table: xr.Dataset | None, label: str, tolerance: float) -> dict[int, Seen]:
-    """What is known of a candidate."""
+    """The steps of a candidate that were looked at, with what is known about them."""
     if table is None or label not in table["solver"]:
         return {}
     one = table.sel(solver=label)

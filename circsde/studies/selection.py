@@ -28,7 +28,7 @@ from circsde.studies.search import climb, search_by_law, search_by_paths
 COSTS = ("nfe", "seconds")
 
 _RESOLUTION = 0.01
-"""Of a law, relative to the tolerance."""
+"""The resolution of a law, relative to the tolerance."""
 
 
 def select(
@@ -176,7 +176,7 @@ def _offers(
 
 
 def _ways(offers: Sequence[Offer], metric: str, monte_carlo: bool) -> tuple[list[Offer], list[Offer]]:
-    """What transfer operators decide, and what has to be sampled."""
+    """The offers that transfer operators decide, and those that have to be sampled."""
     if metric == STATIONARY:
         return list(offers), []
     by_law, by_paths = list[Offer](), list[Offer]()

@@ -19,7 +19,7 @@ from circsde.torus import TWO_PI
 from circsde.typing import Angles, Field
 
 MOST_STATES = 32
-"""At which the drift is linearised at one time; of more the first are taken."""
+"""The most states at which the drift is linearised at one time; the first are taken."""
 
 _TINY = 1e-300
 _TIMES = 9

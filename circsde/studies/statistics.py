@@ -1,4 +1,4 @@
-r"""What a sample tells: moments that merge, intervals, how many paths a target takes, and the slope of a log-log line.
+r"""Statistics of a sample: moments that merge, intervals, the paths that a target takes, and log-log slopes.
 
 Paths are independent, so a mean over ``n`` of them has the standard error ``s / sqrt(n)``; everything that is computed
 from means gets its standard error from theirs by the delta method, with the covariances between what was computed
@@ -79,7 +79,7 @@ def quantile(confidence: float, count: int, comparisons: int = 1) -> float:
 
 
 def rare(moments: Moments, confidence: float, finer: NDArray[np.bool_]) -> Array:
-    """What events that a sample may have missed add to a mean of non-negative numbers at most, shape ``(..., d)``.
+    """Bound what rare events that a sample missed may add to a mean of non-negative numbers, shape ``(..., d)``.
 
     An event that none of ``n`` samples shows has a probability below ``log(1 / alpha) / n`` with confidence
     ``1 - alpha`` (the rule of three). Its size is taken to be the largest that was seen; and where tails are heavy, so
@@ -130,8 +130,8 @@ def fit_order(steps: Array, error: Array, covariance: Array, resolved: NDArray[n
 
     The weights are the points' own variances, and the standard error of ``p`` follows from their whole covariance.
     Where chi-square rejects the line at 1 %, the coarsest point is not yet asymptotic and is dropped; a misfit that
-    remains at three points widens the standard error (Birge's ratio), and the slope of the last two points is told
-    besides, which shows where the errors are heading. Two points are never enough: nothing would tell whether they are
+    remains at three points widens the standard error (Birge's ratio), and the slope of the last two points is given
+    as well, which shows where the errors are heading. Two points are never enough: nothing would show whether they are
     asymptotic. The standard error is that of the line; it says nothing about finer steps.
 
     Args:

@@ -12,7 +12,7 @@ MOST = 1024
 
 
 class Seen(NamedTuple):
-    """What is known of one number of steps of a candidate.
+    """What is known about one number of steps of a candidate.
 
     Attributes:
         error: Its error.

@@ -31,12 +31,12 @@ _REFERENCE = 48  # steps of references at first
 _FINEST = 1024
 _TRIED = 2  # candidates that are looked at again at each rung
 _KEPT = 4  # candidates that are looked at again where a number of evaluations is given
-_WORSE = 4.0  # times the error of the best: what is as bad is dropped
-_NEAR = 0.1  # of the evaluations, to which the fewest are searched for
+_WORSE = 4.0  # candidates with this many times the error of the best are dropped
+_NEAR = 0.1  # the relative accuracy to which the fewest evaluations are searched for
 
 
 class _Stopped(Exception):
-    """The search is to end with what is certain so far."""
+    """Raised to end the search with what is certain so far."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ class _Search:
     certain: tuple[Recipe, Error] | None = None
 
     def paths(self, count: int) -> Paths:
-        """Samples that nothing has been judged by."""
+        """Samples that have not been used for any comparison yet."""
         before, first = self.spent, self.used
         self.used += count
 
@@ -73,7 +73,7 @@ class _Search:
         return Paths(self.model, self.start, first, count, self.seed, self.steps, self.device, denoise, progress)
 
     def seen(self, paths: Paths, recipe: Recipe, level: float, comparisons: int = 1, *, fresh: bool = False) -> Error:
-        """The error of a recipe, which is noted."""
+        """Measure the error of a recipe, and note it."""
         error = paths.measure(recipe, level, comparisons)
         self.rows.append((recipe, error, fresh))
         return error
@@ -169,7 +169,7 @@ def select_recipe(
 
 
 def _best_of(search: _Search, offered: Sequence[Recipe], nfe: int) -> tuple[Recipe | None, Error | None]:
-    """Of all candidates at that number of evaluations, the one of least upper bound on fresh samples."""
+    """The candidate that has the least upper bound on fresh samples at that number of evaluations."""
     search.told(0, now=f"compare samplers of {nfe} evaluations")
     pilot = search.paths(search.pilot)
     sized = [one if is_adaptive(one) else with_evaluations(one, search.model, nfe) for one in offered]
@@ -224,7 +224,7 @@ def _cheapest(search: _Search, offered: Sequence[Recipe], tolerance: float) -> t
 
 
 def _best_spacings(search: _Search, pilot: Paths, offered: Sequence[Recipe]) -> list[Recipe]:
-    """Of candidates that differ in their spacing, the one of least error."""
+    """Keep the candidate of least error among those that differ only in their spacing."""
     best = dict[tuple[object, ...], tuple[float, Recipe]]()
     for one in offered:
         sized = with_evaluations(one, search.model, _SCREEN)

@@ -1,4 +1,4 @@
-"""What of the samples of a trained model is compared, from run to run: observables of the data that it makes."""
+"""Observables of the data that a trained model makes, by which its samplers are compared."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from circsde.sampling.trained import centre, encoding_of, event_shape
 from circsde.typing import Angles
 
 ORDERS = (1, 2, 3)
-"""Of the trigonometric moments of each angle."""
+"""The orders of the trigonometric moments of each angle."""
 
 MOST_PAIRED = 12
 """Angles up to which moments of differences and sums of two are observables as well."""
 
-_SMALLEST = 16  # pixels across, of which the Gabor filters make anything
-_LEAST_POWER = 1e-6  # of an annulus, that of white noise being 1: what is smaller is taken for nothing
+_SMALLEST = 16  # pixels across, the least that the Gabor filters take
+_LEAST_POWER = 1e-6  # power of an annulus, where white noise has 1; smaller powers count as zero
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Observables:
 
 
 def observables(model: Trained) -> Observables:
-    """Those of the data of a model.
+    """The observables of the data of a model.
 
     Of angles, in the directions of the data: ``E cos m theta`` and ``E sin m theta``, m = 1, 2, 3, and of up to 12
     angles ``cos`` and ``sin`` of the difference and the sum of every two. Of images: mean and standard deviation of the
