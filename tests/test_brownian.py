@@ -42,7 +42,7 @@ def area(noise: Noise) -> Tensor:
 
 
 def standardised(noise: Noise, h: float) -> tuple[Tensor, Tensor]:
-    """What theory says are independent standard normals: ``dW`` and what ``dZ`` adds to it, flattened, float64."""
+    """Increments scaled to independent standard normals: ``dW`` and what ``dZ`` adds to it, flattened, float64."""
     across = area(noise).double() - 0.5 * h * noise.dW.double()
     return noise.dW.double().flatten() / h**0.5, across.flatten() / (h**3 / 12) ** 0.5
 

@@ -1,4 +1,4 @@
-"""What to cite: every method has its sources as BibTeX, and those are the sources that docstrings state."""
+"""Citations: every method has its sources as BibTeX, and they are the sources that docstrings state."""
 
 import re
 from importlib.metadata import version

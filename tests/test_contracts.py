@@ -36,7 +36,7 @@ class Well(KuramotoSDE):
 
 
 class Keeping(Well):
-    """What the class above did before: the closed forms of another drift."""
+    """The class above without the rule: it keeps the closed forms of another drift."""
 
     divergence = KuramotoSDE.divergence
     impulse = KuramotoSDE.impulse

@@ -75,7 +75,7 @@ def times(record: Result) -> dict[tuple[str, str], float]:
 
 
 def speed(record: Result) -> list[str]:
-    """How many times as fast as torchsde."""
+    """Statements on how many times as fast as torchsde circsde is."""
     ms = times(record)
     small, images = (ms[question, "torchsde euler"] / ms[question, "circsde"] for question in (SMALL, IMAGES))
     heun = ms["order 1 (64, 1024)", "torchsde heun"] / ms["order 1 (64, 1024)", "heun"]
@@ -325,7 +325,7 @@ def rna(record: Result) -> list[str]:
 
 
 def training(record: Result) -> list[str]:
-    """What pairs cost, against the published loop, and how much alike those of one path are."""
+    """Statements on the cost of pairs, against the published loop, and on the correlation of pairs of one path."""
     costs = {name: row["part"][1] for name, row in record["cost"].items()}
     worst = [max(part for name, part in costs.items() if name.endswith(f"stride {stride}")) for stride in STRIDES]
     ratio = [record["ratio"][f"{name}, T = {steps}"] for steps in (100, 1000) for name in ("global", "local")]
@@ -339,13 +339,13 @@ def training(record: Result) -> list[str]:
 
 
 def sampling(record: Result) -> list[str]:
-    """What the loop of reverse sampling takes."""
+    """Statements on the time of the loop of reverse sampling."""
     found = [100 * row["median"] for row in record["results"]]
     return [f"takes {min(found):.1f} to {max(found):.1f} % of their time"]
 
 
 def others(record: Result) -> list[str]:
-    """What was measured of other packages."""
+    """Statements on other packages."""
     return [f"{row['package']} | {row['claim']} | {row['measured']}" for row in record["claims"]]
 
 
@@ -363,7 +363,7 @@ def adaptive(record: Result) -> list[str]:
 
 
 def regret(record: Result) -> list[str]:
-    """What every choice costs beside the cheapest, and the largest regret."""
+    """Statements on the cost of every choice beside the cheapest, and the largest regret."""
     known = [row for row in record["results"] if "regret" in row]
     assert all(row["error"] <= row["tolerance"] for row in known)
     largest, middle = (
@@ -503,7 +503,7 @@ PAGES = [page for page in PAGES if not page.startswith("docs/reference/")]
 
 
 def targets(document: str) -> list[str]:
-    """What a document links to, code left out."""
+    """The targets of a document's links outside of code."""
     prose = re.sub(r"```.*?```|`[^`]*`", "", (ROOT / document).read_text(), flags=re.DOTALL)
     return re.findall(r"\]\(([^)\s]+)\)", prose)
 
@@ -531,7 +531,7 @@ def test_every_script_and_result_is_in_the_list_of_benchmarks() -> None:
 
 
 def command_of_the_figure() -> str:
-    """What drew the first picture, by the picture itself."""
+    """The command that drew the first picture, which the picture states."""
     with Image.open(ROOT / "docs" / "figures" / "forward.png") as picture:
         return str(picture.info["Comment"])
 

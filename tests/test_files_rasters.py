@@ -24,7 +24,7 @@ DEGREES = np.random.default_rng(0).uniform(0.0, 360.0, (3, 12, 16)).astype(np.fl
 
 
 def expected(degrees: NDArray[Any]) -> NDArray[Any]:
-    """On the circle."""
+    """Points on the unit circle at these angles."""
     return np.exp(1j * np.deg2rad(degrees.astype(np.float64)))
 
 
@@ -79,7 +79,7 @@ def test_a_scaled_volume_of_phases_is_read_in_its_scale(tmp_path: Path) -> None:
 
 
 def geotiff(path: Path, aspect: NDArray[np.float32]) -> None:
-    """As GDAL writes it: the code for missing and the unit in tags of its own."""
+    """Write a GeoTIFF file as GDAL does, with the code for missing and the unit in its own tags."""
     metadata = '<GDALMetadata><Item name="UNITTYPE" sample="0" role="unittype">degree</Item></GDALMetadata>'
     tifffile.imwrite(path, aspect, extratags=[(42113, "s", 0, "-9999", True), (42112, "s", 0, metadata, True)])
 

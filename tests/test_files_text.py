@@ -29,7 +29,7 @@ def written(tmp_path: Path, text: str, name: str = "a.csv") -> Path:
 
 
 def r_table(separator: str, decimal: str, corner: bool, quote: str = '"') -> str:
-    """As R's ``write.table`` writes: names of rows, and with ``col.names = NA``, as write.csv has it, a corner."""
+    """A table as R's ``write.table`` writes it, with names of rows, and with a corner where ``col.names = NA``."""
     head = [f"{quote}{name}{quote}" for name in ([""] if corner else []) + ["phi", "psi"]]
     rows = [
         [f"{quote}{i + 1}{quote}", *(f"{number:.15g}".replace(".", decimal) for number in row)]

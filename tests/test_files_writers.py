@@ -108,7 +108,7 @@ def opencv() -> Written:
 
 
 def scikit_image() -> Written:
-    """Half the angle of the doubled orientation, whose double is the phase."""
+    """Orientations, half the angle of the doubled orientation, whose double is the phase."""
     image = np.add.outer(np.arange(24.0), np.arange(24.0)) + RNG.normal(size=(24, 24))
     rr, rc, cc = map(np.asarray, structure_tensor(image, sigma=2.0, order="rc"))  # type: ignore[no-untyped-call]
     orientation: Written = 0.5 * np.arctan2(2.0 * rc, rr - cc)

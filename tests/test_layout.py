@@ -39,7 +39,7 @@ def module_name(path: Path) -> str:
 
 
 def part(module: str) -> str:
-    """What lies below ``circsde``: ``solvers`` for ``circsde.solvers.methods``."""
+    """The part of a module's name below ``circsde``: ``solvers`` for ``circsde.solvers.methods``."""
     return (module.split(".") + [""])[1]
 
 

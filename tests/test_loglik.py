@@ -127,7 +127,7 @@ class Gaussian(torch.nn.Module):
         self.process, self.loc, self.scale = process, loc, scale
 
     def law(self, t: Tensor | float) -> WrappedNormal:
-        """On a circle, at time ``t``."""
+        """The law on a circle at time ``t``."""
         assert isinstance(self.process, Chain)
         return WrappedNormal(self.loc, (self.scale**2 + torch.as_tensor(self.process.sde.variance(0.0, t))).sqrt())
 

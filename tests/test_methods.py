@@ -44,7 +44,7 @@ class Counted(KuramotoSDE):
 
 
 def claimed_and_counted(sde: SDE, method: Method, count: Callable[[], int]) -> tuple[int, int]:
-    """By steps 6 to 10 of a solve: what a solver evaluates before its first step is not counted."""
+    """Evaluations claimed and counted in steps 6 to 10 of a solve; those before the first step are not counted."""
     nfe, calls = [], []
     for steps in (5, 10):
         before = count()

@@ -120,7 +120,7 @@ def test_a_torchvision_for_another_torch_is_named_and_other_errors_pass_unchange
 
 
 class MeanGap(nn.Module):
-    """In the place of LPIPS: the mean absolute difference of each pair."""
+    """A stand-in for LPIPS: the mean absolute difference of each pair."""
 
     def __init__(self, *_: object, **__: object) -> None:
         super().__init__()

@@ -95,7 +95,7 @@ def test_neighbours_of_every_kind_are_independent() -> None:
 
 
 def moments(draws: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """How many, their histogram over equal probabilities, and counts beyond 3, 4, 5 and 5.5 deviations."""
+    """The number of normals, their histogram over equal probabilities, and counts beyond 3, 4, 5 and 5.5 deviations."""
     bins, edges = np.zeros(1000, np.int64), stats.norm.ppf(np.linspace(0, 1, 1001))
     beyond, done = np.zeros(4, np.int64), 0
     for step in range(draws // 4_000_000):

@@ -1,4 +1,4 @@
-"""Which numbers of steps a selection tries: none that is more than a tenth cheaper is left out, where errors fall."""
+"""The numbers of steps that a selection tries: where errors fall, it finds the cheapest to a tenth."""
 
 import math
 from functools import partial

@@ -25,7 +25,7 @@ TEX = re.compile(r"\$|\\[a-zA-Z]+|\\[()\[\]]")
 
 
 class Page:
-    """What the tests read off a page.
+    """The parts of a page that the tests read.
 
     Attributes:
         anchors: What a link can point to.
@@ -72,7 +72,7 @@ def dead_links(name: str, text: Page) -> list[str]:
 
 
 def network(text: Page) -> list[str]:
-    """What a page loads from elsewhere."""
+    """The addresses from which a page loads something over the network."""
     return [source for source in text.loaded if re.match(r"(https?:)?//", source)]
 
 

@@ -35,7 +35,7 @@ def area(noise: Noise) -> Tensor:
 
 
 def standardised(noise: Noise, h: float) -> tuple[Tensor, Tensor]:
-    """What theory says are independent standard normals: ``dW`` and what ``dZ`` adds to it, float64."""
+    """Increments scaled to independent standard normals: ``dW`` and what ``dZ`` adds to it, float64."""
     across = area(noise).double() - 0.5 * h * noise.dW.double()
     return noise.dW.double() / h**0.5, across / (h**3 / 12) ** 0.5
 

@@ -121,7 +121,7 @@ for code in json.load(sys.stdin):
 
 
 def shown_by(sources: list[str], folder: Path) -> tuple[list[dict[str, Any]], str]:
-    """What each cell shows, and whatever else was written, of a fresh interpreter."""
+    """The output that each cell shows in a fresh interpreter, and whatever else was written."""
     done = subprocess.run(
         [sys.executable, "-c", RUN], input=json.dumps(sources), capture_output=True, text=True, cwd=folder, check=False
     )
