@@ -58,9 +58,9 @@ def test_solutions_choices_and_datasets_name_their_methods() -> None:
     solution = circsde.sdeint(PHASE, torch.zeros(2, 1), (0.0, 1.0), method="sra1", n_steps=4, generator=0)
     assert keys(cite(solution)) == ["circsde", "roessler2010"]
     assert cite(solution.to_xarray()) == cite(solution)
-    study = exact_convergence("published", methods=["heun", "leimkuhler_matthews"], steps=[5, 10])
+    study = exact_convergence("von_mises_well", methods=["heun", "leimkuhler_matthews"], steps=[5, 10])
     assert keys(cite(study)) == ["circsde", "kloeden1992", "leimkuhler2013"]
-    assert keys(cite(select("published", 0.5, methods=["heun"], steps=[5, 10]))) == ["circsde", "kloeden1992"]
+    assert keys(cite(select("von_mises_well", 0.5, methods=["heun"], steps=[5, 10]))) == ["circsde", "kloeden1992"]
     flow = circsde.odeint(lambda t, theta: -theta.sin(), torch.zeros(1, 1), (0.0, 1.0))  # noqa: ARG005
     assert keys(cite(flow)) == ["circsde", "chen2018"]
 

@@ -65,6 +65,7 @@ def test_all_ways_to_write_a_table_have_one_likelihood(run: Path) -> None:
     assert likelihood(f"{run} right.npy") == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_training_and_diagnosis_agree_however_a_table_is_written(run: Path) -> None:
     frame = pd.DataFrame({"phi": PHI, "psi": PSI})
     frame.to_csv("comma.csv", sep=";", decimal=",")

@@ -67,7 +67,7 @@ def test_gradients_are_those_of_finite_differences_on_the_same_steps(choice: str
 
     def value(wrt: tuple[Tensor, ...] = (), x: Tensor = theta) -> Tensor:
         how = CHOICES[choice]
-        return log_prob(sde, score_of(net), x, prior=PRIOR, method="rk4", n_steps=6, wrt=wrt, **how).value
+        return log_prob(sde, score_of(net), x, prior=PRIOR, method="rk4", n_steps=2, wrt=wrt, **how).value
 
     weights = coupling.weights
     assert isinstance(weights, torch.nn.Parameter)
@@ -135,7 +135,7 @@ def test_the_likelihood_of_data_finds_the_concentration_that_they_were_drawn_wit
 
     def closure() -> float:
         optimiser.zero_grad()
-        loss = -log_prob(sde, lambda t, x: -k * x.sin(), theta, method="rk4", n_steps=8, wrt=[k]).value.mean()
+        loss = -log_prob(sde, lambda t, x: -k * x.sin(), theta, method="rk4", n_steps=4, wrt=[k]).value.mean()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
 

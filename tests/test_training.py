@@ -86,6 +86,15 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[Objective, Path]:
+    """Folders of runs that nothing interrupted, only to be read."""
+    folders = {objective: tmp_path_factory.mktemp("finished") for objective in Objective}
+    for objective, folder in folders.items():
+        run_of(folder, objective)
+    return folders
+
+
 class Stop(BaseException):
     """An exception that nothing handles."""
 
@@ -100,13 +109,14 @@ def stop_at(update: int) -> Callable[[int], None]:
 
 @pytest.mark.parametrize("update", [2, 6, 8])
 @pytest.mark.parametrize("objective", list(Objective))
-def test_interrupted_training_goes_on_to_the_same_state(objective: Objective, update: int, tmp_path: Path) -> None:
+def test_interrupted_training_goes_on_to_the_same_state(
+    objective: Objective, update: int, finished: dict[Objective, Path], tmp_path: Path
+) -> None:
     """Weights, averages, moments of the optimiser, random states and log: before and after an epoch, and at its end."""
-    run_of(tmp_path / "whole", objective)
     with pytest.raises(Stop):
-        run_of(tmp_path / "parts", objective, progress=stop_at(update))
-    run_of(tmp_path / "parts", objective)
-    whole, parts = (state_of(tmp_path / name / LAST) for name in ("whole", "parts"))
+        run_of(tmp_path, objective, progress=stop_at(update))
+    run_of(tmp_path, objective)
+    whole, parts = (state_of(folder / LAST) for folder in (finished[objective], tmp_path))
     assert same(whole, parts)
     parts["state_dict"]["network.enter.bias"][0] += 1e-7
     assert not same(whole, parts)
@@ -484,14 +494,14 @@ def test_a_network_learns_the_exact_score(objective: Objective, tmp_path: Path) 
         assert error.sqrt() < 0.1
 
 
-def test_the_log_has_a_line_per_epoch(tmp_path: Path) -> None:
-    run_of(tmp_path)
-    with (tmp_path / METRICS).open(newline="") as file:
+def test_the_log_has_a_line_per_epoch(finished: dict[Objective, Path]) -> None:
+    folder = finished[Objective.PATHWISE]
+    with (folder / METRICS).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["update"]) for row in rows] == [4, 8, 12]
     assert set(rows[0]) == {"update", "seconds", "learning_rate", "loss", "validation_loss"}
     assert float(rows[-1]["learning_rate"]) == 0.0
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([LAST, BEST, METRICS])
+    assert sorted(path.name for path in folder.iterdir()) == sorted([LAST, BEST, METRICS])
 
 
 def test_the_learning_rate_rises_and_falls_by_half_a_cosine() -> None:
@@ -590,10 +600,11 @@ def test_what_a_checkpoint_says_is_enough_to_use_it(tmp_path: Path) -> None:
         ({"data": DATA.flip(0)}, "data.training"),
     ],
 )
-def test_a_folder_with_another_training_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    run_of(tmp_path)
+def test_a_folder_with_another_training_is_refused(
+    changes: dict[str, Any], message: str, finished: dict[Objective, Path]
+) -> None:
     with pytest.raises(ValueError, match=message):
-        run_of(tmp_path, **changes)
+        run_of(finished[Objective.PATHWISE], **changes)
 
 
 def test_a_missing_checkpoint_is_said_to_be_missing(tmp_path: Path) -> None:
@@ -602,9 +613,8 @@ def test_a_missing_checkpoint_is_said_to_be_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.99])
-def test_a_checkpoint_that_is_cut_off_is_refused(kept: float, tmp_path: Path) -> None:
-    run_of(tmp_path)
-    whole = (tmp_path / BEST).read_bytes()
+def test_a_checkpoint_that_is_cut_off_is_refused(kept: float, finished: dict[Objective, Path], tmp_path: Path) -> None:
+    whole = (finished[Objective.PATHWISE] / BEST).read_bytes()
     (tmp_path / BEST).write_bytes(whole[: int(kept * len(whole))])
     with pytest.raises(ValueError, match="only a part of one"):
         trained(tmp_path)
