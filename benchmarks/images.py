@@ -9,15 +9,17 @@ FOLDER holds ``socofing/``, ``brodatz/``, ``ambientcg_ground/`` as ``circsde.dat
 one part only. All models are one U-Net (preset "tiny", zero padding) with as many updates on as many windows, but for
 what it reads and answers:
 
-* ``vp``: variance-preserving diffusion of grey values, epsilon prediction; sampled by ancestral steps, by DDIM and by
-  multistep ones with and without noise (DPM-Solver++ 2M), the estimate of the image clipped in each step: compare with
-  the best of them.
+* ``vp``: variance-preserving diffusion of grey values, epsilon prediction; ``vp, Wiener``: with the linear part of the
+  score measured before training; ``edm``: with the preconditioning, the weights and the noise levels of EDM. Sampled by
+  ancestral steps, by DDIM and by multistep ones with and without noise (DPM-Solver++ 2M), the estimate of the image
+  clipped in each step: compare with the best of them.
 * ``global`` and ``local`` (radius 5) coupling with the published rates, by one-step matching along the published chain
   or by pathwise matching; ``diffusion``: the same noise without any drift, by denoising. Black and white are at
   -/+ 0.5 pi; at 0.25 pi where the name says so. ``settling``: rates in fixed proportions that leave e^-5 of the image,
   and so little noise that it hardly wraps, black and white at -/+ 0.25 pi. ``Wiener``: less noise still, at 0.15 pi,
-  and the linear part of the score measured before training (``LinearResidual``). Sampled by the published
-  Euler-Maruyama, by SRA1 and by multistep ones, from the simplest start law that passes tests against simulated states.
+  and the linear part of the score measured before training (``LinearResidual``); ``attraction, Wiener``: the same
+  without coupling, which shows what coupling adds. Sampled by the published Euler-Maruyama, by SRA1 and by multistep
+  ones, from the simplest start law that passes tests against simulated states.
 
 Samplers are compared at equal numbers of evaluations of the network, of which SRA1 needs two a step. Distances to
 held-out windows, with bootstrap intervals and, as a floor, the distance between held-out and training windows at the
@@ -33,6 +35,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import euclidean
 import numpy as np
 import torch
 import xarray as xr
@@ -57,14 +60,15 @@ from circsde.models.training import trained as load
 from circsde.models.transitions import Objective
 from circsde.models.unet import PRESETS, ScoreUNet
 from circsde.models.values import sample as sample_vp
-from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
+from circsde.models.variance_preserving import VariancePreserving
 from circsde.record import provenance, replacing
 from circsde.sampling.choose_start import FILE, choose, load_law, save_law
 from circsde.sampling.generate import generate
 from circsde.sampling.reverse import Recipe
 from circsde.schedule import Schedule
+from circsde.streams import torch_stream
 
-SIZE, EPOCHS = 32, 10
+SIZE, EPOCHS, WINDOWS = 32, 10, 2048
 EVALUATIONS = (25, 100, 10, 50, 300)
 SOURCES = {
     "socofing": "socofing:{}/socofing",
@@ -99,14 +103,17 @@ class Phases:
         return KuramotoSDE(shape, self.coupling, schedule)
 
 
-MODELS: dict[str, Phases | None] = {
-    "vp": None,
+MODELS: dict[str, Phases | euclidean.Kind] = {
+    "vp": "plain",
+    "vp, Wiener": "linear",
+    "edm": "edm",
     "global, one-step": Phases(GlobalCoupling(), Objective.ONE_STEP, 1.5),
     "global, pathwise": Phases(GlobalCoupling(), Objective.PATHWISE, 1.5),
     "local, one-step": Phases(LocalCoupling(5), Objective.ONE_STEP, 1.0),
     "local, pathwise": Phases(LocalCoupling(5), Objective.PATHWISE, 1.0),
     "local, settling": Phases(LocalCoupling(5), Objective.PATHWISE, 4.0, 0.25, concentration=2.5),
     "local, Wiener": Phases(LocalCoupling(5), Objective.PATHWISE, 4.0, 0.15, concentration=7.0, wiener=True),
+    "attraction, Wiener": Phases(NoCoupling(), Objective.PATHWISE, 4.0, 0.15, concentration=7.0, wiener=True),
     "global, Wiener": Phases(GlobalCoupling(), Objective.PATHWISE, 4.0, 0.15, concentration=7.0, wiener=True),
     "global, pathwise, 0.25": Phases(GlobalCoupling(), Objective.PATHWISE, 1.5, 0.25),
     "local, pathwise, 0.25": Phases(LocalCoupling(5), Objective.PATHWISE, 1.0, 0.25),
@@ -157,18 +164,19 @@ def fit(task: Task, name: str, model: str, seed: int) -> Trained:
     """Train a cell, or resume its training."""
     training, validation = task.images(name, "train"), task.images(name, "test")
     torch.manual_seed(seed)
-    kind, shape = MODELS[model], (SIZE, SIZE)
-    encoding = None if kind is None else PhaseEncoding(kind.scale * math.pi)
+    kind, shape, architecture = MODELS[model], (SIZE, SIZE), {"padding": "zeros", **PRESETS["tiny"]}
+    encoding = PhaseEncoding(kind.scale * math.pi) if isinstance(kind, Phases) else None
     process: Chain | VariancePreserving
     network: torch.nn.Module
-    if kind is None:
-        process = standard = VariancePreserving(shape)
-        network, objective = EpsilonUNet(standard, padding="zeros", **PRESETS["tiny"]), Objective.DENOISING
+    if not isinstance(kind, Phases):
+        windows = RandomWindows(training)(WINDOWS, torch_stream(seed, "windows to measure"))
+        process, network = euclidean.model(kind, windows, **architecture)
+        objective = Objective.DENOISING
     else:
         sde, objective = kind.equation(shape), kind.objective
         steps = 100 if kind.concentration is None else 50
         process = Chain.uniform(sde, steps, published=objective is Objective.ONE_STEP)
-        answer = ScoreUNet(shape, sde.schedule.diffusion, head="scalar", padding="zeros", **PRESETS["tiny"])
+        answer = ScoreUNet(shape, sde.schedule.diffusion, head="scalar", **architecture)
         network = LinearResidual(answer, sde, steps) if kind.wiener else answer
     settings = Settings(
         EPOCHS,
@@ -185,7 +193,7 @@ def fit(task: Task, name: str, model: str, seed: int) -> Trained:
     )
     run = task.run(name, model, seed)
     if (run / BEST).exists() and not (run / LAST).exists():  # weights alone, from another machine
-        return load(run)
+        return load(run, known=(euclidean.EDM, euclidean.EDMUNet, euclidean.LinearUNet))
     return train(
         network,
         process,
@@ -209,7 +217,7 @@ def start_law(run: Path, chain: Chain, data: RandomWindows, simulated: int) -> S
 def samplers(task: Task, name: str, model: str, trained: Trained, run: Path) -> Samplers:
     """The samplers of a trained cell; the law that phases start from is kept in the folder of the run."""
     kind = MODELS[model]
-    if kind is None:
+    if not isinstance(kind, Phases):
         assert isinstance(trained.process, VariancePreserving)
         process, score = trained.process, trained.network
 
@@ -382,7 +390,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         if given.quick:
             task = Task(None, given.device, 4, EPOCHS, 8, (5,), 4, Path(scratch), simulated=64)
-            cells, out = ["generated/vp", "generated/local, pathwise"], Path(scratch)
+            cells, out = ["generated/edm", "generated/local, pathwise"], Path(scratch)
         else:
             work = given.updates, given.samples, EVALUATIONS, given.resamples, given.runs, not given.unfinished
             task = Task(given.data, given.device, given.batch, *work, tuple(given.sampler or SAMPLERS))
