@@ -63,14 +63,14 @@ class EDMUNet(EpsilonUNet):
         assert isinstance(self.process, EDM)
         alpha, sigma = (spread(scale.to(x.device), x) for scale in self.process.scales(t))
         level, width = sigma / alpha, self.process.width
-        total = (level**2 + width**2).sqrt()
+        total = (level**2 + width**2) ** 0.5
         log_level = self.process.noise_level(t).log().to(x).reshape(-1, 1)
         image = x / (alpha * total)
         image = image.unsqueeze(1) if len(self.process.event_shape) == 2 else image
-        answer = self.network(image, log_level, labels, condition)
-        answer = answer.to(x.dtype).reshape(x.shape)
+        answer = self.network(image, log_level, labels, condition).to(x.dtype).reshape(x.shape)
         data = (width / total) ** 2 * x / alpha + level * width / total * answer
-        return (alpha * data - x) / sigma**2
+        score: Tangent = (alpha * data - x) / sigma**2
+        return score
 
 
 @dataclass(frozen=True)

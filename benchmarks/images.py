@@ -169,7 +169,7 @@ def fit(task: Task, name: str, model: str, seed: int) -> Trained:
     process: Chain | VariancePreserving
     network: torch.nn.Module
     if not isinstance(kind, Phases):
-        windows = RandomWindows(training)(WINDOWS, torch_stream(seed, "windows to measure"))
+        windows = RandomWindows(training)(WINDOWS, torch_stream(seed, "linear part"))
         process, network = euclidean.model(kind, windows, **architecture)
         objective = Objective.DENOISING
     else:
