@@ -240,6 +240,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=1000, help="of 64 windows each")
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--forward", nargs="+", choices=FORWARD, default=list(FORWARD), help="by default all")
     parser.add_argument("--table", type=Path, help="show the results of this file")
     given = parser.parse_args()
     if given.table is not None:
@@ -253,7 +254,7 @@ def main() -> None:
             task, names = Task("fingerprint", Path(scratch), 10, 16, (0,)), ["attraction", "local 4"]
         else:
             source = f"socofing:{given.data}/socofing"
-            task, names = Task(source, given.runs, given.updates, given.samples, tuple(given.seeds)), list(FORWARD)
+            task, names = Task(source, given.runs, given.updates, given.samples, tuple(given.seeds)), given.forward
         kept: dict[str, Any] = {"updates": task.updates, "samples": task.samples, "predicted": {}, "measured": {}}
         if given.out is not None and given.out.exists():
             kept |= {key: value for key, value in json.loads(given.out.read_text()).items() if key in kept}

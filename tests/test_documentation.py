@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import spearmanr
 from scipy.stats import t as student
 from typer.testing import CliRunner
 
@@ -264,37 +265,79 @@ def image_table(record: Result) -> list[str]:
     return [" ".join(f"| {title} | {' | '.join(row)} |".split()) for title, row in rows.items()]
 
 
+ORIENTATIONS = {
+    "wrapped diffusion": "Wrapped diffusion",
+    "attraction": "attraction alone",
+    "local": "local coupling",
+    "global": "global coupling",
+    "standard": "the standard model",
+}
+
+
+def orientation_cells(name: str) -> list[Result]:
+    """The results of a contender, one a seed."""
+    folder = ROOT / "benchmarks" / "results" / "orientation_fields"
+    return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{name.replace(' ', '-')}-[0-9].json"))]
+
+
 def orientation_table(record: Result) -> list[str]:
-    """Every distance of every contender that is measured, the floor, and the mean numbers of cores and deltas."""
+    """Distances of every contender: mean over seeds, least and largest; the floor; mean numbers of singularities."""
     floors = [found[3] for found in record["measures"]["multistep/10"].values()]
     rows = [f"| training windows: the floor | | {' | '.join(f'{floor:.3f}' for floor in floors)} |"]
-    for path in sorted((ROOT / "benchmarks" / "results" / "orientation_fields").glob("*.json")):
-        cell = result(f"orientation_fields/{path.stem}")
-        for key, found in cell["measures"].items():
-            sampler, n = key.split("/")
-            shown = " | ".join(f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high, _ in found.values())
-            rows.append(f"| {cell['cell']}, {sampler} | {n} | {shown} |")
-    ours, peer = record["means"], result("orientation_fields/standard-0")["means"]
-    for means, form in (
-        (ours["real"], "{positive:.2f} and {negative:.2f} in held-out windows"),
-        (ours["multistep/10"], "Wrapped diffusion has {positive:.2f} and {negative:.2f} with 10 evaluations"),
-        (ours["multistep/25"], "and {positive:.2f} and {negative:.2f} with 25 evaluations;"),
-        (ours["multistep/100"], "With 100 evaluations wrapped diffusion has {positive:.2f} and {negative:.2f}."),
-        *(
-            (
-                result(f"orientation_fields/{name}-0")["means"]["multistep/100"],
-                f"{said} {{positive:.2f}} and {{negative:.2f}}",
-            )
-            for name, said in (
-                ("attraction", "Attraction alone has"),
-                ("local", "local coupling"),
-                ("global", "coupling"),
-            )
-        ),
-        (peer["multistep/10"], "the standard model has {positive:.2f} and {negative:.2f}, and"),
-        (peer["multistep/25"], ", and {positive:.2f} and {negative:.2f}."),
-    ):
-        rows.append(form.format(**means))
+    for name in ORIENTATIONS:
+        for n in (10, 25, 100):
+            cells = [
+                cell["measures"][f"multistep/{n}"]
+                for cell in orientation_cells(name)
+                if cell["measures"].get(f"multistep/{n}")
+            ]
+            values = {measure: [cell[measure][0] for cell in cells] for measure in cells[0]}
+            shown = " | ".join(f"{np.mean(v):.3f} ({min(v):.3f} to {max(v):.3f})" for v in values.values())
+            rows.append(f"| {name}, {len(cells)} seeds | {n} | {shown} |")
+    means = record["means"]["real"]
+    rows.append(f"{means['positive']:.2f} and {means['negative']:.2f} in held-out windows")
+    return rows
+
+
+def forward_processes(record: Result) -> list[str]:
+    """What was predicted of every forward process and what was measured, and how well the ranks agree."""
+    rows = []
+    for name, before in record["predicted"].items():
+        cells = [name]
+        for n in (10, 25):
+            after = [found[str(n)][0] for found in record["measured"][name].values()]
+            cells += [
+                f"{before[f'spectral/{n}']:.3f}",
+                f"{before[f'uneven/{n}']:.1f}",
+                ", ".join(f"{value:.1f}" for value in after),
+            ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def forward_ranks(record: Result) -> list[str]:
+    """Rank correlations of the predictions with the distances, at 10 and at 25 evaluations."""
+
+    def rho(prediction: str, n: int) -> float:
+        after = [np.mean([found[str(n)][0] for found in cell.values()]) for cell in record["measured"].values()]
+        before = [record["predicted"][name][f"{prediction}/{n}"] for name in record["measured"]]
+        return float(spearmanr(before, after).statistic)
+
+    return [
+        f"rank correlation is {rho('spectral', 10):.2f} with 10 evaluations and {rho('spectral', 25):.2f} with 25",
+        f"{rho('uneven', 10):.2f} and {rho('uneven', 25):.2f}",
+    ]
+
+
+def minutiae(record: Result) -> list[str]:
+    """Distances of minutiae with intervals and floors, beside the Gabor-Frechet distance."""
+    rows = []
+    for model, found in record["models"].items():
+        cells = [
+            f"{value:.2f} ({low:.2f} to {high:.2f}); {floor:.2f}"
+            for value, low, high, floor in found["measures"].values()
+        ]
+        rows.append(f"| {model} | {found['n']} | {' | '.join(cells)} | {found['gabor_frechet']:.1f} |")
     return rows
 
 
@@ -456,6 +499,10 @@ CHECKED: list[tuple[str, str, Callable[[Result], list[str]]]] = [
     ("benchmarks/README.md", "mean_field", mean_field_table),
     ("benchmarks/README.md", "images/socofing-vp-0", image_table),
     ("benchmarks/README.md", "orientation_fields/wrapped-diffusion-0", orientation_table),
+    ("benchmarks/README.md", "schedules", forward_processes),
+    ("benchmarks/README.md", "minutiae", minutiae),
+    ("benchmarks/README.md", "schedules", forward_ranks),
+    ("docs/waves.md", "schedules", forward_ranks),
     ("benchmarks/README.md", "image_likelihood", image_bits),
     ("benchmarks/README.md", "rna_likelihood", rna),
     ("benchmarks/README.md", "training", training),

@@ -104,12 +104,12 @@ def test_the_floor_is_of_as_many_training_fields_as_there_are_samples() -> None:
     real, train = smooth(100), smooth(50, seed=10)
     found = compare(real, train, train=train, resamples=2, generator=seeded())
     assert found["floor"].values == pytest.approx(found["value"].values)
-    with pytest.raises(ValueError, match="as many training fields as there are samples, 50, got 20"):
+    with pytest.raises(ValueError, match="as many members of the training data as there are samples, 50, got 20"):
         compare(real, train, train=train[:20], generator=seeded())
 
 
 def test_fields_of_two_sizes_and_single_fields_are_refused() -> None:
     with pytest.raises(ValueError, match=r"real \(5, 16, 16\), samples \(5, 8, 8\)"):
         compare(smooth(5), smooth(5, 8), generator=seeded())
-    with pytest.raises(ValueError, match="at least 2 fields"):
+    with pytest.raises(ValueError, match="at least 2 of each kind"):
         compare(smooth(5), smooth(1), generator=seeded())

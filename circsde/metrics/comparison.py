@@ -100,3 +100,50 @@ def columns(intervals: Mapping[str, Interval], names: tuple[str, str, str], unit
         {name: ("measure", list(column)) for name, column in found},
         coords={"measure": list(intervals), "units": ("measure", list(units))},
     )
+
+
+def tabulated(
+    measures: Mapping[str, Measure],
+    sets: Mapping[str, Tensor],
+    interval: Callable[..., Interval],
+    generator: torch.Generator,
+    describe: Callable[[Tensor], Tensor] = lambda members: members,
+) -> xr.Dataset:
+    """Every measure between the set ``real`` and ``samples``, and for the floor between ``real`` and ``train``.
+
+    Args:
+        measures: By name.
+        sets: By those names, ``train`` if there is one, which is cut to as many members as there are samples.
+        interval: As :func:`bootstrap`, with its resamples and its generator.
+        generator: Draws which of ``train`` are kept.
+        describe: What the measures describe is made of the members, once for all of them.
+
+    Returns:
+        ``value``, ``low``, ``high``, ``floor``, ``floor_low``, ``floor_high`` along ``measure``; the ``mean`` of what
+        each describes, without NaN, along ``set`` and ``measure``. Attributes ``n`` and ``n_real``.
+
+    Raises:
+        ValueError: If the sizes of members differ, there are fewer than 2 of a kind, or fewer to train than samples.
+    """
+    if len({members.shape[1:] for members in sets.values()}) > 1 or min(map(len, sets.values())) < 2:
+        shapes = ", ".join(f"{name} {tuple(members.shape)}" for name, members in sets.items())
+        raise ValueError(f"at least 2 of each kind, all of one size, are needed, got {shapes}")
+    count, kept = len(sets["samples"]), dict(sets)
+    if "train" in sets:
+        if len(train := sets["train"]) < count:
+            raise ValueError(
+                f"the floor is the distance of as many members of the training data as there are samples, {count}, got"
+                f" {len(train)}: give more, or fewer samples"
+            )
+        kept["train"] = train[torch.randperm(len(train), generator=generator)[:count].to(train.device)]
+    made = {name: describe(members) for name, members in kept.items()}
+    described = {name: {key: one.describe(x) for key, one in measures.items()} for name, x in made.items()}
+    units = [measure.units for measure in measures.values()]
+    real = described["real"]
+    result = columns(distances(measures, real, described["samples"], interval), ("value", "low", "high"), units)
+    if "train" in kept:
+        floors = distances(measures, real, described["train"], interval)
+        result = result.assign(columns(floors, ("floor", "floor_low", "floor_high"), units).data_vars)
+    means = [[float(rows.double().nanmean()) for rows in kind.values()] for kind in described.values()]
+    result = result.assign_coords(set=list(described)).assign(mean=(("set", "measure"), means))
+    return result.assign_attrs(n=count, n_real=len(sets["real"]))

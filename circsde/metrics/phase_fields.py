@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from circsde.metrics.comparison import Measure, bootstrap, columns, distances, wasserstein
+from circsde.metrics.comparison import Measure, bootstrap, tabulated, wasserstein
 from circsde.metrics.singularities import Fields, check_fields, singularities, steps
 from circsde.torus import order_parameter, require_finite
 
@@ -123,27 +123,6 @@ def compare(
         ValueError: If the sizes differ, there are fewer than 2 fields of a kind, or fewer training fields than samples.
     """
     sets = {"real": real, "samples": samples} | ({} if train is None else {"train": train})
-    if len({fields.shape[1:] for fields in sets.values()}) > 1 or min(map(len, sets.values())) < 2:
-        shapes = ", ".join(f"{name} {tuple(fields.shape)}" for name, fields in sets.items())
-        raise ValueError(f"at least 2 fields of each kind, all of one size, are needed, got {shapes}")
-    if train is not None:
-        if len(train) < len(samples):
-            raise ValueError(
-                f"the floor is the distance of as many training fields as there are samples, {len(samples)}, got"
-                f" {len(train)}: give more, or fewer samples"
-            )
-        sets["train"] = train[torch.randperm(len(train), generator=generator)[: len(samples)].to(train.device)]
-    described = {
-        name: {key: measure.describe(fields) for key, measure in MEASURES.items()} for name, fields in sets.items()
-    }
     interval = partial(bootstrap, resamples=resamples, confidence=confidence, generator=generator)
-    units = [measure.units for measure in MEASURES.values()]
-    result = columns(
-        distances(MEASURES, described["real"], described["samples"], interval), ("value", "low", "high"), units
-    )
-    if train is not None:
-        floors = distances(MEASURES, described["real"], described["train"], interval)
-        result = result.assign(columns(floors, ("floor", "floor_low", "floor_high"), units).data_vars)
-    means = [[float(rows.double().mean()) for rows in kind.values()] for kind in described.values()]
-    result = result.assign_coords(set=list(described)).assign(mean=(("set", "measure"), means))
-    return result.assign_attrs(n=len(samples), n_real=len(real), resamples=resamples, confidence=confidence)
+    result = tabulated(MEASURES, sets, interval, generator)
+    return result.assign_attrs(resamples=resamples, confidence=confidence)
