@@ -3,6 +3,7 @@
     python benchmarks/orientation_fields.py --quick                                   # seconds, generated fingerprints
     python benchmarks/orientation_fields.py --data FOLDER --out benchmarks/results/orientation_fields
     python benchmarks/orientation_fields.py --table benchmarks/results/orientation_fields
+    python benchmarks/orientation_fields.py --data FOLDER --picture docs/figures/ridges.png  # of samples in --runs
 
 FOLDER holds ``socofing/``. Data are the doubled orientations of ridges (``OrientationEncoding``) in windows of 32 x 32
 pixels, persons being in one part only. All models are one U-Net (preset "tiny", zero padding, no linear part) with as
@@ -24,7 +25,7 @@ as a floor, the distance of as many training windows. What ``--out`` holds is no
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,10 +38,12 @@ from report import Record, Row
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
 from circsde.data import RandomWindows
 from circsde.data.orientation import OrientationEncoding
+from circsde.data.sheet import sheet
 from circsde.kuramoto import KuramotoSDE
 from circsde.matching.chain import Chain
 from circsde.metrics.phase_fields import MEASURES, compare
@@ -270,6 +273,17 @@ def show(folder: Path) -> None:
         Console(width=150).print(table)
 
 
+def picture(task: Task, names: Iterable[str], path: Path, columns: int = 8, larger: int = 3) -> None:
+    """Ridges along the first samples of each contender by multistep steps, a row each."""
+    encoding, rows = OrientationEncoding(period=9.0), []
+    for name in names:
+        theta = torch.from_numpy(np.load(task.run(name) / f"multistep-{max(EVALUATIONS)}-{task.samples}.npy"))[:columns]
+        parts = interpolate(torch.stack((theta.cos(), theta.sin()), 1), scale_factor=larger, mode="bicubic")
+        rows.append(encoding.decode(torch.atan2(parts[:, 1], parts[:, 0])))
+    with replacing(path, force=True) as temporary:
+        sheet(torch.cat(rows), columns, gap=6).save(temporary, format="png")
+
+
 def main() -> None:
     """Fill the table, contender by contender."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -286,6 +300,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("out/orientation_fields"), help="where trainings are kept")
     parser.add_argument("--out", type=Path, help="where results are kept")
     parser.add_argument("--table", type=Path, help="show the results of this folder")
+    parser.add_argument("--picture", type=Path, help="draw ridges along samples that --runs holds, and measure nothing")
     given = parser.parse_args()
     if given.table is not None:
         show(given.table)
@@ -303,6 +318,9 @@ def main() -> None:
             chosen = tuple(given.sampler or SAMPLERS)
             task = Task(source, given.runs, given.seed, *work, device=given.device, samplers=chosen)
             names, out = given.contender or list(CONTENDERS), given.out or given.runs
+        if given.picture is not None:
+            picture(task, given.contender or ("attraction", "local", "wrapped diffusion", "standard"), given.picture)
+            return
         out.mkdir(parents=True, exist_ok=True)
         real, train = (
             read(task.source, part).phases(count, OrientationEncoding(), seed)
