@@ -5,6 +5,7 @@ import re
 import shlex
 import statistics
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -265,13 +266,7 @@ def image_table(record: Result) -> list[str]:
     return [" ".join(f"| {title} | {' | '.join(row)} |".split()) for title, row in rows.items()]
 
 
-ORIENTATIONS = {
-    "wrapped diffusion": "Wrapped diffusion",
-    "attraction": "attraction alone",
-    "local": "local coupling",
-    "global": "global coupling",
-    "standard": "the standard model",
-}
+ORIENTATIONS = ("wrapped diffusion", "attraction", "local", "global", "standard")
 
 
 def orientation_cells(name: str) -> list[Result]:
@@ -284,16 +279,13 @@ def orientation_table(record: Result) -> list[str]:
     """Distances of every contender: mean over seeds, least and largest; the floor; mean numbers of singularities."""
     floors = [found[3] for found in record["measures"]["multistep/10"].values()]
     rows = [f"| training windows: the floor | | {' | '.join(f'{floor:.3f}' for floor in floors)} |"]
-    for name in ORIENTATIONS:
-        for n in (10, 25, 100):
-            cells = [
-                cell["measures"][f"multistep/{n}"]
-                for cell in orientation_cells(name)
-                if cell["measures"].get(f"multistep/{n}")
-            ]
-            values = {measure: [cell[measure][0] for cell in cells] for measure in cells[0]}
-            shown = " | ".join(f"{np.mean(v):.3f} ({min(v):.3f} to {max(v):.3f})" for v in values.values())
-            rows.append(f"| {name}, {len(cells)} seeds | {n} | {shown} |")
+    cells = [(name, "multistep") for name in ORIENTATIONS] + [("standard", "ancestral")]
+    for (name, sampler), n in product(cells, (10, 25, 100)):
+        found = [cell["measures"][f"{sampler}/{n}"] for cell in orientation_cells(name)]
+        values = {measure: [one[measure][0] for one in found] for measure in found[0]}
+        shown = " | ".join(f"{np.mean(v):.3f} ({min(v):.3f} to {max(v):.3f})" for v in values.values())
+        rows.append(f"| {name}, {sampler} | {n} | {shown} |")
+        assert len(found) == 3
     means = record["means"]["real"]
     rows.append(f"{means['positive']:.2f} and {means['negative']:.2f} in held-out windows")
     return rows

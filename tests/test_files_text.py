@@ -388,6 +388,7 @@ def angles_of(values: NDArray[np.float64]) -> list[list[str]]:
 @example([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]], Style(",", ".", "none", False, False, "NA", "\n"))
 @example([[math.nan] * 3, [1.5, 2.5, 3.5]], Style(" ", ",", "none", False, True, "nan", "\n"))
 @example([[math.nan, 1.5, 2.5], [1.5, 2.5, 3.5]], Style(",", ".", "R", True, False, "-", "\n"))
+@example([[0.0, 0.0, 5e-324], [0.0, 0.0, 0.0]], Style(",", ".", "none", False, False, "NA", "\n", "°"))
 @example([[0.0] * 3, [0.0, 1.0, 90.24516991582095]], Style(",", ".", "none", False, False, "NA", "\n", "°"))
 def test_tables_in_any_style_are_read_back_to_the_last_bit(
     tmp_path_factory: pytest.TempPathFactory, rows: list[list[float]], style: Style

@@ -27,7 +27,7 @@ LINES, HEAD = 200, 1 << 18
 _POINT = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?\s*[°º]?")
 _COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?\s*[°º]?")
 _WHOLE = re.compile(r"[+-]?\d+\s*[°º]?")
-_OTHER = re.compile(r"[+-]?(\d+[eE][+-]?\d+|inf(inity)?)", re.IGNORECASE)
+_OTHER = re.compile(r"[+-]?(\d+[eE][+-]?\d+\s*[°º]?|inf(inity)?)", re.IGNORECASE)
 _TIME = re.compile(TIME)
 _REMARKS = ("#", "%", "@")
 
