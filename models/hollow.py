@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
+from circsde.models.blocks import clock_of_class
 from circsde.models.mlp import CLOCK, ScoreMLP, tangent
 from circsde.typing import Angles, Tangent, Time
 
@@ -39,9 +40,9 @@ class HollowMLP(ScoreMLP):
     """
 
     def with_diagonal(self, t: Time, theta: Angles) -> tuple[Tangent, Tangent]:
-        """The score, and the diagonal ``d score_i / d theta_i`` of its Jacobian, 1/rad^2, exactly."""
+        """The score without a class, and the diagonal ``d score_i / d theta_i`` of its Jacobian, 1/rad^2, exactly."""
         noise, flat = self._noise_of_each(t, theta), theta.flatten(1)
-        clock = self.clock(noise.log())
+        clock = clock_of_class(self.clock(noise.log()), self.labels, None)
         others = self._others(flat, clock)
 
         def alone(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ or a wrong one: the divergence of the flow would be silently zero.
 """
 
 import re
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ _POINTS = 4  # the number of points at which the derivative of a field is checke
 _NEAR = 0.01  # rad, their distance from the angles given, which may be special points
 _CONSISTENT = 0.1  # relative difference of two difference quotients that can be trusted
 _WRONG = 0.2  # relative difference of a derivative from them that cannot
+_DIRECTIONS = 8  # the number of angles by which a known diagonal is checked
+_DIFFERS = 1e-3  # relative difference of a known diagonal, or 1 / rad^2, that rounding does not explain
 
 
 def ask(field: Field, t: Time, theta: Angles, name: str = "field") -> Tensor:
@@ -89,6 +92,28 @@ def check_derivative(field: Field, t: Time, theta: Angles, name: str) -> None:
             f"the derivative of the {name} is {derivative[i].item():.3g} by torch.func and {near[i].item():.3g} by"
             f" finite differences at t = {float(t):g}, so the divergence would be wrong: {_ADVICE}"
         )
+
+
+def check_diagonal(field: Field, with_diagonal: Callable[..., tuple[Tensor, Tensor]], t: Time, theta: Angles) -> None:
+    """Refuse a ``with_diagonal`` whose values, or whose derivatives by a few of the angles, are not those of the field.
+
+    Raises:
+        ValueError: In that case.
+    """
+    x, d = theta[:1], theta[0].numel()
+    value, slopes = with_diagonal(t, x)
+    some = torch.linspace(0, d - 1, min(d, _DIRECTIONS), device=theta.device).long()
+    directions = torch.nn.functional.one_hot(some, d).to(theta).reshape(-1, *theta.shape[1:])
+    _, pull = torch.func.vjp(lambda y: field(t, y), x.expand_as(directions))  # type: ignore[misc]
+    expected = (pull(directions)[0] * directions).flatten(1).sum(1)
+    known = field(t, x)
+    for what, found, right in (("score", value, known), ("diagonal", slopes.flatten()[some], expected)):
+        gap, size = (found - right).abs().max().item(), right.abs().max().item()
+        if not gap <= _DIFFERS * max(size, 1.0):
+            raise ValueError(
+                f"the {what} by with_diagonal is {gap:.2g} away from that of the score itself, of size {size:.2g}, at t"
+                f" = {float(t):g}: a class that overrides forward must override with_diagonal, too, or set it to None"
+            )
 
 
 _ADVICE = (

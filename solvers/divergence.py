@@ -16,7 +16,7 @@ from circsde.noise import evaluate, ito_drift, spreading
 from circsde.sde import SDE
 from circsde.solvers.brownian import Brownian
 from circsde.solvers.colouring import colour_signs
-from circsde.solvers.derivatives import check_derivative
+from circsde.solvers.derivatives import check_derivative, check_diagonal
 from circsde.solvers.quadrature import Vector, hermite, middle, nodes, rule
 from circsde.streams import key
 from circsde.torus import wrap
@@ -61,6 +61,8 @@ class FlowField:
             TypeError: If one of them does not take the dtype of the angles.
         """
         check_derivative(self.score, t, theta, "score")
+        if (diagonal := getattr(self.score, "with_diagonal", None)) is not None:
+            check_diagonal(self.score, diagonal, t, theta)
         if self._drift_divergence is None:
             check_derivative(partial(ito_drift, self.sde), t, theta, "drift")
 

@@ -58,6 +58,56 @@ def test_the_diagonal_is_that_of_the_jacobian(shape: tuple[int, ...]) -> None:
     assert full.abs().amin() > 0.0  # every component depends on every angle
 
 
+def test_the_diagonal_of_a_network_with_classes_is_that_without_a_class() -> None:
+    net = HollowMLP((3,), DIFFUSION, width=24, depth=1, classes=2).double().requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    theta = angles(3, 3)
+    score, diagonal = net.with_diagonal(0.3, theta)
+    torch.testing.assert_close(score, net(0.3, theta))
+    torch.testing.assert_close(diagonal, jacobian(net, theta).diagonal(dim1=1, dim2=2), atol=1e-12, rtol=1e-10)
+    assert float((score - net(0.3, theta, torch.tensor([0, 1, 0]))).abs().max()) > 1e-2
+
+
+class Halved(HollowMLP):
+    """A class that overrides the score, but not its diagonal."""
+
+    def forward(self, t: Time, theta: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Half of the score."""
+        return 0.5 * super().forward(t, theta, labels)
+
+
+class Shifted(HollowMLP):
+    """A class whose diagonal, but not its score, is another one's."""
+
+    def with_diagonal(self, t: Time, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """A diagonal that is too large."""
+        score, diagonal = super().with_diagonal(t, theta)
+        return score, diagonal + 0.1
+
+
+class Whole(Halved):
+    """The same, by the whole Jacobian."""
+
+    with_diagonal = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(("kind", "what"), [(Halved, "score"), (Shifted, "diagonal")])
+def test_a_diagonal_that_is_not_that_of_the_score_is_refused(kind: type[HollowMLP], what: str) -> None:
+    sde, theta = KuramotoSDE((3,), schedule=Schedule.constant(reference=1.0, diffusion=1.0)), angles(2, 3)
+    nets = {each: each((3,), DIFFUSION, width=24, depth=1).double().requires_grad_(False) for each in (kind, Whole)}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for parameter in nets[kind].parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    nets[Whole].load_state_dict(nets[kind].state_dict())
+    with pytest.raises(ValueError, match=f"the {what} by with_diagonal is .* override with_diagonal"):
+        log_prob(sde, nets[kind], theta, prior=sde.terminal_law(), n_steps=4, method="rk4")
+    assert log_prob(sde, nets[Whole], theta, prior=sde.terminal_law(), n_steps=4, method="rk4").value.isfinite().all()
+
+
 def test_one_time_for_all_is_that_time_for_each_and_whole_turns_change_nothing() -> None:
     net, theta = network(), angles(4, 5)
     each, turned = torch.full((4,), 0.3, dtype=torch.float64), theta + 2 * math.pi
@@ -78,12 +128,12 @@ def test_its_likelihood_is_that_by_the_trace_of_the_whole_jacobian(coupled: bool
     fast = log_prob(sde, net, theta, method="rk4", n_steps=4)
     plain = log_prob(sde, lambda t, x: net(t, x), theta, method="rk4", n_steps=4)
     torch.testing.assert_close(fast.value, plain.value, atol=1e-9, rtol=1e-12)
-    wrong = log_prob(sde, Halved(net), theta, method="rk4", n_steps=4)
-    assert (wrong.value - plain.value).abs().max() > 1e-2  # the diagonal is what it is read from
+    near = log_prob(sde, Scaled(net), theta, method="rk4", n_steps=4)
+    assert (near.value - plain.value).abs().max() > 1e-6  # the diagonal is what it is read from
 
 
-class Halved:
-    """A network that gives half of its diagonal."""
+class Scaled:
+    """A network whose diagonal is wrong by less than is noticed."""
 
     def __init__(self, net: HollowMLP) -> None:
         self.net = net
@@ -94,7 +144,7 @@ class Halved:
 
     def with_diagonal(self, t: Time, theta: Tensor) -> tuple[Tensor, Tensor]:
         score, diagonal = self.net.with_diagonal(t, theta)
-        return score, 0.5 * diagonal
+        return score, 1.0001 * diagonal
 
 
 def test_an_exact_divergence_evaluates_the_network_of_the_others_once() -> None:
