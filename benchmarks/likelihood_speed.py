@@ -37,7 +37,7 @@ from circsde.torus import difference, mean_direction, wrap
 
 D, SEED = 6, 0
 SDE = angle_process(Process.DIFFUSION, (D,))
-OURS = (1e-2, 1e-3, 3e-4, 1e-4, 3e-5, 1e-6)
+OURS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-6)
 THEIRS = (1e-5, 3e-6, 1e-6, 3e-7, 1e-7)
 BOUNDS = (1e-2, 1e-3)
 

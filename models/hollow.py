@@ -51,6 +51,8 @@ class HollowMLP(ScoreMLP):
         score, pull = torch.func.vjp(alone, flat)  # type: ignore[misc]
         return score.reshape(theta.shape), pull(torch.ones_like(score))[0].reshape(theta.shape)
 
+    with_rough_diagonal = with_diagonal
+
     def _make_layers(self, angles: int, width: int, depth: int) -> None:
         if not 1 < angles <= width:
             raise ValueError(f"a hollow network is for 2 angles or more, up to its width={width}, got {angles}")

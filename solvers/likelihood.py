@@ -35,6 +35,7 @@ from circsde.torus import wrap
 from circsde.typing import Angles, Field, PerSample
 
 _LOOK = 0.38  # the time at which the score is checked, as a part of the horizon
+_ROUGH = 1e-4  # nats; from this tolerance on, derivatives in single precision err far less
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,7 @@ class LogProb:
             nothing of rounding. NaN where the score has no second derivative by ``torch.func``. With probes that are
             fresh at every node it counts their noise, too.
         nfe: Evaluations of the score; with its derivative at the nodes of the quadrature, ``4 steps + 1`` or more,
-            and once per step for ``error``. A few at four points, by which the derivative of the score is checked, are
-            not counted.
+            and once per step for ``error``. A few at four points, where the score is checked, are not counted.
         probes: The number of probes; 0 where the divergence is exact.
         status: ``"success"``, ``"max_probes"`` (``stderr`` missed its target), or why the flow was given up.
         message: About the first sample that failed.
@@ -124,19 +124,18 @@ def log_prob(
             is not that of Hutchinson's because ``value`` then changes within its standard error with the steps, so with
             the tolerance and the batch, and ``error`` takes the noise for an error.
         method: The method, as for :func:`circsde.odeint`.
-        atol: The tolerance of an adaptive method, and of the quadrature in each of its steps.
+        atol: The tolerance of an adaptive method, and of the quadrature in each of its steps. From 1e-4 on, a
+            ``ScoreMLP`` has the derivatives of an exact divergence in single precision, unless there is ``wrt``.
         n_steps: The steps of a fixed-step method, at least 2.
         max_step: The longest step of an adaptive method, as for :func:`circsde.odeint`.
         max_steps: The most steps to try.
-        batch_size: Samples to work on together: a bound on memory. The path of a sample takes 16 bytes per angle and
-            step.
+        batch_size: Samples to work on together: a bound on memory, 16 bytes per sample, angle and step for the path.
         generator: The generator of the probes, or a seed. A sample's probes depend on the seed and its index only.
         first_sample: The index of the first sample.
         wrt: Tensors in which ``value`` shall be differentiable: ``theta``, parameters of the score, of the equation.
             Its gradients are those of the computed value on the steps that were taken, to rounding, and so those of
             the exact log-density to the tolerance. Steps and nodes are computed again in the backward pass: 80 bytes
-            per angle and step are kept, whatever the network. Take a one-step method and a score that is twice
-            differentiable.
+            per angle and step are kept, whatever the network. Take a one-step method and a twice differentiable score.
 
     Raises:
         ValueError: If the SDE has no default prior, a choice is unknown, angles have the wrong shape, or the score, or
@@ -160,7 +159,7 @@ def log_prob(
     probing = divergence == "probing"
     probes = (64 if probing else 1) if probes is None else probes
     _check_choices(sde, theta, divergence, probes, probe_law, stderr_target, max_probes, method, n_steps)
-    flow = FlowField(sde, score)
+    flow = FlowField(sde, score, rough=method not in FIXED and atol >= _ROUGH)
     flow.check(torch.tensor(_LOOK * sde.horizon, dtype=torch.float64), wrap(theta))
     prior = sde.settled_law() if prior is None else prior
     if wrt:
