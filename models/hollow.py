@@ -26,8 +26,9 @@ class HollowMLP(ScoreMLP):
     It takes the arguments of :class:`ScoreMLP`; width and depth describe each of the two networks.
 
     It learns more slowly. On six torsions of lysine (width 128, depth 3, twice the features) 60 s of one core made
-    1,419 updates against 3,548, a negative log-likelihood of 1.84 against 1.61 nats, and exact likelihoods 1.7 times as
-    fast.
+    1,419 updates against 3,548, and a negative log-likelihood of 1.84 against 1.61 nats. Score and diagonal of 100
+    samples take 5, 9 and 17 ms of one core with 6, 20 and 50 angles; those of a :class:`ScoreMLP` of that width take
+    10, 41 and 103 ms, and 5, 15 and 36 ms with derivatives in single precision.
 
     Raises:
         ValueError: If there is one angle only, or there are more angles than units in a layer.
