@@ -72,7 +72,7 @@ def test_steps_of_equal_information() -> None:
     times = equal_information(sde, theta, 12, 0.02)
     assert len(times) == 13
     assert (times[0], times[-1]) == (0.0, 1.0)
-    assert float(sde.variance(0.0, times[1])) ** 0.5 == pytest.approx(0.02, rel=1e-2)
+    assert float(sde.variance(0.0, times[1])) ** 0.5 == pytest.approx(0.02, rel=1e-9)
     lost = -np.diff(waves(sde, theta, times[1:])["information"])
     assert np.allclose(lost, lost.mean(), rtol=0.05)
     even = -np.diff(waves(sde, theta, np.linspace(times[1], 1.0, 12).tolist())["information"])

@@ -16,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 import xarray as xr
+from scipy.optimize import brentq
 from torch import Tensor
 
 from circsde.coupling import LocalCoupling
@@ -60,7 +61,7 @@ def waves(sde: KuramotoSDE, theta: Angles, times: Sequence[float]) -> xr.Dataset
     """
     _check(sde, theta, times)
     shape = tuple(sde.event_shape or ())
-    variance = transform(sde, difference(theta.double(), sde.reference_phase.double())).var(0)
+    variance = transform(sde, difference(theta.double(), sde.reference_phase.to(theta).double())).var(0).cpu()
     damping = 1.0 - _eigenvalues(sde)
     decay, noise = _linear(sde, damping, times)
     signal = variance * (-2.0 * decay).exp()
@@ -88,15 +89,13 @@ def equal_information(sde: KuramotoSDE, theta: Angles, n_steps: int, smallest: f
     Raises:
         ValueError: As :func:`waves`, or if there are fewer than 2 steps, or all the noise is smaller.
     """
-    horizon = sde.horizon
-    ends = np.linspace(0.0, horizon, CELLS * 16 + 1)[1:]
-    spread = np.sqrt([number(sde.variance(0.0, t)) for t in ends.tolist()])
-    if n_steps < 2 or not 0.0 < smallest < spread[-1]:
+    horizon, total = sde.horizon, number(sde.variance(0.0, sde.horizon)) ** 0.5
+    if n_steps < 2 or not 0.0 < smallest < total:
         raise ValueError(
-            f"expected at least 2 steps and a smallest noise between 0 and {spread[-1]:g} rad, got {n_steps} steps and"
+            f"expected at least 2 steps and a smallest noise between 0 and {total:g} rad, got {n_steps} steps and"
             f" {smallest:g} rad"
         )
-    first = float(np.interp(smallest, spread, ends))
+    first = brentq(lambda t: number(sde.variance(0.0, t)) - smallest**2, 0.0, horizon, xtol=1e-14)
     fine = np.geomspace(first, horizon, CELLS)
     fine[0], fine[-1] = first, horizon
     left = waves(sde, theta, fine.tolist())["information"].to_numpy()
@@ -109,7 +108,7 @@ def transform(sde: KuramotoSDE, x: Tensor, *, inverse: bool = False) -> Tensor:
     """The amplitudes of the waves of images, ``(n, *event_shape)`` in float64; or images from amplitudes."""
     x = x.double()
     for axis in range(1, x.ndim):
-        basis = _basis(sde, axis - 1)
+        basis = _basis(sde, axis - 1).to(x)
         x = torch.movedim(torch.movedim(x, axis, -1) @ (basis if inverse else basis.mT), -1, axis)
     return x
 
