@@ -352,10 +352,10 @@ def image_bits(record: Result) -> list[str]:
 
 
 def rna(record: Result) -> list[str]:
-    """Mean and standard deviation over the splits, those of each split, and the largest error of a row."""
-    cells = list(record["cells"].values())
+    """Mean and standard deviation over the random splits, those of each split and by entry, and the largest error."""
+    cells = [cell for key, cell in record["cells"].items() if key.startswith("rna/")]
     nll = np.array([cell["nll"] for cell in cells])
-    splits = [f"{cell['nll']:.2f} ± {cell['stderr']:.2f}" for cell in cells]
+    splits = [f"{cell['nll']:.2f} ± {cell['stderr']:.2f}" for cell in record["cells"].values()]
     return [f"{nll.mean():.2f} ± {nll.std(ddof=1):.2f}", *splits, f"{max(cell['largest_error'] for cell in cells):.4f}"]
 
 
