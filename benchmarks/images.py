@@ -155,9 +155,9 @@ class Task:
 
 
 @cache
-def read(source: str, part: str) -> ImageSet:
-    """A part of a data set, held in memory."""
-    return image_set(source, crop=SIZE, part=part, prints=10)  # type: ignore[arg-type]
+def read(source: str, part: str, size: int = SIZE) -> ImageSet:
+    """A part of a data set, for windows of ``size`` pixels a side, held in memory."""
+    return image_set(source, crop=size, part=part, prints=10)  # type: ignore[arg-type]
 
 
 def fit(task: Task, name: str, model: str, seed: int) -> Trained:

@@ -28,7 +28,7 @@ from circsde.metrics.minutiae import MEASURES, Detector, compare, leader
 from circsde.streams import torch_stream
 
 PICTURES = Path(__file__).parent / "results" / "images"
-GAP, COLUMNS, KEY = 2, 12, "multistep/25"
+GAP, KEY = 2, "multistep/25"
 
 
 def pictures(sheet: Path) -> Tensor:

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from images import distances, read, start_law
 from numpy.typing import NDArray
 from report import Record, Row, keep, options
 from rich.console import Console
@@ -38,7 +39,7 @@ from scipy.stats import permutation_test, rankdata
 from torch import Tensor
 
 from circsde.coupling import Coupling, GlobalCoupling, LocalCoupling, NoCoupling
-from circsde.data import ImageSet, RandomWindows, image_set
+from circsde.data import ImageSet, RandomWindows
 from circsde.encoding import PhaseEncoding
 from circsde.kuramoto import KuramotoSDE
 from circsde.laws.distributions import WrappedNormal
@@ -49,7 +50,6 @@ from circsde.models.settings import Settings
 from circsde.models.training import train
 from circsde.models.transitions import Objective
 from circsde.models.unet import PRESETS, ScoreUNet
-from circsde.sampling.choose_start import choose
 from circsde.sampling.generate import generate
 from circsde.sampling.reverse import Recipe
 from circsde.schedule import Schedule
@@ -105,7 +105,7 @@ class Task:
 
     def images(self, part: str) -> ImageSet:
         """The images to learn from, ``train``, or those held out, ``test``."""
-        return image_set(self.source, crop=SIZE, part=part, prints=10)  # type: ignore[arg-type]
+        return read(self.source, part, SIZE)
 
     def phases(self, part: str) -> RandomWindows:
         """Their windows as phases."""
@@ -164,7 +164,7 @@ def measured(task: Task, name: str, theta: Angles, seed: int) -> dict[str, list[
     run = task.runs / f"{name}-{seed}".replace(", ", "-").replace(" ", "-").replace("/", "-")
     data = task.phases("train"), task.phases("test")
     trained = train(network, chain, Objective.PATHWISE, *data, run, settings, accelerator="cpu")
-    law, _ = choose(trained.chain, data[0], fitted=1000, compared=250)
+    law = start_law(run, trained.chain, data[0], simulated=1000)
     real = task.images("test").windows(2 * task.samples, seed=1)
     familiar = task.images("train").windows(2 * task.samples, seed=2)
     found = {}
@@ -172,10 +172,8 @@ def measured(task: Task, name: str, theta: Angles, seed: int) -> dict[str, list[
         recipe = Recipe("multistep", n, denoise=False)
         drawn = generate(trained.chain, trained.network, law, task.samples, recipe, seed=seed, batch_size=64)
         pictures = ENCODING.decode(torch.from_numpy(drawn["theta"].to_numpy()))
-        distances = compare(real, pictures, train=familiar, resamples=100, generator=torch_stream(0, "resampling")).sel(
-            measure="gabor_frechet"
-        )
-        found[str(n)] = [float(distances[each]) for each in ("value", "low", "high", "floor")]
+        judged = compare(real, pictures, train=familiar, resamples=100, generator=torch_stream(0, "resampling"))
+        found[str(n)] = distances(judged)["gabor_frechet"]
     return found
 
 
