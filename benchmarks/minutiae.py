@@ -1,22 +1,27 @@
-"""Do generated fingerprints have the minutiae of real ones, and does that judge agree with the Gabor-Frechet distance?
+"""What do networks trained on fingerprints say of generated ones, and do they agree with the Gabor-Frechet distance?
 
-    python benchmarks/minutiae.py --quick                                   # seconds; a stand-in finds the minutiae
-    python benchmarks/minutiae.py --data FOLDER --out benchmarks/results/minutiae.json
+    python benchmarks/minutiae.py --quick                                   # seconds; stand-ins look at them
+    python benchmarks/minutiae.py --data FOLDER [--runs FOLDER] --out benchmarks/results/minutiae.json
 
-FOLDER holds ``socofing/``. Judged are the pictures of ``benchmarks/images.py`` that are kept beside its results, 48 of
-each training, drawn with 25 evaluations by multistep steps, all seeds of a model together; real are windows of
-held-out persons, and the floor is the distance of as many training windows. Minutiae are found by LEADER, a trained
-network (``circsde.metrics.minutiae``), in windows that are enlarged 2.7 times. Beside them is the Gabor-Frechet
-distance of all 500 samples that ``benchmarks/images.py`` measured.
+FOLDER of the data holds ``socofing/``. Judged are pictures of ``benchmarks/images.py`` by multistep steps: all of seed
+0 with 10, 25 and 100 evaluations where ``--runs``, the folder of its runs and results, holds them, else those beside
+its results here, 48 of each training with 25 evaluations, all seeds of a model together. Real are windows of held-out
+persons, and the floor is the distance of as many training windows. LEADER finds minutiae (``circsde.metrics.minutiae``)
+in windows that are enlarged 2.7 times, and its encoder describes them; SNFOE and SNFFE find the distance of ridges
+(``circsde.metrics.ridges``). Beside them is the Gabor-Frechet distance of all 500 samples that ``benchmarks/images.py``
+measured.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from images import MODELS, SIZE, across_seeds, distances, read
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,11 +29,14 @@ from report import Record, Row, keep, options
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from circsde.metrics.minutiae import MEASURES, Detector, compare, leader
+from circsde.metrics import minutiae, ridges
+from circsde.metrics.minutiae import Detector, leader
+from circsde.metrics.ridges import leader_features, ridge_periods
 from circsde.streams import torch_stream
 
 PICTURES = Path(__file__).parent / "results" / "images"
-GAP, KEY = 2, "multistep/25"
+GAP, KEY, EVALUATIONS = 2, "multistep/25", (10, 25, 100)
+Describe = Callable[[Tensor], Tensor]
 
 
 def pictures(sheet: Path) -> Tensor:
@@ -43,15 +51,47 @@ def pictures(sheet: Path) -> Tensor:
     return torch.stack(parts)
 
 
-def judged(samples: Tensor, real: Tensor, train: Tensor, detector: Detector) -> dict[str, Any]:
-    """The distances of a set of pictures, with intervals and floors, and its means."""
-    found = compare(real, samples, train=train, detector=detector, generator=torch_stream(0, "resampling"))
-    means = {str(one): found["mean"].sel(set=one).values.tolist() for one in found["set"].values}
-    return {"n": len(samples), "measures": distances(found), "means": means}
+@dataclass(frozen=True)
+class Judges:
+    """What looks at pictures; every picture is seen once, as real ones are compared with each model."""
+
+    detector: Detector
+    features: Describe
+    periods: Describe
+
+    def distances(self, samples: Tensor, real: Tensor, train: Tensor) -> dict[str, Any]:
+        """The distances of a set of pictures, with intervals and floors, and its means."""
+        generator = torch_stream(0, "resampling")
+        found = xr.concat(
+            [
+                minutiae.compare(real, samples, train=train, detector=self.detector, generator=generator),
+                ridges.compare(
+                    real,
+                    samples,
+                    train=train,
+                    features=self.features,
+                    periods=self.periods,
+                    generator=generator,
+                ),
+            ],
+            dim="measure",
+            combine_attrs="override",
+        )
+        measures = {name: [finite(x) for x in row] for name, row in distances(found).items()}
+        means = {
+            str(one): dict(zip(measures, map(finite, found["mean"].sel(set=one).values.tolist()), strict=True))
+            for one in found["set"].values
+        }
+        return {"n": len(samples), "measures": measures, "means": means}
 
 
-def remembering(detector: Detector) -> Detector:
-    """The same detector, which sees every picture once: real ones are compared with each model."""
+def finite(x: float) -> float | None:
+    """The number, or None where it is infinite or NaN: pictures without minutiae have no spacing of them."""
+    return x if math.isfinite(x) else None
+
+
+def detected_once(detector: Detector) -> Detector:
+    """The same detector, which remembers what it has seen."""
     known: dict[bytes, Sequence[tuple[float, float, bool, float]]] = {}
 
     def detect(picture: NDArray[np.uint8]) -> Sequence[tuple[float, float, bool, float]]:
@@ -63,6 +103,20 @@ def remembering(detector: Detector) -> Detector:
     return detect
 
 
+def described_once(describe: Describe) -> Describe:
+    """The same description, which remembers what it has seen."""
+    known: dict[bytes, Tensor] = {}
+
+    def remember(pictures: Tensor) -> Tensor:
+        keys = [picture.numpy().tobytes() for picture in pictures]
+        new = [i for i, key in enumerate(keys) if key not in known]
+        if new:
+            known.update(zip((keys[i] for i in new), describe(pictures[new]), strict=True))
+        return torch.stack([known[key] for key in keys])
+
+    return remember
+
+
 def dark_corners(picture: NDArray[np.uint8]) -> list[tuple[float, float, bool, float]]:
     """A stand-in for the quick form: pixels darker than all around them."""
     inner = picture[1:-1, 1:-1]
@@ -71,56 +125,84 @@ def dark_corners(picture: NDArray[np.uint8]) -> list[tuple[float, float, bool, f
     return [(float(x + 1), float(y + 1), bool((x + y) % 2), 1.0 - picture[y + 1, x + 1] / 60.0) for y, x in darkest]
 
 
+def striped(pictures: Tensor) -> Tensor:
+    """Stand-ins for the features of a network: the mean squares of pictures, and of their differences both ways."""
+    along, across = pictures.diff(dim=1), pictures.diff(dim=2)
+    return torch.stack([x.square().mean((1, 2)).double() for x in (pictures, along, across)], 1)
+
+
+def half_waves(pictures: Tensor) -> Tensor:
+    """A stand-in for ridge periods: rows over half the changes of sign along them."""
+    return 2.0 * pictures.shape[1] / (1.0 + (pictures.sign().diff(dim=1) != 0).double().sum(1).mean(1))
+
+
 def table(record: Record) -> list[str]:
-    """A row per model: distances with intervals, floors, and the Gabor-Frechet distance."""
-    rows = []
-    for model, found in record["models"].items():
-        cells = [
-            f"{v:.2f} ({low:.2f} to {high:.2f}); {floor:.2f}" for v, low, high, floor in found["measures"].values()
-        ]
-        rows.append(f"| {model} | {found['n']} | {' | '.join(cells)} | {found['gabor_frechet']:.1f} |")
-    return rows
+    """A row per model and number of evaluations: distances with intervals, floors, and the Gabor-Frechet distance."""
+
+    def cell(row: list[float | None]) -> str:
+        value, low, high, floor = row
+        return "none found" if value is None else f"{value:.2f} ({low:.2f} to {high:.2f}); {floor:.2f}"
+
+    return [
+        f"| {' | '.join([*key.rsplit('/', 1), str(found['n'])])} | {' | '.join(map(cell, found['measures'].values()))}"
+        f" | {found['gabor_frechet']:.1f} |"
+        for key, found in record["models"].items()
+    ]
 
 
 def agreement(record: Record) -> dict[str, float]:
-    """Spearman's rank correlation of each measure with the Gabor-Frechet distance, over models."""
+    """Spearman's rank correlation of each measure with the Gabor-Frechet distance, over models and evaluations."""
     models = list(record["models"].values())
-    gabor = [found["gabor_frechet"] for found in models]
-    return {
-        measure: float(spearmanr([found["measures"][measure][0] for found in models], gabor).statistic)
-        for measure in MEASURES
+    values = {
+        measure: [math.inf if (x := found["measures"][measure][0]) is None else x for found in models]
+        for measure in models[0]["measures"]
     }
+    gabor = [found["gabor_frechet"] for found in models]
+    return {measure: float(spearmanr(rows, gabor).statistic) for measure, rows in values.items()}
 
 
 def summary(record: Record) -> Iterator[Row]:
     """The rank correlations with the Gabor-Frechet distance."""
     for measure, rho in agreement(record).items():
-        yield Row(f"{measure} of minutiae: rank correlation over models", "Gabor-Frechet", rho, rho, rho)
+        yield Row(f"networks on fingerprints, {measure}: rank correlation over models", "Gabor-Frechet", rho, rho, rho)
+
+
+def kept(model: str, runs: Path | None) -> Iterator[tuple[int, Tensor, float]]:
+    """The pictures of a model that are kept, by number of evaluations, with their Gabor-Frechet distance."""
+    name = f"socofing-{model.replace(', ', '-')}"
+    drawn = [] if runs is None else sorted(runs.glob(f"{name}-0/multistep-*.npz"))
+    if runs is not None and drawn:
+        distance = json.loads((runs / f"{name}-0.json").read_text())["measures"]
+        for n in EVALUATIONS:
+            path = next(path for path in drawn if path.name.startswith(f"multistep-{n}-"))
+            pixels = torch.from_numpy(np.load(path)["pictures"])
+            yield n, pixels.float() / 127.5 - 1.0, distance[f"multistep/{n}"]["gabor_frechet"][0]
+        return
+    sheets = sorted(PICTURES.glob(f"{name}-[0-9].png"))
+    results = [json.loads(sheet.with_suffix(".json").read_text()) for sheet in sheets]
+    if any(KEY in result["measures"] for result in results):
+        yield 25, torch.cat([pictures(sheet) for sheet in sheets]), across_seeds(results, KEY, "gabor_frechet")[0]
 
 
 def main() -> None:
     """Judge all models whose pictures are kept."""
-    parser = options(__doc__, "two models, a stand-in for the detector, generated fingerprints")
+    parser = options(__doc__, "two models, stand-ins for the networks, generated fingerprints")
     parser.add_argument("--data", type=Path, help="the folder of socofing/")
+    parser.add_argument("--runs", type=Path, help="the folder of runs and results of benchmarks/images.py")
     given = parser.parse_args()
     if not given.quick and given.data is None:
         parser.error("give --data, the folder of socofing/, or --quick")
     torch.set_num_threads(1)
     source = "fingerprint" if given.quick else f"socofing:{given.data}/socofing"
-    count = 24 if given.quick else 500
-    real, train = (
-        read(source, part).windows(n, seed=seed) for part, n, seed in (("test", count, 1), ("train", 144, 2))
-    )
-    detector = remembering(dark_corners if given.quick else leader())
+    count = 150 if given.quick else 500
+    real, train = (read(source, part).windows(count, seed=seed) for part, seed in (("test", 1), ("train", 2)))
+    looks = (dark_corners, striped, half_waves) if given.quick else (leader(), leader_features(), ridge_periods())
+    judges = Judges(detected_once(looks[0]), described_once(looks[1]), described_once(looks[2]))
     models: dict[str, Any] = {}
     for model in MODELS if not given.quick else ("vp", "local, Wiener"):
-        sheets = sorted(PICTURES.glob(f"socofing-{model.replace(', ', '-')}-[0-9].png"))
-        results = [json.loads(sheet.with_suffix(".json").read_text()) for sheet in sheets]
-        if not any(KEY in result["measures"] for result in results):
-            continue
-        models[model] = judged(torch.cat([pictures(sheet) for sheet in sheets]), real, train, detector)
-        models[model]["gabor_frechet"] = across_seeds(results, KEY, "gabor_frechet")[0]
-        print(f"{model}: judged", flush=True)
+        for n, samples, distance in kept(model, given.runs):
+            models[f"{model}/{n}"] = judges.distances(samples, real, train) | {"gabor_frechet": distance}
+            print(f"{model}, {n} evaluations: judged", flush=True)
     record = {"models": models}
     keep(given.out, **record)
     print("\n".join(table(record)))

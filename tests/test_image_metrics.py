@@ -20,8 +20,8 @@ from circsde.metrics.gabor import (
     frechet_distance,
     gabor_bank,
     gabor_features,
-    gabor_frechet,
     grey,
+    scaled_frechet_distance,
 )
 from circsde.metrics.images import (
     MEASURES,
@@ -101,10 +101,10 @@ def test_the_frechet_distance_of_equal_laws_is_too_large_by_what_their_size_leav
     assert abs(found.mean() - expected) < error + 2 * expected * size / count
 
 
-def test_the_gabor_frechet_distance_does_not_depend_on_the_units_of_the_features() -> None:
+def test_the_scaled_frechet_distance_does_not_depend_on_the_units_of_the_features() -> None:
     x, y = random(50, 5, seed=9), random(50, 5, seed=10) + 0.3
     units = torch.tensor([1e-3, 1.0, 20.0, 5.0, 1e4], dtype=torch.float64)
-    assert gabor_frechet(x * units, y * units) == pytest.approx(gabor_frechet(x, y), rel=1e-9)
+    assert scaled_frechet_distance(x * units, y * units) == pytest.approx(scaled_frechet_distance(x, y), rel=1e-9)
 
 
 def test_each_filter_passes_white_noise_with_unit_energy_and_nothing_of_a_constant() -> None:

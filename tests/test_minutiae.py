@@ -1,6 +1,8 @@
 """Distances of minutiae on pictures whose minutiae are planted, and LEADER where pyfing is installed."""
 
 import math
+from collections.abc import Callable
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circsde.data import fingerprints
+from circsde.metrics import ridges
 from circsde.metrics.minutiae import compare, leader, minutiae
+from circsde.metrics.ridges import leader_features, ridge_periods
 
 
 def spots(picture: NDArray[np.uint8]) -> list[tuple[float, float, bool, float]]:
@@ -33,6 +37,9 @@ def measured(real: Tensor, samples: Tensor) -> dict[str, float]:
     found = compare(real, samples, detector=spots, resamples=5, generator=generator)
     return {str(name): float(found["value"].sel(measure=name)) for name in found["measure"].values}
 
+
+# not importorskip: importing Keras fails where no backend is named, which leader() does
+needs_pyfing = pytest.mark.skipif(find_spec("pyfing") is None, reason="needs pyfing, of the extra minutiae")
 
 TWO = [(3, 4, 1.0), (3, 9, 0.5)]
 
@@ -77,8 +84,50 @@ def test_without_pyfing_the_message_says_what_to_install(monkeypatch: pytest.Mon
         leader()
 
 
+@pytest.mark.parametrize("describe", [leader_features, ridge_periods])
+def test_ridges_without_pyfing_say_so_as_well(monkeypatch: pytest.MonkeyPatch, describe: Callable[[], object]) -> None:
+    monkeypatch.setattr("circsde.metrics.minutiae.find_spec", lambda _: None)
+    with pytest.raises(ImportError, match=r"pip install 'circsde\[minutiae\]'"):
+        describe()
+
+
+def test_distances_of_features_and_periods_are_those_of_their_laws() -> None:
+    """One feature whose means are 1 apart and whose standard deviations are 1 in the unit of the real ones."""
+    grey = torch.tensor([-0.5, 0.0, 0.5, 1.0])
+    real, samples = grey[:2, None, None].expand(2, 4, 4), grey[2:, None, None].expand(2, 4, 4)
+    found = ridges.compare(
+        real,
+        samples,
+        train=real,
+        features=lambda pictures: pictures.mean((1, 2))[:, None],
+        periods=lambda pictures: 3.0 + pictures.mean((1, 2)),
+        resamples=5,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert found["value"].sel(measure="features").item() == pytest.approx(1.0 / 0.125)  # in units of the variance
+    assert found["value"].sel(measure="period").item() == pytest.approx(1.0)
+    assert found["floor"].values.tolist() == [0.0, 0.0]
+    assert found["units"].values.tolist() == ["1", "pixels"]
+
+
+@needs_pyfing
+def test_ridges_of_waves_have_their_period_and_features_tell_prints_from_blurred_ones() -> None:
+    row, column = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    waves = torch.stack([0.8 * torch.sin(math.tau * (0.8 * column + 0.6 * row) / T) for T in (3.0, 4.0, 5.0, 6.0)])
+    expected = torch.tensor([3.0, 4.0, 5.0, 6.0], dtype=torch.float64)
+    torch.testing.assert_close(ridge_periods()(waves), expected, rtol=0.06, atol=0.0)
+    features = leader_features()
+    prints = fingerprints(96, (32, 32), ridge_period=3.5, generator=torch.Generator().manual_seed(0))
+    real, alike, blurred = prints[:48], prints[48:], torch.nn.functional.avg_pool2d(prints[48:], 3, 1, 1)
+    assert features(real).shape == (48, 128)
+    generator = torch.Generator().manual_seed(0)
+    found = ridges.compare(real, blurred, train=alike, features=features, resamples=5, generator=generator)
+    value, floor = (float(found[name].sel(measure="features")) for name in ("value", "floor"))
+    assert value > 5.0 * floor > 0.0
+
+
+@needs_pyfing
 def test_leader_finds_minutiae_in_prints_and_none_in_noise() -> None:
-    pytest.importorskip("pyfing", reason="pyfing finds minutiae; it is in the extra minutiae")
     generator = torch.Generator().manual_seed(0)
     prints = fingerprints(3, (96, 96), ridge_period=9.0, generator=generator)
     found = minutiae(prints, leader(dpi=500.0))

@@ -138,7 +138,7 @@ def frechet_distance(x: Float[Tensor, "n features"], y: Float[Tensor, "m feature
     return float(((x.mean(0) - y.mean(0)).square().sum() + traces - 2.0 * cross).clamp(min=0.0))
 
 
-def gabor_frechet(real: Float[Tensor, "n features"], other: Float[Tensor, "m features"]) -> float:
+def scaled_frechet_distance(real: Float[Tensor, "n features"], other: Float[Tensor, "m features"]) -> float:
     """The Frechet distance of features in units of their standard deviations over ``real``."""
     scale = real.std(0)
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circsde.metrics.comparison import Interval, Measure, bootstrap, columns, distances, positive, wasserstein
-from circsde.metrics.gabor import GREY_LEVEL, Images, gabor_features, gabor_frechet, grey
+from circsde.metrics.gabor import GREY_LEVEL, Images, gabor_features, grey, scaled_frechet_distance
 from circsde.metrics.texture import ROUNDING, coherence, grey_levels, nearness, radial_power, ridge_frequency
 
 NEAR_QUANTILE = 0.05
@@ -61,7 +61,7 @@ def copy_share(samples: Float[Tensor, " n"]) -> float:
 
 
 MEASURES: dict[str, Measure] = {
-    "gabor_frechet": Measure(gabor_features, gabor_frechet, "1"),
+    "gabor_frechet": Measure(gabor_features, scaled_frechet_distance, "1"),
     "coherence": Measure(coherence, wasserstein, "1"),
     "ridge_frequency": Measure(ridge_frequency, wasserstein, "cycles/pixel"),
     "spectrum": Measure(lambda images: radial_power(images)[1], spectrum_distance, "nats"),

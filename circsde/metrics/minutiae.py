@@ -7,13 +7,15 @@ pyfing, Keras and OpenCV are the extra ``minutiae``. Distances take any other de
 import math
 import os
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,6 +34,32 @@ class Detector(Protocol):
         """Column and row of each in pixels, whether the ridge divides there, and the quality, 0 to 1."""
 
 
+def fingerprint_networks() -> ModuleType:
+    """The package pyfing, whose networks run on PyTorch.
+
+    Raises:
+        ImportError: If it is missing.
+    """
+    if find_spec("pyfing") is None:
+        raise ImportError(
+            "minutiae and ridges are found by networks of pyfing: pip install 'circsde[minutiae]', or give other"
+            " functions that find them"
+        )
+    os.environ.setdefault("KERAS_BACKEND", "torch")  # which Keras reads when it is first imported
+    return import_module("pyfing")
+
+
+def eight_bits(images: Images) -> UInt8[Tensor, "n rows columns"]:
+    """Grey pictures in [-1, 1] as 8 bits.
+
+    Raises:
+        ValueError: If pictures are not grey, or not finite.
+    """
+    if images.ndim != 3 or not bool(images.isfinite().all()):
+        raise ValueError(f"ridges are those of finite grey pictures (n, rows, columns), got {tuple(images.shape)}")
+    return ((images.detach().cpu().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
+
+
 def leader(dpi: float = DPI) -> Detector:
     """LEADER, a network that finds minutiae.
 
@@ -43,12 +71,7 @@ def leader(dpi: float = DPI) -> Detector:
 
     Source: pyfing 0.7.3, https://pypi.org/project/pyfing.
     """
-    if find_spec("pyfing") is None:
-        raise ImportError("minutiae are found by pyfing: pip install 'circsde[minutiae]', or give another detector")
-    os.environ.setdefault("KERAS_BACKEND", "torch")  # which Keras reads when it is first imported
-    import pyfing
-
-    network = pyfing.Leader()
+    network = fingerprint_networks().Leader()
 
     def detect(picture: NDArray[np.uint8]) -> list[tuple[float, float, bool, float]]:
         with torch.no_grad():  # without, its call of numpy() is refused
@@ -68,10 +91,7 @@ def minutiae(images: Images, detector: Detector) -> Float[Tensor, "n most 4"]:
     Raises:
         ValueError: If pictures are not grey, or not finite.
     """
-    if images.ndim != 3 or not bool(images.isfinite().all()):
-        raise ValueError(f"minutiae are those of finite grey pictures (n, rows, columns), got {tuple(images.shape)}")
-    eight_bits = ((images.detach().cpu().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
-    found = [detector(picture.numpy()) for picture in eight_bits]
+    found = [detector(picture.numpy()) for picture in eight_bits(images)]
     rows = torch.full((len(images), max(1, *map(len, found)), 4), torch.nan, dtype=torch.float64)
     for row, each in zip(rows, found, strict=True):
         row[: len(each)] = torch.tensor(each, dtype=torch.float64).reshape(-1, 4)
