@@ -5,18 +5,20 @@
     python benchmarks/orientation_fields.py --table benchmarks/results/orientation_fields
     python benchmarks/orientation_fields.py --data FOLDER --picture docs/figures/ridges.png  # of samples in --runs
 
-FOLDER holds ``socofing/``. Data are the doubled orientations of ridges (``OrientationEncoding``) in windows of 32 x 32
-pixels, persons being in one part only. All models are one U-Net (preset "tiny", zero padding, no linear part) with as
-many updates on as many windows, but for what it reads and answers:
+FOLDER holds ``socofing/``, ``brodatz/`` and ``ambientcg_oriented/``, of which ``--set`` takes one. Data are the doubled
+orientations of ridges (``OrientationEncoding``) in windows of ``--size`` pixels a side, persons (rows of a texture,
+images) being in one part only. All models are one U-Net (preset "tiny", zero padding, no linear part) with as many
+updates on as many windows, but for what it reads and answers:
 
 * ``wrapped diffusion``: noise alone, by denoising.
 * ``attraction``: the same noise, and attraction to phase 0, but no coupling; ``local`` (radius 5) and ``global``
   coupling besides. By pathwise matching, with the published rates of noise; ``attraction`` has those of ``local``.
 * ``standard``: variance-preserving diffusion of cosine and sine as two channels, epsilon prediction; the estimate of
-  the data is clipped in each step, and the angle of the pair is the phase.
+  the data is clipped in each step, and the angle of the pair is the phase. ``edm``: the same with the preconditioning,
+  the weights and the noise levels of EDM.
 
 Multistep steps take one evaluation of the network each, from the simplest start law that passes tests against simulated
-states; the standard model is sampled by ancestral steps, too. Measured are the distances of
+states; the models of pairs are sampled by ancestral steps, too. Measured are the distances of
 ``circsde.metrics.phase_fields`` to windows of held-out persons, with bootstrap intervals over windows and samples and,
 as a floor, the distance of as many training windows. What ``--out`` holds is not measured again, samples that
 ``--runs`` holds are not drawn again, and a training that was stopped is resumed.
@@ -31,9 +33,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import euclidean
 import numpy as np
 import torch
-from images import SIZE, across_seeds, by_cell, distances, read, start_law
+from images import SIZE, WINDOWS, across_seeds, by_cell, distances, read, start_law
 from report import Record, Row
 from rich.console import Console
 from rich.table import Table
@@ -53,7 +56,7 @@ from circsde.models.training import Trained, train
 from circsde.models.transitions import Objective
 from circsde.models.unet import PRESETS, ScoreUNet
 from circsde.models.values import sample as sample_values
-from circsde.models.variance_preserving import EpsilonUNet, VariancePreserving
+from circsde.models.variance_preserving import VariancePreserving
 from circsde.record import provenance, replacing
 from circsde.sampling.generate import generate
 from circsde.sampling.reverse import Recipe
@@ -61,7 +64,13 @@ from circsde.schedule import Schedule
 from circsde.streams import seed_torch, torch_stream
 from circsde.typing import Angles
 
-SHAPE, EPOCHS, STEPS, EVALUATIONS = (SIZE, SIZE), 10, 100, (10, 25, 100)
+EPOCHS, STEPS, EVALUATIONS = 10, 100, (10, 25, 100)
+SOURCES = {
+    "socofing": "socofing:{}/socofing",
+    "brodatz": "brodatz:{}/brodatz",
+    "ambientcg": "{}/ambientcg_oriented",
+    "generated": "fingerprint",
+}
 
 
 @dataclass(frozen=True)
@@ -72,15 +81,15 @@ class Contender:
     weight: float
     objective: Objective = Objective.PATHWISE
 
-    @property
-    def equation(self) -> KuramotoSDE:
+    def equation(self, shape: tuple[int, int]) -> KuramotoSDE:
         """The forward equation of the phases."""
-        return KuramotoSDE(SHAPE, self.coupling, Schedule.published(STEPS, reference_weight=self.weight))
+        return KuramotoSDE(shape, self.coupling, Schedule.published(STEPS, reference_weight=self.weight))
 
 
-CONTENDERS: dict[str, Contender | None] = {
+CONTENDERS: dict[str, Contender | euclidean.Kind] = {
     "wrapped diffusion": Contender(NoCoupling(), 0.0, Objective.DENOISING),
-    "standard": None,
+    "standard": "plain",
+    "edm": "edm",
     "attraction": Contender(NoCoupling(), 1.0),
     "local": Contender(LocalCoupling(RADIUS), 1.0),
     "global": Contender(GlobalCoupling(), 1.5),
@@ -109,7 +118,9 @@ class Components:
 class Task:
     """The settings that all cells of a run share."""
 
+    name: str
     source: str
+    size: int
     runs: Path
     seed: int
     updates: int
@@ -128,11 +139,11 @@ class Task:
 
     def chosen(self, name: str) -> tuple[str, ...]:
         """The samplers of a contender: phases have one."""
-        return tuple(one for one in self.samplers if one == "multistep" or CONTENDERS[name] is None)
+        return tuple(one for one in self.samplers if one == "multistep" or isinstance(CONTENDERS[name], str))
 
     def windows(self, part: str) -> RandomWindows:
         """Doubled orientations of the images to learn from, ``train``, or of those held out, ``test``."""
-        return RandomWindows(read(self.source, part), OrientationEncoding())
+        return RandomWindows(read(self.source, part, self.size), OrientationEncoding())
 
     def run(self, name: str) -> Path:
         """The folder in which a contender is trained and its samples are kept."""
@@ -157,12 +168,14 @@ def fit(task: Task, name: str) -> Trained:
     seed_torch(task.seed, "weights")
     architecture = {"padding": "zeros", **PRESETS["tiny"]}
     contender, where = CONTENDERS[name], "gpu" if task.device == "cuda" else "cpu"
-    if contender is None:
-        values = VariancePreserving((2, *SHAPE))
-        network, pairs = EpsilonUNet(values, **architecture), (Components(training), Components(validation))
+    if not isinstance(contender, Contender):
+        pairs = Components(training), Components(validation)
+        windows = pairs[0](WINDOWS, torch_stream(task.seed, "linear part"))
+        values, network = euclidean.model(contender, windows, **architecture)
         return train(network, values, Objective.DENOISING, *pairs, task.run(name), settings, accelerator=where)
-    sde = contender.equation
-    score = ScoreUNet(SHAPE, sde.schedule.diffusion, head="scalar", **architecture)
+    shape = task.size, task.size
+    sde = contender.equation(shape)
+    score = ScoreUNet(shape, sde.schedule.diffusion, head="scalar", **architecture)
     chain, data = Chain.uniform(sde, STEPS), (training, validation)
     return train(score, chain, contender.objective, *data, task.run(name), settings, accelerator=where)
 
@@ -222,7 +235,14 @@ def fill(task: Task, name: str, path: Path, real: Angles, train: Angles) -> None
     Raises:
         ValueError: If the results belong to another training, or to other numbers of samples.
     """
-    about = {"updates": task.updates, "batch": task.batch, "samples": task.samples, "real": len(real)}
+    about = {
+        "set": task.name,
+        "size": task.size,
+        "updates": task.updates,
+        "batch": task.batch,
+        "samples": task.samples,
+        "real": len(real),
+    }
     fresh = {"cell": name, "seed": task.seed, **about, "means": {}, "measures": {}}
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else fresh
     if any(kept[key] != value for key, value in about.items()):
@@ -288,7 +308,9 @@ def main() -> None:
     """Fill the table, contender by contender."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two contenders, ten updates, generated fingerprints")
-    parser.add_argument("--data", type=Path, help="the folder of socofing/")
+    parser.add_argument("--data", type=Path, help="the folder of the data sets")
+    parser.add_argument("--set", default="socofing", choices=[name for name in SOURCES if name != "generated"])
+    parser.add_argument("--size", type=int, default=SIZE, help="of windows, pixels")
     parser.add_argument("--contender", action="append", choices=CONTENDERS, help="may be given again; by default all")
     parser.add_argument("--sampler", action="append", choices=SAMPLERS, help="to draw by; by default both")
     parser.add_argument("--evaluations", type=int, nargs="+", default=EVALUATIONS, choices=EVALUATIONS)
@@ -306,24 +328,35 @@ def main() -> None:
         show(given.table)
         return
     if not given.quick and given.data is None:
-        parser.error("give --data, the folder of socofing/, or --quick")
+        parser.error("give --data, the folder of the data sets, or --quick")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         if given.quick:
-            task, n_real = Task("fingerprint", Path(scratch), 0, EPOCHS, 4, 8, (5,), resamples=4, simulated=64), 16
-            names, out = ["standard", "local"], Path(scratch)
+            data = "generated", SOURCES["generated"], SIZE
+            task, n_real = Task(*data, Path(scratch), 0, EPOCHS, 4, 8, (5,), resamples=4, simulated=64), 16
+            names, out = ["edm", "local"], Path(scratch)
         else:
-            source, n_real = f"socofing:{given.data}/socofing", 1500
-            work = given.updates, given.batch, given.samples, tuple(given.evaluations)
-            chosen = tuple(given.sampler or SAMPLERS)
-            task = Task(source, given.runs, given.seed, *work, device=given.device, samplers=chosen)
+            task = Task(
+                given.set,
+                SOURCES[given.set].format(given.data),
+                given.size,
+                given.runs,
+                given.seed,
+                given.updates,
+                given.batch,
+                given.samples,
+                tuple(given.evaluations),
+                device=given.device,
+                samplers=tuple(given.sampler or SAMPLERS),
+            )
+            n_real = 1500
             names, out = given.contender or list(CONTENDERS), given.out or given.runs
         if given.picture is not None:
             picture(task, given.contender or ("attraction", "local", "wrapped diffusion", "standard"), given.picture)
             return
         out.mkdir(parents=True, exist_ok=True)
         real, train = (
-            read(task.source, part).phases(count, OrientationEncoding(), seed)
+            read(task.source, part, task.size).phases(count, OrientationEncoding(), seed)
             for part, count, seed in (("test", n_real, 1), ("train", task.samples, 2))
         )
         for name in names:
