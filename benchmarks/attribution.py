@@ -2,6 +2,7 @@ r"""Which part of a model makes its images better: coupling, attraction, linear 
 
     python benchmarks/attribution.py --quick                                    # seconds, on generated fingerprints
     python benchmarks/attribution.py --data FOLDER --runs FOLDER --out benchmarks/results/attribution.json
+    python benchmarks/attribution.py --data FOLDER --runs FOLDER --picture docs/figures/samples.png
 
 FOLDER of the data holds ``socofing/`` and ``brodatz/``; that of the runs holds trainings of ``benchmarks/images.py``
 and the pictures drawn from them, for instance those of
@@ -28,8 +29,10 @@ from images import SOURCES, read
 from report import Record, Row, keep, options
 from torch import Tensor
 
+from circsde.data.sheet import sheet
 from circsde.metrics.comparison import Interval, bootstrap
 from circsde.metrics.gabor import gabor_features, scaled_frechet_distance
+from circsde.record import replacing
 from circsde.streams import torch_stream
 
 EVALUATIONS = (10, 25, 50, 100, 300)
@@ -54,6 +57,9 @@ SWITCHES = {
     "multistep steps, of values": Switch(("vp", "multistep"), ("vp", "ancestral")),
     "multistep steps, of phases": Switch(("attraction, Wiener", "multistep"), ("attraction, Wiener", "published")),
 }
+
+
+PICTURED = ("local, Wiener", "attraction, Wiener", "vp, Wiener", "edm", "vp")
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,16 @@ def summary(record: Record) -> Iterator[Row]:
                 )
 
 
+def picture(name: str, data: Path, runs: Path, path: Path, columns: int = 16) -> None:
+    """Held-out windows in the first row, then the first samples of each of ``PICTURED`` with 10 evaluations."""
+    rows = [read(SOURCES[name].format(data), "test").windows(columns, seed=1)]
+    for model in PICTURED:
+        file = sorted((runs / f"{name}-{model.replace(', ', '-')}-0").glob("multistep-10-*.npz"))[-1]
+        rows.append(torch.from_numpy(np.load(file)["pictures"][:columns]).float() / 127.5 - 1.0)
+    with replacing(path, force=True) as temporary:
+        sheet(torch.cat(rows), columns, gap=4, zoom=2).save(temporary, format="png")
+
+
 def generated(folder: Path) -> None:
     """Pictures for the quick form: those with coupling are prints, the others are noise."""
     for model in ("local, Wiener", "attraction, Wiener"):
@@ -166,12 +182,16 @@ def main() -> None:
     parser = options(__doc__, "generated fingerprints, and noise in place of samples")
     parser.add_argument("--data", type=Path, help="the folder of the data sets")
     parser.add_argument("--runs", type=Path, help="the folder of trainings and pictures of benchmarks/images.py")
+    parser.add_argument("--picture", type=Path, help="draw samples of the models with 10 evaluations, measure nothing")
     parser.add_argument("--windows", type=int, default=4000, help="of held-out images")
     parser.add_argument("--resamples", type=int, default=200)
     given = parser.parse_args()
     if not given.quick and (given.data is None or given.runs is None):
         parser.error("give --data and --runs, or --quick")
     torch.set_num_threads(1)
+    if given.picture is not None:
+        picture("socofing", given.data, given.runs, given.picture)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         runs, windows, resamples = given.runs, given.windows, given.resamples
         names: tuple[str, ...] = ("socofing", "brodatz")
