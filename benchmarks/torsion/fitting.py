@@ -3,7 +3,8 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +15,10 @@ from circsde.solvers.likelihood import LogProb
 Batches = Callable[[int], tuple[Tensor, ...]]
 """Draws tensors of so many rows; what each tensor holds depends on the model."""
 
-Answer = tuple[Callable[[Tensor], Tensor | LogProb], dict[str, float]]
+Density = Callable[[Tensor], Tensor | LogProb]
+"""A log-density of rows."""
+
+Answer = tuple[Density, dict[str, float]]
 """A log-density, and notes."""
 
 BLOCK = {"cpu": 8, "cuda": 128}
@@ -22,6 +26,9 @@ BLOCK = {"cpu": 8, "cuda": 128}
 
 CHECKS = 20
 """How often a model looks at its validation rows."""
+
+LARGEST_ERROR = 1e-3
+"""The bound on the discretisation error of every row, nats."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,31 @@ class Task:
     def generator(self) -> torch.Generator:
         """A generator with this task's seed."""
         return torch.Generator(self.device).manual_seed(self.seed)
+
+
+def accurate(log_prob: Callable[[nn.Module, Tensor, float], LogProb], score: nn.Module, atol: float) -> Density:
+    """Log-densities at a tolerance, and of rows whose error may be too large in float64 at a quarter of it, then less.
+
+    Args:
+        log_prob: Takes the score, rows and a tolerance.
+        score: The score, in float32.
+        atol: The tolerance.
+    """
+    double = deepcopy(score).double()
+
+    def evaluate(theta: Tensor) -> LogProb:
+        found = log_prob(score, theta, atol)
+        for times in (1, 2, 3):
+            rows = (found.error > LARGEST_ERROR).nonzero()[:, 0]
+            if len(rows) == 0:
+                break
+            again = log_prob(double, theta[rows].double(), atol / 4**times)
+            pairs = (found.value, again.value), (found.error, again.error)
+            value, error = (old.index_copy(0, rows, new) for old, new in pairs)
+            found = replace(found, value=value, error=error)
+        return found
+
+    return evaluate
 
 
 def fit(

@@ -10,7 +10,7 @@ from circsde.models.settled_residual import SettledResidual
 from circsde.models.transitions import Objective, TensorSampler, Transitions
 from circsde.schedule import Linear
 from circsde.solvers.likelihood import LogProb, log_prob
-from torsion.fitting import Answer, Task, fit
+from torsion.fitting import Answer, Task, accurate, fit
 
 STEPS, RATE = 100, 2e-3
 """The steps of the chain, and the learning rate of this package's network, wherever it is used."""
@@ -68,7 +68,7 @@ def diffusion(task: Task, process: Process, aim: Objective) -> Answer:
         batch=batch,
     )
 
-    def log_density(theta: Tensor) -> LogProb:
-        return log_prob(sde, score, theta, atol=task.design.atol, batch_size=4096)
+    def solve(score: nn.Module, rows: Tensor, atol: float) -> LogProb:
+        return log_prob(sde, score, rows, atol=atol, batch_size=4096)
 
-    return log_density, notes
+    return accurate(solve, score, task.design.atol), notes

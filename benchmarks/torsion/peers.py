@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from circsde.coupling import NoCoupling
 from circsde.kuramoto import KuramotoSDE
@@ -13,7 +13,7 @@ from circsde.models.transitions import TensorSampler
 from circsde.schedule import Linear, Schedule
 from circsde.solvers.likelihood import LogProb, log_prob
 from circsde.torus import TWO_PI, difference, wrap
-from torsion.fitting import Answer, Task, fit
+from torsion.fitting import Answer, Task, accurate, fit
 from torsion.ours import HELD_OUT, RATE, network
 
 COMPONENTS = (10, 20, 40, 80, 160, 320, 640)
@@ -80,11 +80,11 @@ def flow_matching(task: Task) -> Answer:
     )
     still = KuramotoSDE((task.angles,), NoCoupling(), Schedule.constant(diffusion=1.0))  # the flow is minus the score
 
-    def log_density(theta: Tensor) -> LogProb:
-        uniform, atol = VonMises(0.0, 0.0), task.design.atol
-        return log_prob(still, lambda t, x: field(1.0 - t, x), theta, prior=uniform, atol=atol, batch_size=4096)
+    def solve(field: nn.Module, rows: Tensor, atol: float) -> LogProb:
+        uniform = VonMises(0.0, 0.0)
+        return log_prob(still, lambda t, x: field(1.0 - t, x), rows, prior=uniform, atol=atol, batch_size=4096)
 
-    return log_density, notes
+    return accurate(solve, field, task.design.atol), notes
 
 
 def mixture(task: Task) -> Answer:
