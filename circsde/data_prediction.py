@@ -12,10 +12,12 @@ noise, leave it out: the last ends at x. Without slopes the steps of ``l = 0`` a
 ancestral ones. :class:`CorrectedStep` takes x as quadratic in v, from two steps before, and corrects each step by the
 prediction at its end.
 
-DPM-Solver++ 2M takes x as linear in lambda. To second order in the step that is the same, but lambda has no bound where
-noise ends, so that a last step to almost no noise would follow the slope far beyond the data. In v the prediction is
-smooth down to the data, and ``c`` is at most v. Where a long step follows a short one, it still goes no further than x
-went in the step before: ``c`` is at most the change of v there.
+DPM-Solver++ 2M takes x as linear in lambda: ``(H - (1 - e^(-p H)) / p) dx/dlambda`` in place of ``-c dx/dv``. To second
+order in the step that is the same, but lambda has no bound where noise ends, so that a last step to almost no noise
+follows the slope far beyond the data. In v the prediction is smooth down to the data, and ``c`` is at most v. Where a
+long step follows a short one, it still goes no further than x went in the step before: ``c`` is at most the change of v
+there. Steps towards a mean leave out variance. In the logarithm the slope is followed further, which adds some: on a grid
+of 10 steps down to time 0 that is often nearer, on one of 25 or more it is often too much.
 
 Sources: Lu et al. 2022, arXiv 2211.01095 (DPM-Solver++ 2M and 3M); Song et al. 2021, arXiv 2010.02502 (DDIM); Ho et al.
 2020, arXiv 2006.11239 (ancestral); Zhao et al. 2023, arXiv 2302.04867, and Xue et al. 2023, arXiv 2309.05019
@@ -24,10 +26,15 @@ Sources: Lu et al. 2022, arXiv 2211.01095 (DPM-Solver++ 2M and 3M); Song et al. 
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 from torch import Tensor
 
 from circsde.typing import Amplitude, Angles, Tangent
+
+Variable = Literal["variance", "log-noise"]
+LEAST = 1e-6
+"""A step that leaves less than this part of the noise level is the last one, to rounding of the times."""
 
 
 class ExponentialStep:
@@ -35,11 +42,12 @@ class ExponentialStep:
 
     Args:
         stochasticity: l.
-        slopes: Whether the prediction moves; else it is constant over a step.
+        linear_in: The variable in which the prediction is linear, the noise variance or the logarithm of the noise
+            level; None where it is constant over a step.
     """
 
-    def __init__(self, stochasticity: float, *, slopes: bool = True) -> None:
-        self.stochasticity, self.slopes = stochasticity, slopes
+    def __init__(self, stochasticity: float, *, linear_in: Variable | None = "variance") -> None:
+        self.stochasticity, self.linear_in = stochasticity, linear_in
         self._before: tuple[Amplitude, Tangent] | None = None
 
     def __call__(self, theta: Angles, ahead: Tangent, sigma: Amplitude, end: Amplitude, xi: Tensor) -> Angles:
@@ -56,11 +64,15 @@ class ExponentialStep:
         left = end / sigma
         kept = left**p
         moved = theta + (1.0 - kept) * ahead
-        if self.slopes and self._before is not None and _positive(end):
+        if self.linear_in is not None and self._before is not None and _positive(end - LEAST * sigma):
             sigma_before, ahead_before = self._before
-            quotient = -_log(left) if abs(p - 2.0) < 1e-6 else (1.0 - left ** (p - 2.0)) / (p - 2.0)
-            c = sigma**2 * (1.0 - kept) - p * end**2 * quotient
-            moved = moved + _at_most_one(c / (sigma_before**2 - sigma**2)) * (ahead - ahead_before)
+            if self.linear_in == "log-noise":
+                part = (-_log(left) - (1.0 - kept) / p) / _log(sigma_before / sigma)
+            else:
+                quotient = -_log(left) if abs(p - 2.0) < 1e-6 else (1.0 - left ** (p - 2.0)) / (p - 2.0)
+                c = sigma**2 * (1.0 - kept) - p * end**2 * quotient
+                part = _at_most_one(c / (sigma_before**2 - sigma**2))
+            moved = moved + part * (ahead - ahead_before)
         if self.stochasticity:
             moved = moved + sigma * (left**2 - kept**2) ** 0.5 * xi
         moved = moved.to(theta.dtype)

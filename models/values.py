@@ -17,7 +17,7 @@ from circsde.typing import Angles, Field, Time
 Clip = Literal["never", "end", "always"]
 FLOWS = ("midpoint", "heun2", "rk4")
 """Samplers along the probability flow, by their names in torchdiffeq."""
-METHODS = ("ancestral", "multistep", "multistep3", "ddim", *FLOWS)
+METHODS = ("ancestral", "multistep", "dpmpp_2m", "multistep3", "ddim", *FLOWS)
 """All samplers."""
 Step: TypeAlias = Callable[[float, float, Angles], Angles]
 """A step of a state from a time to an earlier one."""
@@ -87,8 +87,8 @@ def denoise(
 
     ``"ancestral"`` draws ``x_s`` from its law given ``x_t`` and the estimate of ``x_0`` (Ho et al.), at any times
     ``s < t``. ``"multistep"`` and ``"ddim"`` (Song et al. 2021, arXiv:2010.02502) are steps of the same kind towards
-    that estimate, see :class:`circsde.data_prediction.ExponentialStep`, and ``"multistep3"`` those of
-    :class:`circsde.data_prediction.CorrectedStep`. The others follow the probability flow: with
+    that estimate, and so is ``"dpmpp_2m"``, DPM-Solver++ 2M, see :class:`circsde.data_prediction.ExponentialStep`;
+    ``"multistep3"`` takes those of :class:`circsde.data_prediction.CorrectedStep`. The others follow the probability flow: with
     ``y = x / alpha`` and ``u = sigma / alpha`` it is ``dy / du = eps_hat``, whose Euler steps are those of DDIM.
 
     Args:
@@ -116,10 +116,11 @@ def denoise(
     eps = _estimator(process, score, clip == "always")
     draw = noise or (lambda: torch.randn_like(x))
     steps: dict[str, ExponentialStep | CorrectedStep] = {
-        "ancestral": ExponentialStep(1.0, slopes=False),
+        "ancestral": ExponentialStep(1.0, linear_in=None),
         "multistep": ExponentialStep(stochasticity),
+        "dpmpp_2m": ExponentialStep(stochasticity, linear_in="log-noise"),
         "multistep3": CorrectedStep(stochasticity),
-        "ddim": ExponentialStep(0.0, slopes=False),
+        "ddim": ExponentialStep(0.0, linear_in=None),
     }
     step = _towards(process, eps, steps[method], draw) if method in steps else _flow(process, eps, method)
     for i, (t, s) in enumerate(pairwise(times.tolist())):

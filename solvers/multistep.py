@@ -11,6 +11,9 @@ steps of Euler-Maruyama, whose error of first order is undone by that shift wher
 1: there the last step, to no noise, ends at the mean of the data (Tweedie's formula), and the steps before it are long
 against the time that is left.
 
+``dpmpp_2m`` is DPM-Solver++ 2M as it is published, in whose steps x is linear in the logarithm of the noise level instead
+of in its variance. Its orders are the same; the errors of few steps differ.
+
 Along the flow the order of ``multistep3`` is 3, down to the data; with noise it is that of ``multistep``, with a
 smaller error.
 
@@ -21,6 +24,7 @@ Sources: Lu et al. 2022, arXiv 2211.01095 (DPM-Solver++); Zhao et al. 2023, arXi
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from circsde.data_prediction import CorrectedStep, ExponentialStep
 from circsde.sde import SDE, ReverseSDE
@@ -51,6 +55,11 @@ def prediction(sde: ReverseSDE, t: float, sigma: Amplitude, theta: Angles) -> Ta
     return axpy(sigma**2 * sde.score(t, theta), pull, forward.drift(t, theta))
 
 
+def dpmpp_2m() -> Step:
+    """The steps of DPM-Solver++ 2M of one solution."""
+    return multistep(partial(ExponentialStep, linear_in="log-noise"))
+
+
 def multistep3() -> Step:
     """The steps of third order of one solution."""
     return multistep(CorrectedStep)
@@ -63,6 +72,13 @@ MULTISTEP = replace(
     note="reversed equations only: few evaluations of the score; second order before the data",
     source="Lu et al. 2022, arXiv 2211.01095",
     begin=multistep,
+)
+DPMPP_2M = replace(
+    MULTISTEP,
+    name="dpmpp_2m",
+    step=lambda *given: dpmpp_2m()(*given),
+    note="reversed equations only: DPM-Solver++ 2M, down to the data",
+    begin=dpmpp_2m,
 )
 MULTISTEP3 = replace(
     MULTISTEP,

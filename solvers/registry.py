@@ -7,10 +7,10 @@ from circsde.solvers.adams import ADAMS_BASHFORTH2
 from circsde.solvers.ancestral import ANCESTRAL
 from circsde.solvers.methods import METHODS, Method
 from circsde.solvers.multiplicative import FORMS, MULTIPLICATIVE
-from circsde.solvers.multistep import MULTISTEP, MULTISTEP3
+from circsde.solvers.multistep import DPMPP_2M, MULTISTEP, MULTISTEP3
 from circsde.solvers.third_order import KUTTA3
 
-BACK_IN_TIME = {method.name: method for method in (ANCESTRAL, MULTISTEP, MULTISTEP3)}
+BACK_IN_TIME = {method.name: method for method in (ANCESTRAL, MULTISTEP, DPMPP_2M, MULTISTEP3)}
 """Methods of reversed equations."""
 
 ON_REQUEST = {method.name: method for method in (ADAMS_BASHFORTH2, KUTTA3)}

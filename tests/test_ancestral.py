@@ -115,7 +115,7 @@ def test_an_equation_that_runs_forwards_is_refused() -> None:
         sdeint(SDE_, torch.zeros(1, 1), (0.0, 1.0), n_steps=2, method="ancestral")
 
 
-@pytest.mark.parametrize("method", ["ancestral", "multistep", "multistep3"])
+@pytest.mark.parametrize("method", ["ancestral", "multistep", "dpmpp_2m", "multistep3"])
 def test_a_reversed_equation_with_a_drift_of_its_own_is_refused(method: str) -> None:
     """These steps are made of the score and the forward drift, and would leave out what such a drift adds."""
 

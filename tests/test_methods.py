@@ -14,13 +14,13 @@ from circsde.solvers.ancestral import ANCESTRAL
 from circsde.solvers.correctors import langevin
 from circsde.solvers.integrate import sdeint
 from circsde.solvers.methods import METHODS, Method
-from circsde.solvers.multistep import MULTISTEP, MULTISTEP3
+from circsde.solvers.multistep import DPMPP_2M, MULTISTEP, MULTISTEP3
 from circsde.typing import Angles, Tangent, Time
 from strategies import ALL_METHODS, SINUSOIDAL, random_angles
 
 RATES = Schedule.constant(0.5, 0.5, 1.0)
 ON_REVERSED = ALL_METHODS | {
-    method.name: method for method in (ANCESTRAL, MULTISTEP, MULTISTEP3, langevin("heun", 0.1))
+    method.name: method for method in (ANCESTRAL, MULTISTEP, DPMPP_2M, MULTISTEP3, langevin("heun", 0.1))
 }
 ON_REVERSED |= {"langevin mobius_strang": langevin("mobius_strang", 0.1)}
 

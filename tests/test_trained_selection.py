@@ -174,6 +174,7 @@ def test_candidates_hold_few_steps_many_steps_sde_and_flow() -> None:
     offered = samplers(EXACT)
     assert {one.method for one in offered} >= {
         "multistep",
+        "dpmpp_2m",
         "multistep3",
         "ancestral",
         "heun",

@@ -99,6 +99,7 @@ def test_remembering_a_step_brings_the_flow_nearer_to_the_data_than_ddim() -> No
         return float(((ends[0] - ends[1]) / 2 / expected - 1).abs().max())
 
     assert error("multistep") < 0.5 * error("ddim")  # all that is left is the last step, which both take alike
+    assert error("dpmpp_2m") < 0.5 * error("ddim")
     assert error("multistep3") < 0.2 * error("multistep")
 
 
@@ -134,7 +135,7 @@ def test_many_steps_give_the_law_of_the_data_but_not_at_a_wrong_rate(method: str
         assert (float(moments(ends)) < 0.13) == right
 
 
-@pytest.mark.parametrize("method", ["ancestral", "multistep", "multistep3", "ddim", "heun2"])
+@pytest.mark.parametrize("method", ["ancestral", "multistep", "dpmpp_2m", "multistep3", "ddim", "heun2"])
 def test_a_sample_depends_on_its_seed_and_index_only(method: str) -> None:
     def drawn(count: int, first: int = 0, seed: int = 7) -> Tensor:
         options: dict[str, Any] = {"n_steps": 4, "method": method, "seed": seed, "first_sample": first}

@@ -5,7 +5,7 @@ from circsde.exact.catalogue import PROBLEMS
 METHODS = ("euler_maruyama", "heun", "sra1", "mobius_strang", "noise_flow_noise", "leimkuhler_matthews")
 """Names to complete and to list in the help, where importing ``circsde.solvers.METHODS`` would take a second."""
 
-BACK_IN_TIME = ("ancestral", "multistep", "multistep3")
+BACK_IN_TIME = ("ancestral", "multistep", "dpmpp_2m", "multistep3")
 """Methods for reversed equations only."""
 
 

@@ -57,7 +57,7 @@ def sample(
     run: options.Run,
     count: Annotated[int, option(SOLVER, "The number of samples.", "-n", "--count", least=1)] = 1000,
     steps: Annotated[
-        int | None, option(SOLVER, "The number of steps; by default 25 for multistep, else 100.", least=1)
+        int | None, option(SOLVER, "The number of steps; by default 25 for multistep and dpmpp_2m, else 100.", least=1)
     ] = None,
     method: options.StepBack = None,
     stochasticity: Annotated[float, option(SOLVER, "1 is the reverse SDE, 0 the probability flow.")] = 1.0,
@@ -133,7 +133,9 @@ def sample(
         raise ValueError(f"{written} would be a table of angles, and {run} is a model of images: name it PATH.nc")
     few = images and not corrector  # Langevin steps need a method that remembers none
     method = method or ("multistep" if few else "heun")
-    steps = steps or (len(model.chain) if flow in ADAPTIVE else 25 if method.startswith("multistep") else 100)
+    steps = steps or (
+        len(model.chain) if flow in ADAPTIVE else 25 if method.startswith(("multistep", "dpmpp")) else 100
+    )
     batch, given = batch or samples_at_once(model), given | {"method": method, "steps": steps}
     denoise = images and not noisy
     how = Recipe(None if flow else method, steps, Spacing(spacing), stochasticity, corrector, denoise, flow)

@@ -10,13 +10,13 @@ from circsde.sde import reverse
 from circsde.solvers.registry import find_method
 from circsde.solvers.trajectory import ADAPTIVE, FIXED
 
-METHODS = ("multistep", "multistep3", "ancestral", "euler_maruyama", "heun", "sra1", "adams_bashforth2")
+METHODS = ("multistep", "dpmpp_2m", "multistep3", "ancestral", "euler_maruyama", "heun", "sra1", "adams_bashforth2")
 """The methods of the reverse SDE that are candidates by default."""
 
 FLOWS = ("midpoint", "heun2", "rk4", "dopri5", "bosh3")
 """The methods of the probability flow that are candidates by default."""
 
-NOISELESS = ("multistep", "multistep3", "ancestral")
+NOISELESS = ("multistep", "dpmpp_2m", "multistep3", "ancestral")
 """Methods of the SDE that are candidates without noise, too; others would repeat methods of the flow."""
 
 STOCHASTICITY = (0.0, 1.0)
