@@ -7,7 +7,7 @@ r"""Which part of a model makes its images better: coupling, attraction, linear 
 FOLDER of the data holds ``socofing/`` and ``brodatz/``; that of the runs holds trainings of ``benchmarks/images.py``
 and the pictures drawn from them, for instance those of
 
-    python benchmarks/images.py --data FOLDER --batch 128 --updates 2000 --runs FOLDER --sampler multistep \
+    python benchmarks/images.py --data FOLDER --batch 128 --updates 2000 --runs FOLDER --sampler dpmpp_2m \
         --cell "socofing/local, Wiener" --cell "socofing/attraction, Wiener" --cell "socofing/vp, Wiener" ...
 
 Each switch compares two models that differ in one thing: the difference of their Gabor-Frechet distances to the same
@@ -46,19 +46,19 @@ class Switch:
     off: tuple[str, str]
 
 
+SAMPLER = "dpmpp_2m"
 SWITCHES = {
-    "local coupling": Switch(("local, Wiener", "multistep"), ("attraction, Wiener", "multistep")),
-    "global coupling": Switch(("global, Wiener", "multistep"), ("attraction, Wiener", "multistep")),
-    "phases, attracted": Switch(("attraction, Wiener", "multistep"), ("vp, Wiener", "multistep")),
-    "linear part, of values": Switch(("vp, Wiener", "multistep"), ("vp", "multistep")),
-    "linear part and attraction": Switch(("attraction, Wiener", "multistep"), ("diffusion", "multistep")),
-    "EDM": Switch(("edm", "multistep"), ("vp", "multistep")),
-    "phases, attracted, instead of EDM": Switch(("attraction, Wiener", "multistep"), ("edm", "multistep")),
-    "multistep steps, of values": Switch(("vp", "multistep"), ("vp", "ancestral")),
-    "multistep steps, of phases": Switch(("attraction, Wiener", "multistep"), ("attraction, Wiener", "published")),
+    "local coupling": Switch(("local, Wiener", SAMPLER), ("attraction, Wiener", SAMPLER)),
+    "global coupling": Switch(("global, Wiener", SAMPLER), ("attraction, Wiener", SAMPLER)),
+    "phases attracted to a point, instead of values": Switch(("attraction, Wiener", SAMPLER), ("vp, Wiener", SAMPLER)),
+    "the linear part, of values": Switch(("vp, Wiener", SAMPLER), ("vp", SAMPLER)),
+    "EDM, instead of the plain model of values": Switch(("edm", SAMPLER), ("vp", SAMPLER)),
+    "phases attracted to a point, instead of EDM": Switch(("attraction, Wiener", SAMPLER), ("edm", SAMPLER)),
+    "slopes in log-noise, of phases": Switch(("attraction, Wiener", SAMPLER), ("attraction, Wiener", "multistep")),
+    "slopes in log-noise, of values": Switch(("vp", SAMPLER), ("vp", "multistep")),
+    "slopes in log-noise, of EDM": Switch(("edm", SAMPLER), ("edm", "multistep")),
+    "DPM-Solver++ 2M, instead of ancestral steps": Switch(("vp", SAMPLER), ("vp", "ancestral")),
 }
-
-
 PICTURED = ("local, Wiener", "attraction, Wiener", "vp, Wiener", "edm", "vp")
 
 
@@ -160,7 +160,7 @@ def picture(name: str, data: Path, runs: Path, path: Path, columns: int = 16) ->
     """Held-out windows in the first row, then the first samples of each of ``PICTURED`` with 10 evaluations."""
     rows = [read(SOURCES[name].format(data), "test").windows(columns, seed=1)]
     for model in PICTURED:
-        file = sorted((runs / f"{name}-{model.replace(', ', '-')}-0").glob("multistep-10-*.npz"))[-1]
+        file = sorted((runs / f"{name}-{model.replace(', ', '-')}-0").glob(f"{SAMPLER}-10-*.npz"))[-1]
         rows.append(torch.from_numpy(np.load(file)["pictures"][:columns]).float() / 127.5 - 1.0)
     with replacing(path, force=True) as temporary:
         sheet(torch.cat(rows), columns, gap=4, zoom=2).save(temporary, format="png")
@@ -174,7 +174,7 @@ def generated(folder: Path) -> None:
         prints = read(SOURCES["generated"], "train").windows(24, seed=3)
         noise = 2.0 * torch.rand(prints.shape, generator=torch_stream(0, "samples")) - 1.0
         pixels = ((prints if model.startswith("local") else noise) + 1.0) * 127.5
-        np.savez(run / "multistep-10-24.npz", pictures=pixels.round().to(torch.uint8).numpy())
+        np.savez(run / f"{SAMPLER}-10-24.npz", pictures=pixels.round().to(torch.uint8).numpy())
 
 
 def main() -> None:

@@ -11,15 +11,15 @@ what it reads and answers:
 
 * ``vp``: variance-preserving diffusion of grey values, epsilon prediction; ``vp, Wiener``: with the linear part of the
   score measured before training; ``edm``: with the preconditioning, the weights and the noise levels of EDM. Sampled by
-  ancestral steps, by DDIM and by multistep ones with and without noise (DPM-Solver++ 2M), the estimate of the image
-  clipped in each step: compare with the best of them.
+  ancestral steps, by DDIM and, with and without noise, by multistep ones and by DPM-Solver++ 2M, the estimate of the
+  image clipped in each step: compare with the best of them.
 * ``global`` and ``local`` (radius 5) coupling with the published rates, by one-step matching along the published chain
   or by pathwise matching; ``diffusion``: the same noise without any drift, by denoising. Black and white are at
   -/+ 0.5 pi; at 0.25 pi where the name says so. ``settling``: rates in fixed proportions that leave e^-5 of the image,
   and so little noise that it hardly wraps, black and white at -/+ 0.25 pi. ``Wiener``: less noise still, at 0.15 pi,
   and the linear part of the score measured before training (``LinearResidual``); ``attraction, Wiener``: the same
-  without coupling, which shows what coupling adds. Sampled by the published Euler-Maruyama, by SRA1 and by multistep
-  ones, from the simplest start law that passes tests against simulated states.
+  without coupling, which shows what coupling adds. Sampled by the published Euler-Maruyama, by SRA1, by multistep steps
+  and by DPM-Solver++ 2M, from the simplest start law that passes tests against simulated states.
 
 Samplers are compared at equal numbers of evaluations of the network, of which SRA1 needs two a step. Distances to
 held-out windows, with bootstrap intervals and, as a floor, the distance between held-out and training windows at the
@@ -77,7 +77,7 @@ SOURCES = {
     "generated": "fingerprint",
 }
 SHEET = 48
-SAMPLERS = ("published", "ancestral", "sra1", "ddim", "multistep", "multistep flow")
+SAMPLERS = ("published", "ancestral", "sra1", "ddim", "multistep", "multistep flow", "dpmpp_2m", "dpmpp_2m flow")
 Samplers = dict[str, Callable[[int, int, int], Tensor]]
 """Samplers by name, each ``(evaluations, count, seed) -> pictures`` in [-1, 1]."""
 
@@ -228,12 +228,13 @@ def samplers(task: Task, name: str, model: str, trained: Trained, run: Path) -> 
 
             return draw
 
-        noiseless = values("multistep", stochasticity=0.0)
         return {
             "ancestral": values("ancestral"),
             "ddim": values("ddim"),
             "multistep": values("multistep", stochasticity=1.0),
-            "multistep flow": noiseless,
+            "multistep flow": values("multistep", stochasticity=0.0),
+            "dpmpp_2m": values("dpmpp_2m", stochasticity=1.0),
+            "dpmpp_2m flow": values("dpmpp_2m", stochasticity=0.0),
         }
     encoding = PhaseEncoding(kind.scale * math.pi)
     law = start_law(run, trained.chain, RandomWindows(task.images(name, "train"), encoding), task.simulated)
@@ -254,6 +255,8 @@ def samplers(task: Task, name: str, model: str, trained: Trained, run: Path) -> 
         "sra1": phases("sra1", 2),
         "multistep": phases("multistep"),
         "multistep flow": phases("multistep", stochasticity=0.0),
+        "dpmpp_2m": phases("dpmpp_2m"),
+        "dpmpp_2m flow": phases("dpmpp_2m", stochasticity=0.0),
     }
 
 
@@ -266,7 +269,7 @@ def drawn(task: Task, name: str, model: str, seed: int) -> Iterator[tuple[str, T
         draws = samplers(task, name, model, trained, run)
         for sampler, n in ((sampler, n) for sampler in draws if sampler in task.only for n in task.evaluations):
             path = task.pictures(run, sampler, n)
-            if not path.exists() and (n <= 100 or sampler == "multistep"):
+            if not path.exists() and (n <= 100 or sampler in ("multistep", "dpmpp_2m")):
                 pictures = ((draws[sampler](n, task.samples, seed) + 1.0) * 127.5).round().to(torch.uint8)
                 with replacing(path) as temporary:
                     np.savez_compressed(temporary, pictures=pictures.numpy())
@@ -325,7 +328,7 @@ def summary(record: Record) -> Iterator[Row]:
         for n in (10, 25, 100) if standard and local else ():
             peers = {sampler: across_seeds(standard, f"{sampler}/{n}", "gabor_frechet") for sampler in SAMPLERS}
             best = min((sampler for sampler in peers if peers[sampler]), key=lambda sampler: peers[sampler][0])
-            value, low, high, _ = across_seeds(local, f"multistep/{n}", "gabor_frechet")
+            value, low, high, _ = across_seeds(local, f"dpmpp_2m/{n}", "gabor_frechet")
             for sampler in dict.fromkeys((best, "ddim")):
                 peer = peers[sampler]
                 question = f"Gabor-Frechet distance, {n} evaluations, {name}"

@@ -3,7 +3,7 @@
     python benchmarks/minutiae.py --quick                                   # seconds; stand-ins look at them
     python benchmarks/minutiae.py --data FOLDER [--runs FOLDER] --out benchmarks/results/minutiae.json
 
-FOLDER of the data holds ``socofing/``. Judged are pictures of ``benchmarks/images.py`` by multistep steps: all of seed
+FOLDER of the data holds ``socofing/``. Judged are pictures of ``benchmarks/images.py`` by DPM-Solver++ 2M: all of seed
 0 with 10, 25 and 100 evaluations where ``--runs``, the folder of its runs and results, holds them, else those beside
 its results here, 48 of each training with 25 evaluations, all seeds of a model together. Real are windows of held-out
 persons, and the floor is the distance of as many training windows. LEADER finds minutiae (``circsde.metrics.minutiae``)
@@ -35,7 +35,8 @@ from circsde.metrics.ridges import leader_features, ridge_periods
 from circsde.streams import torch_stream
 
 PICTURES = Path(__file__).parent / "results" / "images"
-GAP, KEY, EVALUATIONS = 2, "multistep/25", (10, 25, 100)
+GAP, SAMPLER, EVALUATIONS = 2, "dpmpp_2m", (10, 25, 100)
+KEY = f"{SAMPLER}/25"
 Describe = Callable[[Tensor], Tensor]
 
 
@@ -170,13 +171,13 @@ def summary(record: Record) -> Iterator[Row]:
 def kept(model: str, runs: Path | None) -> Iterator[tuple[int, Tensor, float]]:
     """The pictures of a model that are kept, by number of evaluations, with their Gabor-Frechet distance."""
     name = f"socofing-{model.replace(', ', '-')}"
-    drawn = [] if runs is None else sorted(runs.glob(f"{name}-0/multistep-*.npz"))
+    drawn = [] if runs is None else sorted(runs.glob(f"{name}-0/{SAMPLER}-*.npz"))
     if runs is not None and drawn:
         distance = json.loads((runs / f"{name}-0.json").read_text())["measures"]
         for n in EVALUATIONS:
-            path = next(path for path in drawn if path.name.startswith(f"multistep-{n}-"))
+            path = next(path for path in drawn if path.name.startswith(f"{SAMPLER}-{n}-"))
             pixels = torch.from_numpy(np.load(path)["pictures"])
-            yield n, pixels.float() / 127.5 - 1.0, distance[f"multistep/{n}"]["gabor_frechet"][0]
+            yield n, pixels.float() / 127.5 - 1.0, distance[f"{SAMPLER}/{n}"]["gabor_frechet"][0]
         return
     sheets = sorted(PICTURES.glob(f"{name}-[0-9].png"))
     results = [json.loads(sheet.with_suffix(".json").read_text()) for sheet in sheets]

@@ -16,8 +16,8 @@ DPM-Solver++ 2M takes x as linear in lambda: ``(H - (1 - e^(-p H)) / p) dx/dlamb
 order in the step that is the same, but lambda has no bound where noise ends, so that a last step to almost no noise
 follows the slope far beyond the data. In v the prediction is smooth down to the data, and ``c`` is at most v. Where a
 long step follows a short one, it still goes no further than x went in the step before: ``c`` is at most the change of v
-there. Steps towards a mean leave out variance. In the logarithm the slope is followed further, which adds some: on a grid
-of 10 steps down to time 0 that is often nearer, on one of 25 or more it is often too much.
+there. Steps towards a mean leave out variance. In the logarithm the slope is followed further, which adds some: on a
+grid of 10 steps down to time 0 that is often nearer, on one of 25 or more it is often too much.
 
 Sources: Lu et al. 2022, arXiv 2211.01095 (DPM-Solver++ 2M and 3M); Song et al. 2021, arXiv 2010.02502 (DDIM); Ho et al.
 2020, arXiv 2006.11239 (ancestral); Zhao et al. 2023, arXiv 2302.04867, and Xue et al. 2023, arXiv 2309.05019

@@ -88,8 +88,9 @@ def denoise(
     ``"ancestral"`` draws ``x_s`` from its law given ``x_t`` and the estimate of ``x_0`` (Ho et al.), at any times
     ``s < t``. ``"multistep"`` and ``"ddim"`` (Song et al. 2021, arXiv:2010.02502) are steps of the same kind towards
     that estimate, and so is ``"dpmpp_2m"``, DPM-Solver++ 2M, see :class:`circsde.data_prediction.ExponentialStep`;
-    ``"multistep3"`` takes those of :class:`circsde.data_prediction.CorrectedStep`. The others follow the probability flow: with
-    ``y = x / alpha`` and ``u = sigma / alpha`` it is ``dy / du = eps_hat``, whose Euler steps are those of DDIM.
+    ``"multistep3"`` takes those of :class:`circsde.data_prediction.CorrectedStep`. The others follow the probability
+    flow: with ``y = x / alpha`` and ``u = sigma / alpha`` it is ``dy / du = eps_hat``, whose Euler steps are those of
+    DDIM.
 
     Args:
         process: The process.

@@ -11,8 +11,8 @@ steps of Euler-Maruyama, whose error of first order is undone by that shift wher
 1: there the last step, to no noise, ends at the mean of the data (Tweedie's formula), and the steps before it are long
 against the time that is left.
 
-``dpmpp_2m`` is DPM-Solver++ 2M as it is published, in whose steps x is linear in the logarithm of the noise level instead
-of in its variance. Its orders are the same; the errors of few steps differ.
+``dpmpp_2m`` is DPM-Solver++ 2M as it is published, in whose steps x is linear in the logarithm of the noise level
+instead of in its variance. Its orders are the same; the errors of few steps differ.
 
 Along the flow the order of ``multistep3`` is 3, down to the data; with noise it is that of ``multistep``, with a
 smaller error.

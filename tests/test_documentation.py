@@ -202,23 +202,23 @@ def mean_field_table(record: Result) -> list[str]:
 
 
 SAMPLERS = {
-    "standard model, multistep": ("vp", "multistep"),
-    "standard model, multistep flow": ("vp", "multistep flow"),
+    "standard model, DPM-Solver++ 2M": ("vp", "dpmpp_2m"),
+    "standard model, DPM-Solver++ 2M flow": ("vp", "dpmpp_2m flow"),
     "standard model, DDIM": ("vp", "ddim"),
     "standard model, ancestral": ("vp", "ancestral"),
-    "local, pathwise, multistep": ("local-pathwise", "multistep"),
+    "local, pathwise, DPM-Solver++ 2M": ("local-pathwise", "dpmpp_2m"),
     "local, pathwise, SRA1": ("local-pathwise", "sra1"),
     "local, pathwise, published sampler": ("local-pathwise", "published"),
-    "global, pathwise, multistep": ("global-pathwise", "multistep"),
-    "diffusion, multistep": ("diffusion", "multistep"),
+    "global, pathwise, DPM-Solver++ 2M": ("global-pathwise", "dpmpp_2m"),
+    "diffusion, DPM-Solver++ 2M": ("diffusion", "dpmpp_2m"),
     "diffusion, SRA1": ("diffusion", "sra1"),
-    "local, Wiener, multistep": ("local-Wiener", "multistep"),
-    "global, Wiener, multistep": ("global-Wiener", "multistep"),
-    "local, settling, multistep": ("local-settling", "multistep"),
+    "local, Wiener, DPM-Solver++ 2M": ("local-Wiener", "dpmpp_2m"),
+    "global, Wiener, DPM-Solver++ 2M": ("global-Wiener", "dpmpp_2m"),
+    "local, settling, DPM-Solver++ 2M": ("local-settling", "dpmpp_2m"),
     "local, settling, SRA1": ("local-settling", "sra1"),
-    "local, one-step, multistep": ("local-one-step", "multistep"),
+    "local, one-step, DPM-Solver++ 2M": ("local-one-step", "dpmpp_2m"),
     "local, one-step, published sampler": ("local-one-step", "published"),
-    "global, one-step, multistep": ("global-one-step", "multistep"),
+    "global, one-step, DPM-Solver++ 2M": ("global-one-step", "dpmpp_2m"),
     "global, one-step, published sampler": ("global-one-step", "published"),
 }
 
@@ -234,11 +234,11 @@ def distance(data: str, model: str, sampler: str, evaluations: int, measure: str
 
 
 CELLS = {
-    "local coupling": [("local-Wiener", "multistep")],
-    "global coupling": [("global-Wiener", "multistep")],
-    "standard, best sampler": [("vp", "multistep"), ("vp", "multistep flow")],
+    "local coupling": [("local-Wiener", "dpmpp_2m")],
+    "global coupling": [("global-Wiener", "dpmpp_2m")],
+    "standard, best sampler": [("vp", "dpmpp_2m"), ("vp", "dpmpp_2m flow")],
     "standard, ancestral": [("vp", "ancestral")],
-    "no drift": [("diffusion", "multistep")],
+    "no drift": [("diffusion", "dpmpp_2m")],
     "all as published": [("local-one-step", "published")],
 }
 
