@@ -155,6 +155,7 @@ def mean_field(record: Result) -> list[str]:
 def backwards(record: Result) -> list[str]:
     """Errors at the end of reverse time."""
     error = {(row["method"], row["stochasticity"], row["power"]): row["errors"] for row in record["results"]}
+    flow = {(row["method"], row["atol"]): row for row in record["flow"]}
 
     def shown(method: str, stochasticity: float, power: float, steps: int) -> str:
         return re.sub(r"e-0", "e-", f"{error[method, stochasticity, power][str(steps)]:.1e}")
@@ -164,6 +165,9 @@ def backwards(record: Result) -> list[str]:
         f"error at 40 steps falls from {shown(heun, 1.0, 1.0, 40)} to {shown(heun, 1.0, 2.0, 40)}",
         f"takes Euler–Maruyama from {shown(euler, 1.0, 1.0, 20)} to {shown(euler, 0.5, 1.0, 20)} and Heun from"
         f" {shown(heun, 1.0, 1.0, 20)} to {shown(heun, 0.5, 1.0, 20)}",
+        f"`dopri5` at `atol=1e-4` takes {flow['dopri5', 1e-4]['nfe']:.0f} evaluations",
+        f"`bosh3` takes {flow['bosh3', 1e-2]['nfe']:.0f} and has an error of {flow['bosh3', 1e-2]['upper']:.3f}",
+        f"`dopri5` takes {flow['dopri5', 1e-2]['nfe']:.0f} and has {flow['dopri5', 1e-2]['upper']:.4f}",
     ]
 
 
