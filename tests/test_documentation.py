@@ -356,11 +356,18 @@ def image_bits(record: Result) -> list[str]:
 
 
 def rna(record: Result) -> list[str]:
-    """Mean and standard deviation over the random splits, those of each split and by entry, and the largest error."""
-    cells = [cell for key, cell in record["cells"].items() if key.startswith("rna/")]
+    """Mean and standard deviation over random splits, all splits, the largest error, and peers on the first split."""
+    cells = [cell for key, cell in record["cells"].items() if key.startswith("rna/diffusion/")]
     nll = np.array([cell["nll"] for cell in cells])
     splits = [f"{cell['nll']:.2f} ± {cell['stderr']:.2f}" for cell in record["cells"].values()]
-    return [f"{nll.mean():.2f} ± {nll.std(ddof=1):.2f}", *splits, f"{max(cell['largest_error'] for cell in cells):.4f}"]
+    peers = [
+        f"| {cell['nll']:.2f} ± {cell['stderr']:.2f} | {cell['log_integral']:.2f} ({cell['log_integral_low']:.2f} to"
+        f" {cell['log_integral_high']:.2f}) |"
+        for key, cell in record["cells"].items()
+        if key.startswith("rna/") and key.split("/")[2] == "0"
+    ]
+    error = f"{max(cell['largest_error'] for cell in cells):.4f}"
+    return [f"{nll.mean():.2f} ± {nll.std(ddof=1):.2f}", *splits, error, *peers]
 
 
 def training(record: Result) -> list[str]:
