@@ -59,7 +59,7 @@ SWITCHES = {
     "slopes in log-noise, of EDM": Switch(("edm", SAMPLER), ("edm", "multistep")),
     "DPM-Solver++ 2M, instead of ancestral steps": Switch(("vp", SAMPLER), ("vp", "ancestral")),
 }
-PICTURED = ("local, Wiener", "attraction, Wiener", "vp, Wiener", "edm", "vp")
+PICTURED = ("local, Wiener", "attraction, Wiener", "vp, Wiener", "edm")
 
 
 @dataclass(frozen=True)

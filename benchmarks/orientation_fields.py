@@ -17,8 +17,8 @@ updates on as many windows, but for what it reads and answers:
   the data is clipped in each step, and the angle of the pair is the phase. ``edm``: the same with the preconditioning,
   the weights and the noise levels of EDM.
 
-Multistep steps take one evaluation of the network each, from the simplest start law that passes tests against simulated
-states; the models of pairs are sampled by ancestral steps, too. Measured are the distances of
+Multistep steps and those of DPM-Solver++ 2M take one evaluation of the network each, from the simplest start law that
+passes tests against simulated states; the models of pairs are sampled by ancestral steps, too. Measured are the distances of
 ``circsde.metrics.phase_fields`` to windows of held-out persons, with bootstrap intervals over windows and samples and,
 as a floor, the distance of as many training windows. What ``--out`` holds is not measured again, samples that
 ``--runs`` holds are not drawn again, and a training that was stopped is resumed.
@@ -94,7 +94,7 @@ CONTENDERS: dict[str, Contender | euclidean.Kind] = {
     "local": Contender(LocalCoupling(RADIUS), 1.0),
     "global": Contender(GlobalCoupling(), 1.5),
 }
-SAMPLERS = ("multistep", "ancestral")
+SAMPLERS = ("multistep", "dpmpp_2m", "ancestral")
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ class Task:
         return 32 if self.device == "cpu" else 512
 
     def chosen(self, name: str) -> tuple[str, ...]:
-        """The samplers of a contender: phases have one."""
-        return tuple(one for one in self.samplers if one == "multistep" or isinstance(CONTENDERS[name], str))
+        """The samplers of a contender: phases are not sampled by ancestral steps."""
+        return tuple(one for one in self.samplers if one != "ancestral" or isinstance(CONTENDERS[name], str))
 
     def windows(self, part: str) -> RandomWindows:
         """Doubled orientations of the images to learn from, ``train``, or of those held out, ``test``."""
@@ -207,13 +207,16 @@ def samplers(task: Task, name: str, trained: Trained) -> dict[str, Callable[[int
         return {method: values(method) for method in task.chosen(name)}
     law = start_law(task.run(name), process, task.windows("train"), task.simulated)
 
-    def multistep(n: int) -> Angles:
-        recipe = Recipe("multistep", n, denoise=False)
-        options = {"seed": task.seed, "batch_size": task.together, "device": task.device}
-        drawn = generate(process, score, law, task.samples, recipe, **options)  # type: ignore[arg-type]
-        return torch.from_numpy(drawn["theta"].to_numpy())
+    def phases(method: str) -> Callable[[int], Angles]:
+        def draw(n: int) -> Angles:
+            recipe = Recipe(method, n, denoise=False)
+            options = {"seed": task.seed, "batch_size": task.together, "device": task.device}
+            drawn = generate(process, score, law, task.samples, recipe, **options)  # type: ignore[arg-type]
+            return torch.from_numpy(drawn["theta"].to_numpy())
 
-    return dict.fromkeys(task.chosen(name), multistep)
+        return draw
+
+    return {method: phases(method) for method in task.chosen(name)}
 
 
 def drawn(task: Task, name: str) -> Iterator[tuple[str, Angles]]:
@@ -312,7 +315,7 @@ def main() -> None:
     parser.add_argument("--set", default="socofing", choices=[name for name in SOURCES if name != "generated"])
     parser.add_argument("--size", type=int, default=SIZE, help="of windows, pixels")
     parser.add_argument("--contender", action="append", choices=CONTENDERS, help="may be given again; by default all")
-    parser.add_argument("--sampler", action="append", choices=SAMPLERS, help="to draw by; by default both")
+    parser.add_argument("--sampler", action="append", choices=SAMPLERS, help="to draw by; by default all")
     parser.add_argument("--evaluations", type=int, nargs="+", default=EVALUATIONS, choices=EVALUATIONS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--updates", type=int, default=1500, help="of --batch windows each")
