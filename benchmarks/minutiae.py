@@ -3,7 +3,7 @@
     python benchmarks/minutiae.py --quick                                   # seconds; stand-ins look at them
     python benchmarks/minutiae.py --data FOLDER [--runs FOLDER] --out benchmarks/results/minutiae.json
 
-FOLDER of the data holds ``socofing/``. Judged are pictures of ``benchmarks/images.py`` by DPM-Solver++ 2M: all of seed
+FOLDER of the data holds ``socofing/``. Judged are pictures of ``benchmarks/images.py`` by DPM-Solver++ 2M: 144 of seed
 0 with 10, 25 and 100 evaluations where ``--runs``, the folder of its runs and results, holds them, else those beside
 its results here, 48 of each training with 25 evaluations, all seeds of a model together. Real are windows of held-out
 persons, and the floor is the distance of as many training windows. LEADER finds minutiae (``circsde.metrics.minutiae``)
@@ -36,7 +36,7 @@ from circsde.streams import torch_stream
 
 PICTURES = Path(__file__).parent / "results" / "images"
 GAP, SAMPLER, EVALUATIONS = 2, "dpmpp_2m", (10, 25, 100)
-KEY = f"{SAMPLER}/25"
+KEY, MOST = f"{SAMPLER}/25", 144
 Describe = Callable[[Tensor], Tensor]
 
 
@@ -176,7 +176,7 @@ def kept(model: str, runs: Path | None) -> Iterator[tuple[int, Tensor, float]]:
         distance = json.loads((runs / f"{name}-0.json").read_text())["measures"]
         for n in EVALUATIONS:
             path = next(path for path in drawn if path.name.startswith(f"{SAMPLER}-{n}-"))
-            pixels = torch.from_numpy(np.load(path)["pictures"])
+            pixels = torch.from_numpy(np.load(path)["pictures"][:MOST])
             yield n, pixels.float() / 127.5 - 1.0, distance[f"{SAMPLER}/{n}"]["gabor_frechet"][0]
         return
     sheets = sorted(PICTURES.glob(f"{name}-[0-9].png"))
@@ -195,8 +195,8 @@ def main() -> None:
         parser.error("give --data, the folder of socofing/, or --quick")
     torch.set_num_threads(1)
     source = "fingerprint" if given.quick else f"socofing:{given.data}/socofing"
-    count = 150 if given.quick else 500
-    real, train = (read(source, part).windows(count, seed=seed) for part, seed in (("test", 1), ("train", 2)))
+    counts = ("test", MOST if given.quick else 500, 1), ("train", MOST, 2)
+    real, train = (read(source, part).windows(count, seed=seed) for part, count, seed in counts)
     looks = (dark_corners, striped, half_waves) if given.quick else (leader(), leader_features(), ridge_periods())
     judges = Judges(detected_once(looks[0]), described_once(looks[1]), described_once(looks[2]))
     models: dict[str, Any] = {}

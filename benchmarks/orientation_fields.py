@@ -18,10 +18,10 @@ updates on as many windows, but for what it reads and answers:
   the weights and the noise levels of EDM.
 
 Multistep steps and those of DPM-Solver++ 2M take one evaluation of the network each, from the simplest start law that
-passes tests against simulated states; the models of pairs are sampled by ancestral steps, too. Measured are the distances of
-``circsde.metrics.phase_fields`` to windows of held-out persons, with bootstrap intervals over windows and samples and,
-as a floor, the distance of as many training windows. What ``--out`` holds is not measured again, samples that
-``--runs`` holds are not drawn again, and a training that was stopped is resumed.
+passes tests against simulated states; the models of pairs are sampled by ancestral steps, too. Measured are the
+distances of ``circsde.metrics.phase_fields`` to windows of held-out persons, with bootstrap intervals over windows and
+samples and, as a floor, the distance of as many training windows. What ``--out`` holds is not measured again, samples
+that ``--runs`` holds are not drawn again, and a training that was stopped is resumed.
 """
 
 import argparse

@@ -9,6 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import attribution
+import minutiae
 import numpy as np
 import pytest
 import torch
@@ -258,6 +260,18 @@ def images(record: Result) -> list[str]:
     return rows
 
 
+def coupling_off(record: Result) -> list[str]:
+    """The distances of local coupling and of attraction alone, all else equal."""
+    cells = record["sets"]["socofing"]["cells"]
+    on, off = (cells[f"{model}, Wiener, dpmpp_2m"] for model in ("local", "attraction"))
+    return [f"{off[n][0]:.1f} instead of {on[n][0]:.1f} with {n} evaluations" for n in ("10", "25")]
+
+
+def switches(record: Result) -> list[str]:
+    """Differences of models that differ in one thing, and the distances themselves."""
+    return [" ".join(row.split()) for row in attribution.table(record)]
+
+
 def image_table(record: Result) -> list[str]:
     """The rows of the benchmarks' own page."""
     assert record["cell"] == "socofing/vp"
@@ -295,6 +309,22 @@ def orientation_table(record: Result) -> list[str]:
     return rows
 
 
+def orientation_long(record: Result) -> list[str]:
+    """Distances after the long training, with their intervals."""
+    rows = []
+    for path in sorted((ROOT / "benchmarks" / "results" / "orientation_fields_long").glob("*.json")):
+        cell = json.loads(path.read_text())
+        assert (cell["updates"], cell["batch"], cell["set"]) == (record["updates"], record["batch"], "socofing")
+        for key, found in cell["measures"].items():
+            sampler, n = key.split("/")
+            shown = " | ".join(
+                "{:.3f} ({:.3f} to {:.3f})".format(*found[measure][:3])
+                for measure in ("positive", "negative", "correlation", "order")
+            )
+            rows.append(f"| {cell['cell']}, {sampler} | {n} | {shown} |")
+    return rows
+
+
 def forward_processes(record: Result) -> list[str]:
     """What was predicted of every forward process and what was measured, and how well the ranks agree."""
     rows = []
@@ -325,16 +355,9 @@ def forward_ranks(record: Result) -> list[str]:
     ]
 
 
-def minutiae(record: Result) -> list[str]:
-    """Distances of minutiae with intervals and floors, beside the Gabor-Frechet distance."""
-    rows = []
-    for model, found in record["models"].items():
-        cells = [
-            f"{value:.2f} ({low:.2f} to {high:.2f}); {floor:.2f}"
-            for value, low, high, floor in found["measures"].values()
-        ]
-        rows.append(f"| {model} | {found['n']} | {' | '.join(cells)} | {found['gabor_frechet']:.1f} |")
-    return rows
+def fingerprint_judges(record: Result) -> list[str]:
+    """Distances with intervals and floors beside the Gabor-Frechet distance, and which rank the models as that does."""
+    return [*minutiae.table(record), *(f"{name} {rho:.2f}" for name, rho in minutiae.agreement(record).items())]
 
 
 def image_bits(record: Result) -> list[str]:
@@ -495,6 +518,7 @@ CHECKED: list[tuple[str, str, Callable[[Result], list[str]]]] = [
     ("README.md", "forward", speed),
     ("README.md", "likelihood_speed", likelihood),
     ("README.md", "images/socofing-vp-0", images),
+    ("README.md", "attribution", coupling_off),
     ("benchmarks/README.md", "forward", speed_table),
     ("benchmarks/README.md", "orders", order_table),
     ("benchmarks/README.md", "stiff", cost_table),
@@ -502,8 +526,10 @@ CHECKED: list[tuple[str, str, Callable[[Result], list[str]]]] = [
     ("benchmarks/README.md", "mean_field", mean_field_table),
     ("benchmarks/README.md", "images/socofing-vp-0", image_table),
     ("benchmarks/README.md", "orientation_fields/wrapped-diffusion-0", orientation_table),
+    ("benchmarks/README.md", "orientation_fields_long/wrapped-diffusion-0", orientation_long),
     ("benchmarks/README.md", "schedules", forward_processes),
-    ("benchmarks/README.md", "minutiae", minutiae),
+    ("benchmarks/README.md", "minutiae", fingerprint_judges),
+    ("benchmarks/README.md", "attribution", switches),
     ("benchmarks/README.md", "schedules", forward_ranks),
     ("docs/waves.md", "schedules", forward_ranks),
     ("benchmarks/README.md", "image_likelihood", image_bits),
