@@ -30,7 +30,7 @@ from report import Record, Row, keep, options
 from torch import Tensor
 
 from circsde.data.sheet import sheet
-from circsde.metrics.comparison import Interval, bootstrap
+from circsde.metrics.comparison import Interval, bootstrap, positive
 from circsde.metrics.gabor import gabor_features, scaled_frechet_distance
 from circsde.record import replacing
 from circsde.streams import torch_stream
@@ -106,7 +106,8 @@ def distance(real: Tensor, pictures: dict[int, Tensor], resamples: int) -> Inter
     def mean(windows: Tensor, *each: Tensor) -> float:
         return float(np.mean([scaled_frechet_distance(windows, x) for x in each]))
 
-    return bootstrap(mean, real, *pictures.values(), resamples=resamples, generator=torch_stream(0, "resampling"))
+    generator = torch_stream(0, "resampling")
+    return positive(bootstrap(mean, real, *pictures.values(), resamples=resamples, generator=generator))
 
 
 def measured(name: str, real: Tensor, runs: Path, resamples: int) -> dict[str, Any]:
@@ -151,9 +152,8 @@ def summary(record: Record) -> Iterator[Row]:
             on, off = (found["cells"][", ".join(cell)] for cell in (SWITCHES[key].on, SWITCHES[key].off))
             for n in by_number:
                 (a, a_low, a_high), (b, b_low, b_high) = on[n], off[n]
-                yield Row(
-                    f"{name}, Gabor-Frechet, {n} evaluations", f"without {key}", b / a, b_low / a_high, b_high / a_low
-                )
+                question = f"{name}, Gabor-Frechet, {n} evaluations"
+                yield Row(question, f"without {key}", b / a, b_low / a_high, b_high / max(a_low, 1e-9))
 
 
 def picture(name: str, data: Path, runs: Path, path: Path, columns: int = 16) -> None:
