@@ -3,6 +3,8 @@ r"""Integrals along a numerical trajectory: nodes inside each step, the path the
 Between accepted points the path is a Hermite polynomial through the nearest four of them and their velocities, of
 degree 7. An integrand is sampled at the ends of each step and at three Lobatto nodes inside, and integrated over each
 step through the nine samples of the step and the neighbour most like it; the Lobatto rule of order 8 gives the error.
+Where both neighbours are far longer or shorter, nine samples are nearly fewer, and their weights cannot be found: there
+the step is alone, with the Lobatto rule, and Simpson's rule gives an error that is too large rather than too small.
 """
 
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ Vector = NDArray[np.float64]
 _STRIDE = 4  # nodes to a step, an end counted once
 _INSIDE = 0.5 + 0.5 * np.sqrt(3.0 / 7.0) * np.array([-1.0, 0.0, 1.0])
 _LOBATTO = np.array([9.0, 49.0, 64.0, 49.0, 9.0]) / 180.0
+_SIMPSON = np.array([1.0, 0.0, 4.0, 0.0, 1.0]) / 6.0
+_UNLIKE = 30.0  # the ratio of two lengths beyond which steps are not integrated together
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,9 @@ class Rule:
 
     Attributes:
         samples: Indices of the samples that a step uses, of all in order of time, shape ``(steps, 9)``.
-        weights: Their weights: exact for polynomials of degree 8 over two steps.
-        embedded: Weights of the Lobatto rule from the step's own samples, exact to degree 7, zero elsewhere.
+        weights: Their weights: exact for polynomials of degree 8 over two steps, or of degree 7 where a step is alone.
+        embedded: Weights of the Lobatto rule from the step's own samples, exact to degree 7, zero elsewhere; where a
+            step is alone, of Simpson's rule.
     """
 
     samples: NDArray[np.int64]
@@ -89,24 +94,28 @@ def rule(mesh: Vector) -> Rule:
     >>> float((used.weights * nodes(mesh)[used.samples] ** 8).sum()) - 2.0**9 / 9 < 1e-9
     True
     """
-    steps = len(mesh) - 1
-    first = _STRIDE * (np.arange(steps) - _joins_left(np.diff(mesh)))
+    steps, lengths = len(mesh) - 1, np.diff(mesh)
+    left, alone = _joins(lengths)
+    first = _STRIDE * (np.arange(steps) - left)
     samples = first[:, None] + np.arange(2 * _STRIDE + 1)
     weights, embedded = np.zeros(samples.shape), np.zeros(samples.shape)
     k = np.arange(1, 2 * _STRIDE + 2)
     for i, near in enumerate(nodes(mesh)[samples]):
+        own = slice(_STRIDE * i - first[i], _STRIDE * i - first[i] + _STRIDE + 1)
+        if alone[i]:
+            weights[i, own], embedded[i, own] = lengths[i] * _LOBATTO, lengths[i] * _SIMPSON
+            continue
         start, length = near[0], near[-1] - near[0]
         ends = (mesh[i : i + 2] - start) / length
         moments = np.diff(ends[:, None] ** k, axis=0)[0] / k
         powers = np.vander((near - start) / length, increasing=True)
         weights[i] = length * np.linalg.solve(powers.T, moments)
-        own = _STRIDE * i - first[i]
-        embedded[i, own : own + _STRIDE + 1] = (mesh[i + 1] - mesh[i]) * _LOBATTO
+        embedded[i, own] = lengths[i] * _LOBATTO
     return Rule(samples, weights, embedded)
 
 
-def _joins_left(lengths: Vector) -> NDArray[np.int64]:
-    """One where a step's left neighbour is nearer to it in length than its right one, zero elsewhere."""
+def _joins(lengths: Vector) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """One where a step's left neighbour is nearer to it in length than its right one, zero elsewhere; who is alone."""
     contrast = np.abs(np.diff(np.log(lengths)))
     left, right = np.append(np.inf, contrast), np.append(contrast, np.inf)
-    return (left < right).astype(np.int64)
+    return (left < right).astype(np.int64), np.minimum(left, right) > np.log(_UNLIKE)

@@ -141,6 +141,21 @@ def test_the_quadrature_estimates_the_error_of_its_embedded_rule() -> None:
         assert abs(better - exact) < 0.5 * abs(estimate)
 
 
+@pytest.mark.parametrize("short", [1e-2, 1e-3, 1e-6, 1e-9, 1e-13])
+@pytest.mark.parametrize("where", [0, 7, 14])
+def test_a_step_far_shorter_than_both_neighbours_does_no_harm(short: float, where: int) -> None:
+    """As where a pulse begins. Its nine samples with a neighbour are five to rounding: weights would be singular."""
+    even = np.linspace(0.0, 1.0, 15)
+    mesh = np.sort(np.append(even, even[where] + short / 14.0 * (1.0 if where < 14 else -1.0)))
+    used = rule(mesh)
+    values = np.exp(np.sin(4.0 * nodes(mesh)))[used.samples]
+    exact, _ = quad(lambda x: math.exp(math.sin(4.0 * x)), 0.0, 1.0, epsabs=1e-15)
+    better, embedded = ((weights * values).sum(1) for weights in (used.weights, used.embedded))
+    assert float(better.sum()) == pytest.approx(exact, abs=1e-9)
+    assert abs(float(better.sum()) - exact) < float(np.abs(better - embedded).sum()) + 1e-14
+    assert np.abs(used.weights).sum() < 2.0
+
+
 def test_a_very_short_last_step_does_no_harm() -> None:
     mesh = np.append(np.linspace(0.0, 0.9999, 30), 1.0)
     used = rule(mesh)
