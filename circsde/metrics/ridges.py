@@ -20,7 +20,7 @@ from circsde.metrics.gabor import Images, scaled_frechet_distance
 from circsde.metrics.minutiae import DPI, eight_bits, fingerprint_networks
 
 ENCODED = "enc0_3_activation"
-"""The last layer of LEADER's first encoder: 128 channels, a sixteenth of the picture's size."""
+"""The last layer of LEADER's first encoder, of 128 channels and a sixteenth of the picture's size."""
 
 BATCH = 64
 
