@@ -380,8 +380,11 @@ def image_bits(record: Result) -> list[str]:
 
 def rna(record: Result) -> list[str]:
     """Mean and standard deviation over random splits, all splits, the largest error, and peers on the first split."""
-    cells = [cell for key, cell in record["cells"].items() if key.startswith("rna/diffusion/")]
-    nll = np.array([cell["nll"] for cell in cells])
+    cells, entries = (
+        [cell for key, cell in record["cells"].items() if key.startswith(f"{name}/diffusion/")]
+        for name in ("rna", "rna-entry")
+    )
+    nll, by_entry = (np.array([cell["nll"] for cell in found]) for found in (cells, entries))
     splits = [f"{cell['nll']:.2f} ± {cell['stderr']:.2f}" for cell in record["cells"].values()]
     peers = [
         f"| {cell['nll']:.2f} ± {cell['stderr']:.2f} | {cell['log_integral']:.2f} ({cell['log_integral_low']:.2f} to"
@@ -390,7 +393,8 @@ def rna(record: Result) -> list[str]:
         if key.startswith("rna/") and key.split("/")[2] == "0"
     ]
     error = f"{max(cell['largest_error'] for cell in cells):.4f}"
-    return [f"{nll.mean():.2f} ± {nll.std(ddof=1):.2f}", *splits, error, *peers]
+    means = [f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in (nll, by_entry)]
+    return [*means, *splits, error, *peers]
 
 
 def training(record: Result) -> list[str]:
