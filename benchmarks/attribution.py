@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from images import SOURCES, read
+from images import SOURCES, kept_pictures, read, run_folder
 from report import Record, Row, keep, options
 from torch import Tensor
 
@@ -72,15 +72,20 @@ class Pictures:
     def features(self, cell: tuple[str, str], evaluations: int) -> dict[int, Tensor]:
         """Gabor features of the pictures of a model and sampler, by seed."""
         model, sampler = cell
-        folders = self.runs.glob(f"{self.name}-{model.replace(', ', '-')}-[0-9]")
-        files = {int(folder.name[-1]): sorted(folder.glob(f"{sampler}-{evaluations}-*.npz")) for folder in folders}
-        return {seed: described(found[-1]) for seed, found in sorted(files.items()) if found}
+        folders = {seed: run_folder(self.runs, self.name, model, seed) for seed in range(10)}
+        files = {seed: sorted(folder.glob(f"{sampler}-{evaluations}-*.npz")) for seed, folder in folders.items()}
+        return {seed: described(found[-1]) for seed, found in files.items() if found}
 
 
 @cache
 def described(path: Path) -> Tensor:
     """The Gabor features of the pictures of a file."""
-    return gabor_features(torch.from_numpy(np.load(path)["pictures"]).float() / 127.5 - 1.0)
+    return gabor_features(kept_pictures(path))
+
+
+def mean_distance(windows: Tensor, *pictures: Tensor) -> float:
+    """The mean over seeds of the distance of pictures to windows, of the features of both."""
+    return float(np.mean([scaled_frechet_distance(windows, each) for each in pictures]))
 
 
 def difference(real: Tensor, on: dict[int, Tensor], off: dict[int, Tensor], resamples: int) -> dict[str, Any]:
@@ -89,11 +94,7 @@ def difference(real: Tensor, on: dict[int, Tensor], off: dict[int, Tensor], resa
 
     def gap(windows: Tensor, *pictures: Tensor) -> float:
         count = len(pictures) // 2
-        first, second = (
-            np.mean([scaled_frechet_distance(windows, x) for x in half])
-            for half in (pictures[:count], pictures[count:])
-        )
-        return float(first - second)
+        return mean_distance(windows, *pictures[:count]) - mean_distance(windows, *pictures[count:])
 
     sets = [of[seed] for of in (on, off) for seed in seeds]
     found = bootstrap(gap, real, *sets, resamples=resamples, generator=torch_stream(0, "resampling"))
@@ -102,12 +103,8 @@ def difference(real: Tensor, on: dict[int, Tensor], off: dict[int, Tensor], resa
 
 def distance(real: Tensor, pictures: dict[int, Tensor], resamples: int) -> Interval:
     """The mean distance over seeds, with its interval."""
-
-    def mean(windows: Tensor, *each: Tensor) -> float:
-        return float(np.mean([scaled_frechet_distance(windows, x) for x in each]))
-
     generator = torch_stream(0, "resampling")
-    return positive(bootstrap(mean, real, *pictures.values(), resamples=resamples, generator=generator))
+    return positive(bootstrap(mean_distance, real, *pictures.values(), resamples=resamples, generator=generator))
 
 
 def measured(name: str, real: Tensor, runs: Path, resamples: int) -> dict[str, Any]:
@@ -160,8 +157,8 @@ def picture(name: str, data: Path, runs: Path, path: Path, columns: int = 16) ->
     """Held-out windows in the first row, then the first samples of each of ``PICTURED`` with 10 evaluations."""
     rows = [read(SOURCES[name].format(data), "test").windows(columns, seed=1)]
     for model in PICTURED:
-        file = sorted((runs / f"{name}-{model.replace(', ', '-')}-0").glob(f"{SAMPLER}-10-*.npz"))[-1]
-        rows.append(torch.from_numpy(np.load(file)["pictures"][:columns]).float() / 127.5 - 1.0)
+        file = sorted(run_folder(runs, name, model, 0).glob(f"{SAMPLER}-10-*.npz"))[-1]
+        rows.append(kept_pictures(file)[:columns])
     with replacing(path, force=True) as temporary:
         sheet(torch.cat(rows), columns, gap=4, zoom=2).save(temporary, format="png")
 
@@ -169,7 +166,7 @@ def picture(name: str, data: Path, runs: Path, path: Path, columns: int = 16) ->
 def generated(folder: Path) -> None:
     """Pictures for the quick form: those with coupling are prints, the others are noise."""
     for model in ("local, Wiener", "attraction, Wiener"):
-        run = folder / f"generated-{model.replace(', ', '-')}-0"
+        run = run_folder(folder, "generated", model, 0)
         run.mkdir()
         prints = read(SOURCES["generated"], "train").windows(24, seed=3)
         noise = 2.0 * torch.rand(prints.shape, generator=torch_stream(0, "samples")) - 1.0

@@ -145,13 +145,23 @@ class Task:
 
     def run(self, name: str, model: str, seed: int) -> Path:
         """The folder in which a cell is trained and its pictures are kept."""
-        return self.runs / f"{name}-{model}-{seed}".replace(", ", "-")
+        return run_folder(self.runs, name, model, seed)
 
     def images(self, name: str, part: str) -> ImageSet:
         """A part of a data set."""
         if self.data is None and name != "generated":
             raise ValueError(f"{name} needs --data, the folder of {name}/")
         return read(SOURCES[name].format(self.data), part)
+
+
+def run_folder(runs: Path, name: str, model: str, seed: int) -> Path:
+    """The folder in ``runs`` in which a cell is trained and its pictures are kept."""
+    return runs / f"{name}-{model}-{seed}".replace(", ", "-")
+
+
+def kept_pictures(path: Path) -> Tensor:
+    """The pictures that a file holds as 8 bits, in [-1, 1]."""
+    return torch.from_numpy(np.load(path)["pictures"]).float() / 127.5 - 1.0
 
 
 @cache
@@ -275,7 +285,7 @@ def drawn(task: Task, name: str, model: str, seed: int) -> Iterator[tuple[str, T
                     np.savez_compressed(temporary, pictures=pictures.numpy())
     for sampler, n in ((sampler, n) for sampler in SAMPLERS for n in sorted(EVALUATIONS)):
         if (path := task.pictures(run, sampler, n)).exists():
-            yield f"{sampler}/{n}", torch.from_numpy(np.load(path)["pictures"]).float() / 127.5 - 1.0
+            yield f"{sampler}/{n}", kept_pictures(path)
 
 
 def cell(task: Task, name: str, model: str, seed: int, picture: Path) -> dict[str, object]:

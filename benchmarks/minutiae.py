@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from images import MODELS, SIZE, across_seeds, distances, read
+from images import MODELS, SIZE, across_seeds, distances, kept_pictures, read
 from numpy.typing import NDArray
 from PIL import Image
 from report import Record, Row, keep, options
@@ -176,8 +176,7 @@ def kept(model: str, runs: Path | None) -> Iterator[tuple[int, Tensor, float]]:
         distance = json.loads((runs / f"{name}-0.json").read_text())["measures"]
         for n in EVALUATIONS:
             path = next(path for path in drawn if path.name.startswith(f"{SAMPLER}-{n}-"))
-            pixels = torch.from_numpy(np.load(path)["pictures"][:MOST])
-            yield n, pixels.float() / 127.5 - 1.0, distance[f"{SAMPLER}/{n}"]["gabor_frechet"][0]
+            yield n, kept_pictures(path)[:MOST], distance[f"{SAMPLER}/{n}"]["gabor_frechet"][0]
         return
     sheets = sorted(PICTURES.glob(f"{name}-[0-9].png"))
     results = [json.loads(sheet.with_suffix(".json").read_text()) for sheet in sheets]

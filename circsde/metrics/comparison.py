@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -104,33 +105,44 @@ def columns(intervals: Mapping[str, Interval], names: tuple[str, str, str], unit
 
 def tabulated(
     measures: Mapping[str, Measure],
-    sets: Mapping[str, Tensor],
-    interval: Callable[..., Interval],
+    real: Tensor,
+    samples: Tensor,
+    train: Tensor | None,
+    *,
+    resamples: int,
+    confidence: float,
     generator: torch.Generator,
     describe: Callable[[Tensor], Tensor] = lambda members: members,
+    interval: Callable[..., Interval] = bootstrap,
 ) -> xr.Dataset:
     """Every measure between the set ``real`` and ``samples``, and for the floor between ``real`` and ``train``.
 
     Args:
         measures: By name.
-        sets: By those names, ``train`` if there is one, which is cut to as many members as there are samples.
-        interval: As :func:`bootstrap`, with its resamples and its generator.
-        generator: Draws which of ``train`` are kept.
+        real: The members held out from training.
+        samples: The members to judge.
+        train: The members trained on, if there is to be a floor; they are cut to as many as there are samples.
+        resamples: The number of resamples of the bootstrap.
+        confidence: The confidence level of the intervals.
+        generator: Draws which of ``train`` are kept, and the resamples.
         describe: What the measures describe is made of the members, once for all of them.
+        interval: A function of the arguments of :func:`bootstrap`.
 
     Returns:
         ``value``, ``low``, ``high``, ``floor``, ``floor_low``, ``floor_high`` along ``measure``; the ``mean`` of what
-        each describes, without NaN, along ``set`` and ``measure``. Attributes ``n`` and ``n_real``.
+        each describes, without NaN, along ``set`` and ``measure``. Attributes ``n``, ``n_real``, ``resamples`` and
+        ``confidence``.
 
     Raises:
         ValueError: If the sizes of members differ, there are fewer than 2 of a kind, or fewer to train than samples.
     """
-    if len({members.shape[1:] for members in sets.values()}) > 1 or min(map(len, sets.values())) < 2:
-        shapes = ", ".join(f"{name} {tuple(members.shape)}" for name, members in sets.items())
+    kept = {"real": real, "samples": samples} | ({} if train is None else {"train": train})
+    if len({members.shape[1:] for members in kept.values()}) > 1 or min(map(len, kept.values())) < 2:
+        shapes = ", ".join(f"{name} {tuple(members.shape)}" for name, members in kept.items())
         raise ValueError(f"at least 2 of each kind, all of one size, are needed, got {shapes}")
-    count, kept = len(sets["samples"]), dict(sets)
-    if "train" in sets:
-        if len(train := sets["train"]) < count:
+    count = len(samples)
+    if train is not None:
+        if len(train) < count:
             raise ValueError(
                 f"the floor is the distance of as many members of the training data as there are samples, {count}, got"
                 f" {len(train)}: give more, or fewer samples"
@@ -139,11 +151,12 @@ def tabulated(
     made = {name: describe(members) for name, members in kept.items()}
     described = {name: {key: one.describe(x) for key, one in measures.items()} for name, x in made.items()}
     units = [measure.units for measure in measures.values()]
-    real = described["real"]
-    result = columns(distances(measures, real, described["samples"], interval), ("value", "low", "high"), units)
-    if "train" in kept:
-        floors = distances(measures, real, described["train"], interval)
+    between = partial(interval, resamples=resamples, confidence=confidence, generator=generator)
+    against = partial(distances, measures, described["real"], interval=between)
+    result = columns(against(described["samples"]), ("value", "low", "high"), units)
+    if train is not None:
+        floors = against(described["train"])
         result = result.assign(columns(floors, ("floor", "floor_low", "floor_high"), units).data_vars)
     means = [[float(rows.double().nanmean()) for rows in kind.values()] for kind in described.values()]
     result = result.assign_coords(set=list(described)).assign(mean=(("set", "measure"), means))
-    return result.assign_attrs(n=count, n_real=len(sets["real"]))
+    return result.assign_attrs(n=count, n_real=len(real), resamples=resamples, confidence=confidence)

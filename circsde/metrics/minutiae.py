@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -132,15 +132,24 @@ def compare(
         ImportError: If no detector is given and pyfing is missing.
     """
     find = leader() if detector is None else detector
-    sets = {"real": real, "samples": samples} | ({} if train is None else {"train": train})
+    return tabulated(
+        MEASURES,
+        real,
+        samples,
+        train,
+        resamples=resamples,
+        confidence=confidence,
+        generator=generator,
+        describe=lambda images: minutiae(images, find),
+        interval=_interval,
+    )
 
-    def interval(distance: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor) -> Interval:
-        if not len(x) or not len(y):
-            return (0.0 if len(x) == len(y) else math.inf,) * 3
-        return bootstrap(distance, x, y, resamples=resamples, confidence=confidence, generator=generator)
 
-    found = tabulated(MEASURES, sets, interval, generator, describe=lambda images: minutiae(images, find))
-    return found.assign_attrs(resamples=resamples, confidence=confidence)
+def _interval(distance: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor, **how: Any) -> Interval:
+    """That of the bootstrap; a set without any row is infinitely far from one with some."""
+    if not len(x) or not len(y):
+        return (0.0 if len(x) == len(y) else math.inf,) * 3
+    return bootstrap(distance, x, y, **how)
 
 
 def _number(found: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ For phases that are data themselves, such as doubled orientations: nothing is de
 bend are the same after a common shift of all phases.
 """
 
-from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -12,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from circsde.metrics.comparison import Measure, bootstrap, tabulated, wasserstein
+from circsde.metrics.comparison import Measure, tabulated, wasserstein
 from circsde.metrics.singularities import Fields, check_fields, singularities, steps
 from circsde.torus import order_parameter, require_finite
 
@@ -122,7 +121,4 @@ def compare(
     Raises:
         ValueError: If the sizes differ, there are fewer than 2 fields of a kind, or fewer training fields than samples.
     """
-    sets = {"real": real, "samples": samples} | ({} if train is None else {"train": train})
-    interval = partial(bootstrap, resamples=resamples, confidence=confidence, generator=generator)
-    result = tabulated(MEASURES, sets, interval, generator)
-    return result.assign_attrs(resamples=resamples, confidence=confidence)
+    return tabulated(MEASURES, real, samples, train, resamples=resamples, confidence=confidence, generator=generator)

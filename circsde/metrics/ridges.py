@@ -5,7 +5,6 @@ are the extra ``minutiae``. Distances take any other functions of pictures, too.
 """
 
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 
 import numpy as np
@@ -15,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from circsde.metrics.comparison import Measure, bootstrap, tabulated, wasserstein
+from circsde.metrics.comparison import Measure, tabulated, wasserstein
 from circsde.metrics.gabor import Images, scaled_frechet_distance
 from circsde.metrics.minutiae import DPI, eight_bits, fingerprint_networks
 
@@ -120,6 +119,4 @@ def compare(
         "features": Measure(leader_features() if features is None else features, scaled_frechet_distance, "1"),
         "period": Measure(ridge_periods() if periods is None else periods, wasserstein, "pixels"),
     }
-    sets = {"real": real, "samples": samples} | ({} if train is None else {"train": train})
-    interval = partial(bootstrap, resamples=resamples, confidence=confidence, generator=generator)
-    return tabulated(measures, sets, interval, generator).assign_attrs(resamples=resamples, confidence=confidence)
+    return tabulated(measures, real, samples, train, resamples=resamples, confidence=confidence, generator=generator)
